@@ -1,0 +1,98 @@
+//! The waist: the one inner language that every door speaks and both replication protocols answer.
+//!
+//! A door decodes its protocol, lowers it to the requests of this crate, and encodes the answers. It sees a
+//! `Database` and nothing below. Which protocol keeps a table, where its tablets are and who leads them is
+//! the business of whoever implements `Database`; a door never asks.
+
+mod consistency;
+pub mod document;
+mod error;
+pub mod evaluate;
+mod read;
+mod transaction;
+mod write;
+
+pub use consistency::{Level, ReadBound};
+pub use error::{Broken, Error, Outcome, Refused, Retry};
+pub use read::{Direction, KeyRange, Projection, ReadRequest, ReadResponse, ReadRow, Selection};
+pub use transaction::{Buffered, Commit, Transaction, TransactionOptions};
+pub use write::{
+    Assignment, Atomicity, Check, CheckOperator, Condition, Element, Mutation, ReadAssertion,
+    ReturnedRows, Returning, RowOperation, WriteRequest, WriteResponse,
+};
+
+use async_trait::async_trait;
+use catalog::{Catalog, Change};
+use model::{Interval, NodeId, Timestamp};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What a door may ask of the cluster. Every node offers it, and routes what is not its own.
+#[async_trait]
+pub trait Database: Send + Sync + 'static {
+    /// The catalog as this node knows it now. A request takes one snapshot at entry and keeps it.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// Wakes when the catalog changes.
+    fn watch_catalog(&self) -> watch::Receiver<Arc<Catalog>>;
+
+    /// Applies a change. Answers when all live nodes have it, with the catalog that holds it.
+    async fn change_catalog(&self, change: Change) -> Result<Arc<Catalog>, Error>;
+
+    async fn read(&self, request: ReadRequest) -> Result<ReadResponse, Error>;
+
+    async fn write(&self, request: WriteRequest) -> Result<WriteResponse, Error>;
+
+    /// Begins a read-write transaction on strong tables.
+    async fn begin(&self, options: TransactionOptions) -> Result<Box<dyn Transaction>, Error>;
+
+    /// The clock's reading.
+    fn now(&self) -> Interval;
+
+    /// The nodes as this one sees them, itself included, and what each holds.
+    fn topology(&self) -> Arc<Topology>;
+
+    /// Wakes when nodes come, go, or change state.
+    fn watch_topology(&self) -> watch::Receiver<Arc<Topology>>;
+}
+
+/// The nodes of the cluster, ordered by id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Topology {
+    pub cluster_name: String,
+    pub this_node: NodeId,
+    pub nodes: Vec<NodeInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeInfo {
+    pub id: NodeId,
+    /// Stable: what CQL shows as the host id.
+    pub host_id: [u8; 16],
+    /// Where clients reach its doors. Ports are the same on all nodes of a cluster unless said otherwise.
+    pub address: IpAddr,
+    pub cql_port: u16,
+    pub data_center: String,
+    pub rack: String,
+    pub is_alive: bool,
+    /// The tokens that this node is shown to own in CQL's ring: the ends of the hash ranges whose first
+    /// replica it holds, or, before there are any, a fixed few from its id.
+    pub tokens: Vec<i64>,
+    pub version: String,
+}
+
+/// A deadline as a duration from now, in milliseconds: what is left of the client's patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Patience {
+    pub ms: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { ms: 10_000 }
+    }
+}
+
+/// A commit timestamp's worth of proof that something happened.
+pub type CommitTimestamp = Timestamp;

@@ -1,0 +1,294 @@
+//! Tables and their columns, and how a table's key columns become a key.
+
+use crate::Type;
+use minicbor::{Decode, Encode};
+use model::key::{self, Direction, KeyError};
+use model::{ColumnId, TableId, Value};
+use std::collections::BTreeMap;
+
+/// How a table's tablets are kept alike.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Replication {
+    #[n(0)]
+    pub protocol: Protocol,
+    /// Copies per data centre; an empty map means `factor` copies anywhere.
+    #[n(1)]
+    pub factor_by_data_center: BTreeMap<String, u32>,
+    /// Copies in all; never more than there are nodes. 0 means the cluster's `replication_factor`.
+    #[n(2)]
+    pub factor: u32,
+    #[n(3)]
+    pub durability: Durability,
+    #[n(4)]
+    pub ordering: Ordering,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Protocol {
+    /// A Raft group with a leaseholder.
+    #[n(0)]
+    Strong,
+    /// Replicas that are equals.
+    #[n(1)]
+    Eventual,
+}
+
+/// When a plain write to an eventual table is acknowledged; strong tables are always synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Durability {
+    #[n(0)]
+    Synced,
+    /// Acknowledge first, sync within this many milliseconds (10 to 10,000).
+    #[n(1)]
+    Periodic {
+        #[n(0)]
+        interval_ms: u32,
+    },
+}
+
+/// Which order the commit timestamps of a strong table promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Ordering {
+    /// Real time, by waiting out the clock (Spanner).
+    #[n(0)]
+    External,
+    /// That of conflicting operations; no wait.
+    #[n(1)]
+    Conflict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Partitioning {
+    /// By the Murmur3 token of the partition columns.
+    #[n(0)]
+    Hash,
+    /// By the primary key.
+    #[n(1)]
+    Range,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ColumnRole {
+    /// Hash-partitioned tables: hashed to the token.
+    #[n(0)]
+    Partition,
+    /// The rest of the key; for range-partitioned tables all of the primary key.
+    #[n(1)]
+    Clustering,
+    /// One value a partition, kept in its header.
+    #[n(2)]
+    Static,
+    #[n(3)]
+    Regular,
+}
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Column {
+    #[n(0)]
+    pub id: ColumnId,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub kind: Type,
+    #[n(3)]
+    pub role: ColumnRole,
+    /// Key columns only.
+    #[n(4)]
+    pub descending: bool,
+    /// Spanner's NOT NULL.
+    #[n(5)]
+    pub not_null: bool,
+    /// The door's own (Spanner's `allow_commit_timestamp`, say).
+    #[n(6)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// A table as a door asks for it: ids are given by the meta group. Column ids of a spec are ignored.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct TableSpec {
+    #[n(0)]
+    pub namespace: String,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub partitioning: Partitioning,
+    #[n(3)]
+    pub replication: Replication,
+    /// Key columns first, in the key's order (partition, then clustering); then the others in the order in
+    /// which they were declared.
+    #[n(4)]
+    pub columns: Vec<Column>,
+    /// The table that this one is interleaved in; its primary key must begin with the parent's, which the
+    /// columns repeat.
+    #[n(5)]
+    pub parent: Option<TableId>,
+    /// Deleting a parent's row deletes the rows interleaved in it; else it is refused while there are any.
+    #[n(6)]
+    pub cascade: bool,
+    /// Seconds after which a tombstone may be purged (Cassandra's default 864,000).
+    #[n(7)]
+    pub gc_grace_seconds: u32,
+    /// Seconds to live of a write that names none; 0 for ever.
+    #[n(8)]
+    pub default_ttl_seconds: u32,
+    /// The door's own: CQL's options, DynamoDB's description, Spanner's DDL. Keys begin with the door's name
+    /// and a slash.
+    #[n(9)]
+    pub properties: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Table {
+    #[n(0)]
+    pub id: TableId,
+    /// The root of the table group: itself, or the outermost ancestor. Tablets belong to the root.
+    #[n(1)]
+    pub root: TableId,
+    /// Random, stable: what CQL shows as the table's id.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub uuid: [u8; 16],
+    #[n(3)]
+    pub spec: TableSpec,
+    #[n(4)]
+    pub next_column_id: u64,
+    /// Table ids from the root to the parent, with the number of primary key columns that each adds.
+    #[n(5)]
+    pub ancestors: Vec<(TableId, u32)>,
+    /// Dropped columns: name → (type, when in microseconds); a column that returns hides older cells.
+    #[n(6)]
+    pub dropped: BTreeMap<String, (Type, i64)>,
+    /// Grows with every change of this table.
+    #[n(7)]
+    pub version: u64,
+}
+
+impl Table {
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.spec.namespace
+    }
+
+    pub fn columns(&self) -> &[Column] {
+        &self.spec.columns
+    }
+
+    pub fn column(&self, id: ColumnId) -> Option<&Column> {
+        self.spec.columns.iter().find(|column| column.id == id)
+    }
+
+    pub fn column_by_name(&self, name: &str) -> Option<&Column> {
+        self.spec.columns.iter().find(|column| column.name == name)
+    }
+
+    pub fn is_strong(&self) -> bool {
+        self.spec.replication.protocol == Protocol::Strong
+    }
+
+    pub fn partition_columns(&self) -> impl Iterator<Item = &Column> {
+        self.spec
+            .columns
+            .iter()
+            .filter(|column| column.role == ColumnRole::Partition)
+    }
+
+    pub fn clustering_columns(&self) -> impl Iterator<Item = &Column> {
+        self.spec
+            .columns
+            .iter()
+            .filter(|column| column.role == ColumnRole::Clustering)
+    }
+
+    /// The primary key: partition columns, then clustering columns.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.partition_columns().chain(self.clustering_columns())
+    }
+
+    /// The Murmur3 token of a partition of a hash-partitioned table. The hash is over the values as CQL
+    /// serializes a partition key (several columns as a composite), so that token-aware drivers route well,
+    /// whichever door made the table.
+    pub fn token(&self, partition_values: &[Value]) -> Result<i64, KeyError> {
+        let _ = partition_values;
+        Err(KeyError::Malformed)
+    }
+
+    /// The key of the header of a partition of a hash-partitioned table.
+    pub fn header_key(&self, partition_values: &[Value]) -> Result<Vec<u8>, KeyError> {
+        let _ = partition_values;
+        Err(KeyError::Malformed)
+    }
+
+    /// The key of the row whose primary key columns have these values, all of them, in the key's order.
+    pub fn row_key(&self, values: &[Value]) -> Result<Vec<u8>, KeyError> {
+        let _ = values;
+        Err(KeyError::Malformed)
+    }
+
+    /// What the keys of all rows begin with whose primary key begins with `values`: at least the whole
+    /// partition key of a hash-partitioned table; any number of columns, also none, of a range-partitioned
+    /// one. Append further encoded components to it for the bounds of a range. For an interleaved child whose
+    /// parent's key is not given whole, keys of other tables of the group begin with it too: `owns_key` tells
+    /// them apart.
+    pub fn key_prefix(&self, values: &[Value]) -> Result<Vec<u8>, KeyError> {
+        let _ = values;
+        Err(KeyError::Malformed)
+    }
+
+    /// Whether a key of the table group belongs to this table (and is a row, not a header).
+    pub fn owns_key(&self, key: &[u8]) -> bool {
+        let _ = key;
+        false
+    }
+
+    /// The primary key's values, for a key that this table owns; a header yields the partition columns.
+    pub fn decode_key(&self, key: &[u8]) -> Result<Vec<Value>, KeyError> {
+        let _ = key;
+        Err(KeyError::Malformed)
+    }
+}
+
+fn direction(column: &Column) -> Direction {
+    if column.descending {
+        Direction::Descending
+    } else {
+        Direction::Ascending
+    }
+}
+
+/// Tables are shared in memory and written out whole.
+pub(crate) mod shared {
+    use super::Table;
+    use minicbor::{Decode, Decoder, Encode, Encoder};
+    use model::TableId;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    pub fn encode<C, W: minicbor::encode::Write>(
+        tables: &BTreeMap<TableId, Arc<Table>>,
+        encoder: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.array(tables.len() as u64)?;
+        for table in tables.values() {
+            table.as_ref().encode(encoder, context)?;
+        }
+        Ok(())
+    }
+
+    pub fn decode<C>(
+        decoder: &mut Decoder<'_>,
+        context: &mut C,
+    ) -> Result<BTreeMap<TableId, Arc<Table>>, minicbor::decode::Error> {
+        let mut tables = BTreeMap::new();
+        let count = decoder
+            .array()?
+            .ok_or_else(|| minicbor::decode::Error::message("indefinite table list"))?;
+        for _ in 0..count {
+            let table = Table::decode(decoder, context)?;
+            tables.insert(table.id, Arc::new(table));
+        }
+        Ok(tables)
+    }
+}

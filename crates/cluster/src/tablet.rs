@@ -1,0 +1,46 @@
+//! Tablets: which range of which table group, on which nodes.
+
+use api::KeyRange;
+use minicbor::{Decode, Encode};
+use model::{NodeId, PlacementEpoch, ReplicaId, TableId, TabletId};
+
+/// One replica's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Replica {
+    #[n(0)]
+    pub id: ReplicaId,
+    #[n(1)]
+    pub node: NodeId,
+    /// Receives everything, counts for nothing: it is being filled.
+    #[n(2)]
+    pub is_learner: bool,
+}
+
+/// A tablet as the meta group knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Tablet {
+    #[n(0)]
+    pub id: TabletId,
+    /// The root of the table group whose keys it holds.
+    #[n(1)]
+    pub root: TableId,
+    #[n(2)]
+    pub range: KeyRange,
+    /// Ordered by node.
+    #[n(3)]
+    pub replicas: Vec<Replica>,
+    /// Grows with each change of range or replicas; a request that carries another is refused with this
+    /// descriptor.
+    #[n(4)]
+    pub epoch: PlacementEpoch,
+}
+
+impl Tablet {
+    pub fn replica_on(&self, node: NodeId) -> Option<&Replica> {
+        self.replicas.iter().find(|replica| replica.node == node)
+    }
+
+    pub fn voters(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| !replica.is_learner)
+    }
+}

@@ -1,0 +1,66 @@
+//! Planted bugs: each makes one promise false on purpose, so that the simulator's checkers can be shown to
+//! notice. They exist only with the feature `planted`, which only `sim` turns on; without it `is` is `false` at
+//! compile time.
+
+/// One broken promise each. The name says what goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bug {
+    AcknowledgeBeforeSync,
+    AppliedIndexOutsideBatch,
+    ServeAfterLeaseEnd,
+    NewLeaseholderDoesNotWait,
+    CutLogAboveFlushed,
+    ApplyOldEpoch,
+    LosePromised,
+    MergeForgetsTombstoneAtEqualTimestamp,
+    InstallLeavesOldRows,
+    VoteNotPersisted,
+    SkipReadRepair,
+    CountFailedReplicaAsAcknowledged,
+}
+
+impl Bug {
+    pub const ALL: [Bug; 12] = [
+        Bug::AcknowledgeBeforeSync,
+        Bug::AppliedIndexOutsideBatch,
+        Bug::ServeAfterLeaseEnd,
+        Bug::NewLeaseholderDoesNotWait,
+        Bug::CutLogAboveFlushed,
+        Bug::ApplyOldEpoch,
+        Bug::LosePromised,
+        Bug::MergeForgetsTombstoneAtEqualTimestamp,
+        Bug::InstallLeavesOldRows,
+        Bug::VoteNotPersisted,
+        Bug::SkipReadRepair,
+        Bug::CountFailedReplicaAsAcknowledged,
+    ];
+}
+
+#[cfg(feature = "planted")]
+mod active {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants `bug` (or none) in everything that runs on this thread from now on.
+    pub fn plant(bug: Option<Bug>) {
+        ACTIVE.with(|active| active.set(bug));
+    }
+
+    pub fn is(bug: Bug) -> bool {
+        ACTIVE.with(|active| active.get() == Some(bug))
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use active::{is, plant};
+
+/// Whether this bug is planted here.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn is(_bug: Bug) -> bool {
+    false
+}

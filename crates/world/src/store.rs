@@ -1,0 +1,127 @@
+//! Ordered stores, one per tablet replica. A store has no journal: the replica's log is its journal.
+//!
+//! A flushed store is exactly the state after one entry, and says which; on a crash everything behind it is
+//! lost, and replay of the log from there on restores it. One task writes a store; any number read it.
+
+use bytes::Bytes;
+use model::ReplicaId;
+use std::sync::Arc;
+
+/// The kind byte that a key begins with inside a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// key → the row as it is now.
+    Row = 1,
+    /// key · superseding timestamp → the row before; strong tables only.
+    Past = 2,
+    /// timestamp · sequence → change record.
+    Change = 3,
+    /// Lease, promises, prepared transactions, repair marks, key span, schema version.
+    State = 4,
+}
+
+/// The log entry whose effects a store holds in full, with all before it and none after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Applied {
+    pub index: u64,
+    pub term: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreOperation {
+    Put { key: Vec<u8>, value: Vec<u8> },
+    Delete { key: Vec<u8> },
+}
+
+/// The effects of one or more whole log entries.
+#[derive(Clone, Debug, Default)]
+pub struct StoreBatch {
+    pub operations: Vec<StoreOperation>,
+    /// The last entry of the batch.
+    pub applied: Applied,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// This replica stops and is rebuilt.
+    #[error("the store is corrupt: {0}")]
+    Corrupt(String),
+    #[error("the store failed: {0}")]
+    Io(String),
+    /// Memory or files are over their budget; come back later.
+    #[error("the store is over its budget")]
+    Overloaded,
+}
+
+/// A moment of a store that reads can be made at for as long as this lives.
+pub trait SnapshotGuard: Send + Sync {
+    fn sequence(&self) -> u64;
+}
+
+pub type Snapshot = Arc<dyn SnapshotGuard>;
+
+/// Keys and values in order (descending when reversed).
+pub type Scan<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Send + 'a>;
+
+pub trait Store: Send + Sync {
+    /// The newest published state: always at an entry's end.
+    fn snapshot(&self) -> Snapshot;
+
+    fn get(&self, key: &[u8], at: &Snapshot) -> Result<Option<Bytes>, StoreError>;
+
+    /// Keys in `start .. end` (`None`: to the end of the store).
+    fn scan<'a>(&'a self, start: &[u8], end: Option<&[u8]>, at: &Snapshot) -> Scan<'a>;
+
+    fn scan_reversed<'a>(&'a self, start: &[u8], end: Option<&[u8]>, at: &Snapshot) -> Scan<'a>;
+
+    /// Applies a batch and publishes it. Its `applied` is above the store's. One caller at a time.
+    fn apply(&self, batch: StoreBatch) -> Result<(), StoreError>;
+
+    /// The last entry applied.
+    fn applied(&self) -> Applied;
+
+    /// The last entry whose effects survive a crash: the log may be cut behind it.
+    fn flushed(&self) -> Applied;
+
+    /// Asks for a flush of everything applied so far; it happens soon, elsewhere. `flushed` tells.
+    fn request_flush(&self);
+
+    /// How far proposals should slow down now: 0 is not at all, 1,000 is stop.
+    fn pressure_permille(&self) -> u32;
+
+    /// Entries below this superseding timestamp (microseconds) may be dropped from `Past`.
+    fn set_history_horizon(&self, timestamp: i64);
+
+    /// About how many bytes the store holds.
+    fn size_bytes(&self) -> u64;
+}
+
+/// The stores of a node.
+pub trait Stores: Send + Sync {
+    /// Opens the replica's store, creating an empty one if there is none. Fails on one that is marked as being
+    /// installed: that one needs a new snapshot.
+    fn open(&self, replica: ReplicaId) -> Result<Arc<dyn Store>, StoreError>;
+
+    /// All replicas that have a folder here, and whether an installation of it was cut short.
+    fn list(&self) -> Result<Vec<(ReplicaId, bool)>, StoreError>;
+
+    /// Begins the installation of a snapshot: marks the replica as `installing`, durably. Its old content can
+    /// still be read by whoever holds it.
+    fn begin_install(&self, replica: ReplicaId) -> Result<Box<dyn Install>, StoreError>;
+
+    /// Removes a replica's folder. Whoever holds the store may still read it.
+    fn remove(&self, replica: ReplicaId) -> Result<(), StoreError>;
+
+    /// Makes `to` a copy of `from` as it is flushed: by hard links, so cheap. Call after a flush.
+    fn copy(&self, from: ReplicaId, to: ReplicaId) -> Result<(), StoreError>;
+}
+
+/// A store under construction from a snapshot. Dropping it leaves the replica marked as `installing`.
+pub trait Install: Send {
+    /// Adds pairs in ascending order of keys, above all added before.
+    fn add(&mut self, pairs: Vec<(Bytes, Bytes)>) -> Result<(), StoreError>;
+
+    /// Makes the content durable with `applied`, swaps it in and removes the mark. Returns the new store.
+    fn finish(self: Box<Self>, applied: Applied) -> Result<Arc<dyn Store>, StoreError>;
+}
