@@ -242,6 +242,20 @@ impl Table {
         false
     }
 
+    /// The key of the row that the row with this key is interleaved in; `None` for a table that is not
+    /// interleaved, and for keys that this table does not own.
+    pub fn parent_key(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let _ = key;
+        None
+    }
+
+    /// The key of the header of the partition that a row of a hash-partitioned table lies in; `None` for other
+    /// tables and for a header itself.
+    pub fn header_of(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let _ = key;
+        None
+    }
+
     /// The primary key's values, for a key that this table owns; a header yields the partition columns.
     pub fn decode_key(&self, key: &[u8]) -> Result<Vec<Value>, KeyError> {
         let _ = key;
