@@ -22,7 +22,7 @@ pub struct LogEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogOperation {
     /// Appends; entries at or above the first one's index are replaced (Raft's conflict rule). The first index
-    /// is at most one above the last.
+    /// is at most one above the last and not below the log's first.
     Append {
         log: LogId,
         entries: Vec<LogEntry>,
@@ -37,8 +37,8 @@ pub enum LogOperation {
         log: LogId,
         key: Vec<u8>,
     },
-    /// Forgets the entries below `first`, which becomes the first index. Where that leaves none, the next
-    /// append begins at `first`.
+    /// Forgets the entries below `first`, which becomes the first index unless it is higher already. Where that
+    /// leaves none, the next append begins at `first`: so a log is reset behind a snapshot.
     Cut {
         log: LogId,
         first: u64,
@@ -70,6 +70,9 @@ pub enum LogError {
     Missing(LogId, u64),
     #[error("the log is corrupt: {0}")]
     Corrupt(String),
+    /// The batch breaks a rule of its operations; nothing of it was queued. A bug of the caller's.
+    #[error("refused: {0}")]
+    Refused(String),
 }
 
 /// Resolves when the batch is as durable as it was asked to be.
@@ -85,7 +88,8 @@ pub trait Log: Send + Sync {
     /// `interval_ms`.
     fn write_later(&self, batch: LogBatch, interval_ms: u32);
 
-    /// Entries from `first` on, at least one, up to about `size_bytes_max`. Reads from memory or the page cache.
+    /// Entries of `first ..= last`, at least one, up to about `size_bytes_max`; `Missing` says the first index in
+    /// the range that the log does not hold. Reads from memory or the page cache.
     fn entries(
         &self,
         log: LogId,
@@ -94,11 +98,16 @@ pub trait Log: Send + Sync {
         size_bytes_max: u64,
     ) -> Result<Vec<LogEntry>, LogError>;
 
-    /// `None` when the log has never been written.
+    /// `None` when the log has never been written, or has been removed.
     fn bounds(&self, log: LogId) -> Option<LogBounds>;
 
     fn get(&self, log: LogId, key: &[u8]) -> Option<Bytes>;
 
-    /// All logs that exist.
+    /// All logs that exist, ascending.
     fn logs(&self) -> Vec<LogId>;
+
+    /// How far writers should slow down now, for what is queued: 0 is not at all, 1,000 is stop.
+    fn pressure_permille(&self) -> u32 {
+        0
+    }
 }

@@ -21,6 +21,24 @@ pub enum Kind {
     State = 4,
 }
 
+/// The eight bytes that end a `Past` key: its superseding timestamp in microseconds, so that bytes sort as the
+/// numbers do.
+pub fn past_suffix(superseded_at: i64) -> [u8; 8] {
+    ((superseded_at as u64) ^ (1 << 63)).to_be_bytes()
+}
+
+/// When the version under this `Past` key was superseded; `None` for any other key.
+pub fn past_superseded_at(key: &[u8]) -> Option<i64> {
+    if key.first() != Some(&(Kind::Past as u8)) {
+        return None;
+    }
+    let (_, suffix) = key[1..].split_last_chunk::<8>()?;
+    Some((u64::from_be_bytes(*suffix) ^ (1 << 63)) as i64)
+}
+
+/// Reserved: the store keeps its applied index here. Callers' own `State` keys go on with a byte other than 0.
+pub const APPLIED_KEY: [u8; 2] = [Kind::State as u8, 0];
+
 /// The log entry whose effects a store holds in full, with all before it and none after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Applied {
@@ -49,6 +67,12 @@ pub enum StoreError {
     Corrupt(String),
     #[error("the store failed: {0}")]
     Io(String),
+    /// An installation of this replica was begun and not finished: it needs a new snapshot.
+    #[error("replica {0} is being installed")]
+    Installing(ReplicaId),
+    /// The call breaks a rule of this port; nothing was changed. A bug of the caller's.
+    #[error("refused: {0}")]
+    Refused(String),
     /// Memory or files are over their budget; come back later.
     #[error("the store is over its budget")]
     Overloaded,
@@ -75,7 +99,9 @@ pub trait Store: Send + Sync {
 
     fn scan_reversed<'a>(&'a self, start: &[u8], end: Option<&[u8]>, at: &Snapshot) -> Scan<'a>;
 
-    /// Applies a batch and publishes it. Its `applied` is above the store's. One caller at a time.
+    /// Applies a batch and publishes it. Its `applied` is above the store's. One caller at a time. Refused with
+    /// nothing applied: keys that do not begin with a kind byte, that are longer than 65,535 bytes, or reserved.
+    /// Never refused for want of memory: `pressure_permille` says so earlier.
     fn apply(&self, batch: StoreBatch) -> Result<(), StoreError>;
 
     /// The last entry applied.
@@ -90,7 +116,8 @@ pub trait Store: Send + Sync {
     /// How far proposals should slow down now: 0 is not at all, 1,000 is stop.
     fn pressure_permille(&self) -> u32;
 
-    /// Entries below this superseding timestamp (microseconds) may be dropped from `Past`.
+    /// `Past` entries that end with a superseding timestamp (microseconds, see [`past_suffix`]) below this one may
+    /// vanish at any time from now on, also under a snapshot. Never goes back.
     fn set_history_horizon(&self, timestamp: i64);
 
     /// About how many bytes the store holds.
@@ -99,8 +126,8 @@ pub trait Store: Send + Sync {
 
 /// The stores of a node.
 pub trait Stores: Send + Sync {
-    /// Opens the replica's store, creating an empty one if there is none. Fails on one that is marked as being
-    /// installed: that one needs a new snapshot.
+    /// Opens the replica's store, creating an empty one if there is none; the same one while it is open. Fails on
+    /// one that is marked as being installed: that one needs a new snapshot.
     fn open(&self, replica: ReplicaId) -> Result<Arc<dyn Store>, StoreError>;
 
     /// All replicas that have a folder here, and whether an installation of it was cut short.
@@ -113,7 +140,8 @@ pub trait Stores: Send + Sync {
     /// Removes a replica's folder. Whoever holds the store may still read it.
     fn remove(&self, replica: ReplicaId) -> Result<(), StoreError>;
 
-    /// Makes `to` a copy of `from` as it is flushed: by hard links, so cheap. Call after a flush.
+    /// Makes `to` a copy of `from` as it is flushed: by hard links, so cheap. Call after a flush. After a crash
+    /// `to` is whole or does not exist. Fails if `to` exists.
     fn copy(&self, from: ReplicaId, to: ReplicaId) -> Result<(), StoreError>;
 }
 
