@@ -4,6 +4,9 @@ use api::KeyRange;
 use minicbor::{Decode, Encode};
 use model::{NodeId, PlacementEpoch, ReplicaId, TableId, TabletId};
 
+/// The meta group's tablet. It belongs to no table.
+pub const META: TabletId = TabletId(0);
+
 /// One replica's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Replica {
@@ -38,6 +41,10 @@ pub struct Tablet {
 impl Tablet {
     pub fn replica_on(&self, node: NodeId) -> Option<&Replica> {
         self.replicas.iter().find(|replica| replica.node == node)
+    }
+
+    pub fn replica(&self, id: ReplicaId) -> Option<&Replica> {
+        self.replicas.iter().find(|replica| replica.id == id)
     }
 
     pub fn voters(&self) -> impl Iterator<Item = &Replica> {

@@ -1,0 +1,174 @@
+//! The state that the meta group agrees on: one immutable snapshot per version, cheap to clone.
+//!
+//! Invariants: ids are never reused; the tablets of a table group cover its key space without overlap; a
+//! tablet's epoch grows with each change of its range or replicas; `version` grows by one with each accepted
+//! command and with nothing else.
+
+use crate::{Applied, ProposalId, Tablet};
+use catalog::Catalog;
+use minicbor::{Decode, Encode};
+use model::{ClusterId, Incarnation, NodeId, TableId, TabletId};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What a node says about itself when it joins, and again at each start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct NodeProfile {
+    /// Random and stable: what CQL shows as the host id.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub host_id: [u8; 16],
+    /// Where peers reach it: `ip:port`.
+    #[n(1)]
+    pub internode: String,
+    /// Where clients reach its doors: an IP address.
+    #[n(2)]
+    pub client_address: String,
+    #[n(3)]
+    pub cql_port: u16,
+    #[n(4)]
+    pub dynamo_port: u16,
+    #[n(5)]
+    pub spanner_port: u16,
+    #[n(6)]
+    pub admin_port: u16,
+    #[n(7)]
+    pub data_center: String,
+    #[n(8)]
+    pub rack: String,
+    /// The version of the software it runs.
+    #[n(9)]
+    pub version: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum NodeStatus {
+    /// Holds replicas.
+    #[n(0)]
+    Member,
+    /// Has left, or was removed: it must not come back under this id.
+    #[n(1)]
+    Removed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NodeRecord {
+    #[n(0)]
+    pub id: NodeId,
+    /// The highest that has registered.
+    #[n(1)]
+    pub incarnation: Incarnation,
+    #[n(2)]
+    pub profile: NodeProfile,
+    #[n(3)]
+    pub status: NodeStatus,
+}
+
+/// What is neither catalog, node nor tablet: small, and written whole with every command.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Head {
+    #[n(0)]
+    pub cluster: ClusterId,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub version: u64,
+    /// By name; `replication_factor` is the one there is.
+    #[n(3)]
+    pub settings: BTreeMap<String, u64>,
+    #[n(4)]
+    pub next_node: u64,
+    #[n(5)]
+    pub next_tablet: u64,
+    #[n(6)]
+    pub next_replica: u64,
+    /// The newest proposals that were accepted, so that one that arrives twice is applied once.
+    #[n(7)]
+    pub recent: VecDeque<(ProposalId, Applied)>,
+}
+
+/// How many accepted proposals are remembered.
+pub(crate) const RECENT_MAX: usize = 64;
+
+pub(crate) const REPLICATION_FACTOR: &str = "replication_factor";
+pub(crate) const REPLICATION_FACTOR_DEFAULT: u64 = 3;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    pub(crate) head: Head,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
+    /// All tablets, the meta group's own (0) included.
+    pub(crate) tablets: BTreeMap<TabletId, Arc<Tablet>>,
+}
+
+impl State {
+    /// Grows by one with each accepted command; 0 before the cluster is founded.
+    pub fn version(&self) -> u64 {
+        self.head.version
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.head.cluster
+    }
+
+    pub fn name(&self) -> &str {
+        &self.head.name
+    }
+
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Members and removed nodes alike.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Arc<NodeRecord>> {
+        &self.nodes
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
+        self.nodes
+            .values()
+            .filter(|node| node.status == NodeStatus::Member)
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&Arc<NodeRecord>> {
+        self.nodes.get(&id)
+    }
+
+    pub fn node_by_host(&self, host_id: &[u8; 16]) -> Option<&Arc<NodeRecord>> {
+        self.nodes
+            .values()
+            .find(|node| node.profile.host_id == *host_id)
+    }
+
+    pub fn tablets(&self) -> &BTreeMap<TabletId, Arc<Tablet>> {
+        &self.tablets
+    }
+
+    pub fn tablet(&self, id: TabletId) -> Option<&Arc<Tablet>> {
+        self.tablets.get(&id)
+    }
+
+    /// The tablets of a table group, in the order of their ranges.
+    pub fn tablets_of(&self, root: TableId) -> Vec<&Arc<Tablet>> {
+        let mut tablets: Vec<_> = self
+            .tablets
+            .values()
+            .filter(|tablet| tablet.root == root && tablet.id != crate::META)
+            .collect();
+        tablets.sort_by(|left, right| left.range.start.cmp(&right.range.start));
+        tablets
+    }
+
+    /// The value of a setting; every setting has a default.
+    pub fn setting(&self, name: &str) -> Option<u64> {
+        let default = (name == REPLICATION_FACTOR).then_some(REPLICATION_FACTOR_DEFAULT);
+        self.head.settings.get(name).copied().or(default)
+    }
+
+    pub fn replication_factor(&self) -> u32 {
+        let factor = self.setting(REPLICATION_FACTOR);
+        factor
+            .and_then(|factor| u32::try_from(factor).ok())
+            .unwrap_or(REPLICATION_FACTOR_DEFAULT as u32)
+    }
+}

@@ -1,0 +1,41 @@
+//! What a node is told when it starts.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's name, as CQL shows it; only the founding node's counts.
+    pub cluster_name: String,
+    /// Internode addresses of a cluster to join. Empty: found one, unless this node already belongs to one.
+    pub join: Vec<SocketAddr>,
+    /// Where clients reach this node's doors.
+    pub client_address: IpAddr,
+    pub cql_port: u16,
+    pub dynamo_port: u16,
+    pub spanner_port: u16,
+    pub admin_port: u16,
+    pub data_center: String,
+    pub rack: String,
+    /// The version of the software, for peers and people.
+    pub version: String,
+    /// Copies of a table that does not say; only the founding node's counts. 0: the default, three.
+    pub replication_factor: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            cluster_name: "tessera".into(),
+            join: Vec::new(),
+            client_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            cql_port: 9042,
+            dynamo_port: 8000,
+            spanner_port: 9010,
+            admin_port: 8080,
+            data_center: "datacenter1".into(),
+            rack: "rack1".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            replication_factor: 0,
+        }
+    }
+}
