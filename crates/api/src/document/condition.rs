@@ -5,7 +5,6 @@
 
 use super::{AttributeType, Attributes, Item, Path, compare};
 use minicbor::{Decode, Encode};
-use super::shim::Shim;
 use model::{Number, Value};
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -141,13 +140,11 @@ impl Condition {
                     high.resolve(item).as_deref(),
                 )
             }
-            Condition::In { value, candidates } => {
-                value.resolve(item).is_some_and(|value| {
-                    candidates
-                        .iter()
-                        .any(|candidate| candidate.resolve(item).as_deref() == Some(&*value))
-                })
-            }
+            Condition::In { value, candidates } => value.resolve(item).is_some_and(|value| {
+                candidates
+                    .iter()
+                    .any(|candidate| candidate.resolve(item).as_deref() == Some(&*value))
+            }),
             Condition::Exists(path) => path.resolve(item).is_some(),
             Condition::Missing(path) => path.resolve(item).is_none(),
             Condition::HasType { path, kind } => {
@@ -178,7 +175,7 @@ impl Operand {
                     Value::Document(fields) => fields.len(),
                     _ => return None,
                 };
-                Some(Cow::Owned(Value::Number(<Number as Shim>::from(count as i64))))
+                Some(Cow::Owned(Value::Number(Number::from(count as i64))))
             }
         }
     }

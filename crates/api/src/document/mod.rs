@@ -8,7 +8,6 @@
 
 mod condition;
 mod path;
-mod shim;
 mod size;
 mod update;
 
@@ -20,8 +19,6 @@ pub use size::{
 pub use update::{Dialect, SetOperand, SetValue, Update};
 
 use minicbor::{Decode, Encode};
-#[allow(unused_imports)]
-use shim::Shim;
 use model::Value;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -3,7 +3,6 @@
 //! element.
 
 use super::Item;
-use super::shim::Shim;
 use model::{Number, Value};
 
 /// The largest item, its attribute names included.
@@ -40,11 +39,12 @@ pub fn value_size_bytes(value: &Value) -> u64 {
 
 /// Two digits a byte, aligned to even powers of ten, one byte for the exponent, one for a minus.
 fn number_size_bytes(number: &Number) -> u64 {
-    if *number == Number::default() {
+    if number.is_zero() {
         return 1;
     }
-    let digits = u64::from(number.digit_count());
-    let straddles = digits % 2 == 0 && number.magnitude() % 2 == 0;
+    let digits = u64::from(number.coefficient().ilog10()) + 1;
+    let magnitude = i64::from(number.exponent()) + digits as i64 - 1;
+    let straddles = digits.is_multiple_of(2) && magnitude % 2 == 0;
     1 + digits.div_ceil(2) + u64::from(straddles) + u64::from(number.is_negative())
 }
 

@@ -8,7 +8,7 @@ use super::{
     AttributeType, Attributes, DEPTH_MAX, ITEM_SIZE_BYTES_MAX, Item, Path, depth, item_size_bytes,
 };
 use minicbor::{Decode, Encode};
-use super::shim::{NumberError, Shim};
+use model::number::NumberError;
 use model::{Number, Value};
 
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
@@ -140,7 +140,7 @@ impl Update {
         match (existing, operand) {
             (None, operand) => Ok(operand.clone()),
             (Some(Value::Number(number)), Value::Number(operand)) => {
-                arithmetic(number.add(*operand))
+                arithmetic(number.checked_add(*operand))
             }
             (Some(existing @ Value::Set(members)), Value::Set(added))
                 if AttributeType::of(existing) == AttributeType::of(operand) =>
@@ -179,10 +179,10 @@ impl SetValue {
         match self {
             SetValue::Operand(operand) => operand.evaluate(item),
             SetValue::Plus(left, right) => {
-                arithmetic(left.number(item)?.add(right.number(item)?))
+                arithmetic(left.number(item)?.checked_add(right.number(item)?))
             }
             SetValue::Minus(left, right) => {
-                arithmetic(left.number(item)?.subtract(right.number(item)?))
+                arithmetic(left.number(item)?.checked_sub(right.number(item)?))
             }
         }
     }
