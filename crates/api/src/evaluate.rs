@@ -8,6 +8,7 @@
 //! Neither looks at other rows: deletions of ranges and of partitions, interleaved parents and children are the
 //! business of the caller, who can see them.
 
+use crate::document::Item;
 use crate::{
     Assignment, Check, CheckOperator, Condition, Error, Mutation, Refused, ReturnedRows, Returning,
     RowOperation,
@@ -19,7 +20,6 @@ use model::{
     Cell, CellContent, ColumnId, Deletion, Marker, RangeTombstone, Row, Timestamp, Type, Value,
 };
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 /// When a mutation happens.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,10 @@ pub fn evaluate(
             Some(_) => overlay(current, assignments, true, None, moment),
         },
         RowOperation::UpdateDocument { column, update } => {
-            let item = document(current, *column);
+            let item = document(current, *column).cloned().unwrap_or_default();
+            if current.is_none() && !update.creates_item() {
+                return Ok(Evaluated::default());
+            }
             let updated = update.apply(&item).map_err(|message| {
                 Error::Refused(Refused::UpdateFailed {
                     mutation: index,
@@ -123,10 +126,10 @@ fn wants_old(returning: Returning) -> bool {
     matches!(returning, Returning::Old | Returning::Both)
 }
 
-fn document(row: Option<&Row>, column: ColumnId) -> BTreeMap<String, Value> {
+fn document(row: Option<&Row>, column: ColumnId) -> Option<&Item> {
     match row.and_then(|row| row.value(column)) {
-        Some(Value::Document(item)) => item.clone(),
-        _ => BTreeMap::new(),
+        Some(Value::Document(item)) => Some(item),
+        _ => None,
     }
 }
 
@@ -265,11 +268,9 @@ fn condition_holds(
             key,
             condition,
         } => {
-            let mut item = document(current, *column);
-            if current.is_some() {
-                item.extend(key.iter().cloned());
-            }
-            Ok(condition.holds(&item))
+            let empty = Item::new();
+            let item = current.map(|_| document(current, *column).unwrap_or(&empty));
+            Ok(condition.holds_for(key, item))
         }
     }
 }
