@@ -145,7 +145,6 @@ impl Spanner {
             values: vec![ListValue {
                 values: vec![int(key), bytes(&payload(key, self.value_bytes))],
             }],
-            ..Default::default()
         };
         let options = spanner::TransactionOptions {
             mode: Some(Mode::ReadWrite(ReadWrite::default())),
