@@ -9,6 +9,8 @@ pub mod document;
 mod error;
 pub mod evaluate;
 mod read;
+#[cfg(feature = "reference")]
+pub mod reference;
 mod transaction;
 mod write;
 
