@@ -1,1 +1,45 @@
-//! Under construction.
+//! The eventual path: tablets whose replicas are equals, as in Cassandra and Dynamo.
+//!
+//! ```text
+//! door → Coordinator ─ lower ─┬─ EventualReplica (here)      log → merge into the store → acknowledge
+//!                             ├─ Peers::call → EventualReplica (there)
+//!                             └─ await the level, answer
+//! ```
+//!
+//! A write is lowered to *deltas*: rows of cells with timestamps, which merge by `model::Row::merge`. All
+//! replicas get them; the level says how many acknowledgements to await. A read asks as many replicas as the
+//! level says, one for data and the rest for digests; where they differ it merges the data of all, writes the
+//! merged rows back to those that lack something, and only then answers, so that what one quorum read has
+//! returned no later one misses.
+//!
+//! Invariants:
+//! * A replica acknowledges a write, and shows it to readers, only when it is as durable as its table says.
+//! * A reader never sees a row without the header of its partition having been consulted at as many replicas.
+//! * A page of a range read is believed only as far as every replica that was asked has read.
+//!
+//! Deliberately absent: hints, Merkle repair, purging of tombstones, compare-and-set (the issue after next's);
+//! routing and connections (crate `node`).
+
+mod coordinator;
+#[cfg(test)]
+mod fixture;
+mod gateway;
+mod level;
+mod lower;
+mod merge;
+mod message;
+mod partition;
+mod peers;
+mod replica;
+mod visible;
+
+pub use coordinator::Coordinator;
+pub use gateway::Gateway;
+pub use level::Required;
+pub use lower::lower;
+pub use message::{
+    Action, Covered, Digest, Page, RawRow, ReplicaError, ReplicaRead, ReplicaSelection, Reply,
+    Request,
+};
+pub use peers::{CallError, Peers, Task, Tasks};
+pub use replica::{EventualReplica, ReplicaConfig};

@@ -1,0 +1,100 @@
+//! One request's way to the replicas and back. A coordinator is a value that lives as long as its request.
+
+mod exchange;
+mod read;
+mod write;
+
+use crate::level::Place;
+use crate::message::{ReplicaError, Reply, Request};
+use crate::peers::CallError;
+use crate::{Gateway, Peers};
+use cluster::Tablet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Requests to a tablet are repeated so often when its placement turns out to be newer than known.
+const PLACEMENT_ROUNDS_MAX: u32 = 5;
+const PLACEMENT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Carries out requests on eventual tables. Cheap to make and to clone.
+#[derive(Clone)]
+pub struct Coordinator {
+    peers: Arc<dyn Peers>,
+    gateway: Arc<Gateway>,
+}
+
+/// Why a replica gave no answer that counts.
+#[derive(Clone, Debug, PartialEq)]
+enum Failure {
+    Silent(CallError),
+    Refused(ReplicaError),
+}
+
+/// How an operation on one tablet ended without success.
+enum TabletError {
+    /// The placement is newer than the one that was counted with.
+    Stale(Tablet),
+    Api(api::Error),
+}
+
+impl From<api::Error> for TabletError {
+    fn from(error: api::Error) -> TabletError {
+        TabletError::Api(error)
+    }
+}
+
+impl Coordinator {
+    pub fn new(peers: Arc<dyn Peers>, gateway: Arc<Gateway>) -> Coordinator {
+        Coordinator { peers, gateway }
+    }
+
+    /// Asks one replica: this node's own directly, others over the network.
+    async fn ask(
+        &self,
+        place: &Place,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let node = place.replica.node;
+        let reply = if node == self.peers.this_node() {
+            match self.peers.local(request.tablet) {
+                Some(replica) => replica.handle(request).await,
+                None => Reply::Refused(ReplicaError::NoReplica(request.tablet)),
+            }
+        } else {
+            self.peers
+                .call(node, request, remaining_ms(deadline))
+                .await
+                .map_err(Failure::Silent)?
+        };
+        match reply {
+            Reply::Refused(error) => Err(Failure::Refused(error)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// The newer of what the map has by now and what a replica said.
+    async fn newer_placement(&self, said: Tablet) -> Arc<Tablet> {
+        tokio::time::sleep(PLACEMENT_PAUSE).await;
+        match self.peers.tablet(said.root, &said.range.start) {
+            Some(known) if known.id == said.id && known.epoch >= said.epoch => known,
+            _ => Arc::new(said),
+        }
+    }
+}
+
+fn remaining_ms(deadline: Instant) -> u32 {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    u32::try_from(remaining.as_millis())
+        .unwrap_or(u32::MAX)
+        .max(1)
+}
+
+fn no_tablet(table: &catalog::Table) -> api::Error {
+    api::Error::Retry(api::Retry::NotServing(format!(
+        "no tablet of table {}.{} is known here yet",
+        table.namespace(),
+        table.name()
+    )))
+}

@@ -1,0 +1,312 @@
+//! One read of one tablet: digests, and reconciliation where they differ.
+
+use super::{Coordinator, Failure, PLACEMENT_ROUNDS_MAX, TabletError};
+use crate::level::{Place, Places, Purpose, Required};
+use crate::merge::{Merged, Reconciled, reconcile, single};
+use crate::message::{Action, Digest, Page, RawRow, ReplicaError, ReplicaRead, Reply, Request};
+use crate::partition::Layout;
+use crate::peers::spawn;
+use api::{Broken, Error, Level, Outcome, Retry};
+use catalog::Durability;
+use cluster::Tablet;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use world::planted::{self, Bug};
+
+/// A read of a part of one tablet.
+pub(super) struct Exchange<'a> {
+    pub coordinator: &'a Coordinator,
+    pub layout: &'a Layout,
+    pub level: Level,
+    pub durability: Durability,
+    pub deadline: Instant,
+    pub read: ReplicaRead,
+}
+
+/// What a replica has answered.
+enum Answer {
+    Page(Page),
+    Digest(Digest),
+}
+
+type Answers = mpsc::Receiver<(Place, Result<Reply, Failure>)>;
+type Sender = mpsc::Sender<(Place, Result<Reply, Failure>)>;
+
+impl Exchange<'_> {
+    /// Reads, and repairs what has to be.
+    pub async fn run(&self, mut tablet: Arc<Tablet>) -> Result<Merged, Error> {
+        for _ in 0..PLACEMENT_ROUNDS_MAX {
+            match self.run_once(&tablet).await {
+                Ok(merged) => return Ok(merged),
+                Err(TabletError::Api(error)) => return Err(error),
+                Err(TabletError::Stale(newer)) => {
+                    tablet = self.coordinator.newer_placement(newer).await;
+                }
+            }
+        }
+        Err(Error::Retry(Retry::NotServing(format!(
+            "the placement of tablet {} keeps changing",
+            tablet.id
+        ))))
+    }
+
+    async fn run_once(&self, tablet: &Tablet) -> Result<Merged, TabletError> {
+        let peers = self.coordinator.peers.as_ref();
+        let places = Places::new(tablet, peers);
+        let mut required = Required::new(self.level, Purpose::Read, &places)?;
+        let (chosen, spare) = required.choose(&places, peers.this_node());
+        if let [only] = chosen.as_slice()
+            && only.replica.node == peers.this_node()
+        {
+            return self.read_here(tablet, only, required).await;
+        }
+        let mut answers = self.collect(tablet, chosen, spare, &mut required).await?;
+        let digest_of = |answer: &Answer| match answer {
+            Answer::Page(page) => page.digest(),
+            Answer::Digest(digest) => *digest,
+        };
+        let agree = match answers.split_first() {
+            Some(((_, first), rest)) => {
+                rest.is_empty() || {
+                    let first = digest_of(first);
+                    rest.iter().all(|(_, answer)| digest_of(answer) == first)
+                }
+            }
+            None => false,
+        };
+        let page = answers.iter_mut().find_map(|(_, answer)| match answer {
+            Answer::Page(page) => Some(page),
+            Answer::Digest(_) => None,
+        });
+        match page {
+            Some(page) if agree => single(std::mem::take(page)).map_err(broken),
+            _ => self.repair(tablet, answers, &required).await,
+        }
+    }
+
+    fn request(&self, tablet: &Tablet, action: Action) -> Request {
+        Request {
+            tablet: tablet.id,
+            epoch: tablet.epoch,
+            action,
+        }
+    }
+
+    /// The short way where this node alone is asked.
+    async fn read_here(
+        &self,
+        tablet: &Tablet,
+        place: &Place,
+        mut required: Required,
+    ) -> Result<Merged, TabletError> {
+        let request = self.request(tablet, Action::Read(self.read.clone()));
+        match self.coordinator.ask(place, request, self.deadline).await {
+            Ok(Reply::Page(page)) => single(page).map_err(broken),
+            Ok(_) => Err(broken("a read was not answered with rows".into())),
+            Err(failure) => {
+                fail(&mut required, place, failure)?;
+                Err(short(&required, false))
+            }
+        }
+    }
+
+    /// Asks as many replicas as the level needs; where one fails, another in its place.
+    async fn collect(
+        &self,
+        tablet: &Tablet,
+        chosen: Vec<Place>,
+        spare: Vec<Place>,
+        required: &mut Required,
+    ) -> Result<Vec<(Place, Answer)>, TabletError> {
+        let (sender, mut receiver) = mpsc::channel((chosen.len() + spare.len()).max(1));
+        let mut spare = spare.into_iter();
+        for (index, place) in chosen.into_iter().enumerate() {
+            let action = if index == 0 {
+                Action::Read(self.read.clone())
+            } else {
+                Action::Digest(self.read.clone())
+            };
+            self.send(place, self.request(tablet, action), &sender);
+        }
+        let mut answers = Vec::new();
+        while !required.is_reached() {
+            let (place, outcome) = match timeout_at(self.deadline, receiver.recv()).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) | Err(_) => return Err(short(required, has_page(&answers))),
+            };
+            match outcome {
+                Ok(Reply::Page(page)) => {
+                    required.acknowledge(&place, Purpose::Read);
+                    answers.push((place, Answer::Page(page)));
+                }
+                Ok(Reply::Digest(digest)) => {
+                    required.acknowledge(&place, Purpose::Read);
+                    answers.push((place, Answer::Digest(digest)));
+                }
+                Ok(_) => return Err(broken("a read was not answered with rows".into())),
+                Err(failure) => {
+                    fail(required, &place, failure)?;
+                    let same_center = |other: &Place| other.data_center == place.data_center;
+                    match spare.find(|other| self.level != Level::EachQuorum || same_center(other))
+                    {
+                        Some(next) => {
+                            let action = Action::Read(self.read.clone());
+                            self.send(next, self.request(tablet, action), &sender);
+                        }
+                        None => return Err(short(required, has_page(&answers))),
+                    }
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn send(&self, place: Place, request: Request, sender: &Sender) {
+        let (coordinator, sender) = (self.coordinator.clone(), sender.clone());
+        let deadline = self.deadline;
+        spawn(self.coordinator.peers.as_ref(), async move {
+            let outcome = coordinator.ask(&place, request, deadline).await;
+            // The reader may have what it needs, or have gone.
+            let _ = sender.send((place, outcome)).await;
+        });
+    }
+
+    /// Gets the data of all that answered, merges it, and writes it back to whom it lacks.
+    async fn repair(
+        &self,
+        tablet: &Tablet,
+        answers: Vec<(Place, Answer)>,
+        required: &Required,
+    ) -> Result<Merged, TabletError> {
+        let (sender, receiver) = mpsc::channel(answers.len().max(1));
+        let (mut places, mut pages) = (Vec::new(), Vec::new());
+        let mut awaited = 0;
+        for (place, answer) in answers {
+            match answer {
+                Answer::Page(page) => {
+                    places.push(place);
+                    pages.push(page);
+                }
+                Answer::Digest(_) => {
+                    let request = self.request(tablet, Action::Read(self.read.clone()));
+                    self.send(place, request, &sender);
+                    awaited += 1;
+                }
+            }
+        }
+        for (place, reply) in self.await_all(receiver, awaited, required).await? {
+            let Reply::Page(page) = reply else {
+                return Err(broken("a read was not answered with rows".into()));
+            };
+            places.push(place);
+            pages.push(page);
+        }
+        let Reconciled { merged, repairs } =
+            reconcile(self.layout, &self.read.rows, &pages).map_err(broken)?;
+        if !planted::is(Bug::SkipReadRepair) {
+            self.write_back(tablet, places, repairs, required).await?;
+        }
+        Ok(merged)
+    }
+
+    async fn write_back(
+        &self,
+        tablet: &Tablet,
+        places: Vec<Place>,
+        repairs: Vec<Vec<RawRow>>,
+        required: &Required,
+    ) -> Result<(), TabletError> {
+        let (sender, receiver) = mpsc::channel(places.len().max(1));
+        let mut awaited = 0;
+        for (place, deltas) in places.into_iter().zip(repairs) {
+            if deltas.is_empty() {
+                continue;
+            }
+            let action = Action::Apply {
+                deltas,
+                durability: self.durability,
+            };
+            self.send(place, self.request(tablet, action), &sender);
+            awaited += 1;
+        }
+        self.await_all(receiver, awaited, required).await?;
+        Ok(())
+    }
+
+    /// All of so many answers, or the error that says that the level was missed.
+    async fn await_all(
+        &self,
+        mut receiver: Answers,
+        awaited: usize,
+        required: &Required,
+    ) -> Result<Vec<(Place, Reply)>, TabletError> {
+        let mut replies = Vec::with_capacity(awaited);
+        while replies.len() < awaited {
+            match timeout_at(self.deadline, receiver.recv()).await {
+                Ok(Some((place, Ok(reply)))) => replies.push((place, reply)),
+                Ok(Some((_, Err(Failure::Refused(ReplicaError::StaleEpoch(tablet)))))) => {
+                    return Err(TabletError::Stale(tablet));
+                }
+                Ok(Some((_, Err(_))) | None) | Err(_) => {
+                    let missing = (awaited - replies.len()) as u32;
+                    return Err(TabletError::Api(Error::Retry(Retry::ReadTimeout {
+                        level: self.level,
+                        required: required.total(),
+                        received: required.total().saturating_sub(missing),
+                        data_present: true,
+                    })));
+                }
+            }
+        }
+        Ok(replies)
+    }
+}
+
+fn has_page(answers: &[(Place, Answer)]) -> bool {
+    answers
+        .iter()
+        .any(|(_, answer)| matches!(answer, Answer::Page(_)))
+}
+
+fn fail(required: &mut Required, place: &Place, failure: Failure) -> Result<(), TabletError> {
+    match failure {
+        Failure::Refused(ReplicaError::StaleEpoch(tablet)) => Err(TabletError::Stale(tablet)),
+        Failure::Refused(error) => {
+            tracing::debug!(node = %place.replica.node, %error, "a replica refused a read");
+            required.fail(place, Purpose::Read);
+            Ok(())
+        }
+        Failure::Silent(_) => Ok(()),
+    }
+}
+
+/// The answer when too few replicas have answered.
+fn short(required: &Required, data_present: bool) -> TabletError {
+    let (level, received) = (required.level, required.received());
+    let error = if required.is_reachable() {
+        Retry::ReadTimeout {
+            level,
+            required: required.total(),
+            received,
+            data_present,
+        }
+    } else {
+        Retry::Failure {
+            level,
+            required: required.total(),
+            received,
+            failures: required.failed(),
+            outcome: Outcome::NotApplied,
+            is_write: false,
+        }
+    };
+    TabletError::Api(Error::Retry(error))
+}
+
+fn broken(message: String) -> TabletError {
+    TabletError::Api(Error::Broken(Broken {
+        message,
+        outcome: Outcome::NotApplied,
+    }))
+}

@@ -1,0 +1,66 @@
+//! A table for tests: partition `p int`, clustering `c int`, regular `v int`, static `s int`.
+
+use catalog::{
+    Column, ColumnRole, Durability, Ordering, Partitioning, Protocol, Replication, Table, TableSpec,
+};
+use model::{ColumnId, TableId, Type, Value};
+use std::collections::BTreeMap;
+
+pub(crate) const VALUE: ColumnId = ColumnId(3);
+pub(crate) const STATIC: ColumnId = ColumnId(4);
+
+pub(crate) fn table() -> Table {
+    let column = |id: u64, name: &str, role| Column {
+        id: ColumnId(id),
+        name: name.into(),
+        kind: Type::Int,
+        role,
+        descending: false,
+        not_null: false,
+        options: BTreeMap::new(),
+    };
+    Table {
+        id: TableId(1),
+        root: TableId(1),
+        uuid: [0; 16],
+        spec: TableSpec {
+            namespace: "test".into(),
+            name: "fixture".into(),
+            partitioning: Partitioning::Hash,
+            replication: Replication {
+                protocol: Protocol::Eventual,
+                factor_by_data_center: BTreeMap::new(),
+                factor: 3,
+                durability: Durability::Synced,
+                ordering: Ordering::Conflict,
+            },
+            columns: vec![
+                column(1, "p", ColumnRole::Partition),
+                column(2, "c", ColumnRole::Clustering),
+                column(3, "v", ColumnRole::Regular),
+                column(4, "s", ColumnRole::Static),
+            ],
+            parent: None,
+            cascade: false,
+            gc_grace_seconds: 864_000,
+            default_ttl_seconds: 0,
+            properties: BTreeMap::new(),
+        },
+        next_column_id: 5,
+        ancestors: Vec::new(),
+        dropped: BTreeMap::new(),
+        version: 1,
+    }
+}
+
+pub(crate) fn row_key(partition: i32, clustering: i32) -> Vec<u8> {
+    table()
+        .row_key(&[Value::Int(partition.into()), Value::Int(clustering.into())])
+        .expect("two ints are this table's key")
+}
+
+pub(crate) fn header_key(partition: i32) -> Vec<u8> {
+    table()
+        .header_key(&[Value::Int(partition.into())])
+        .expect("an int is this table's partition key")
+}

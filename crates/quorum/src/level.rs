@@ -1,0 +1,423 @@
+//! How many answers a level asks for, and counting them. Pure.
+//!
+//! As in Cassandra, replicas that are being filled get every write and one answer more is awaited for each, so
+//! that whichever replicas answered, a quorum of the settled ones is among them.
+
+use api::{Error, Level, Retry};
+use cluster::{Replica, Tablet};
+use std::sync::Arc;
+
+/// What a request needs before it is done: in each group so many answers.
+#[derive(Clone, Debug)]
+pub struct Required {
+    pub level: Level,
+    groups: Vec<Group>,
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    /// Whose answers count; `None`: everybody's.
+    data_center: Option<Arc<str>>,
+    required: u32,
+    received: u32,
+    failed: u32,
+    /// How many could answer at all.
+    eligible: u32,
+}
+
+/// What the replicas of a tablet look like from here.
+pub(crate) struct Places {
+    /// In the tablet's order.
+    pub replicas: Vec<Place>,
+    pub local: Arc<str>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub replica: Replica,
+    pub data_center: Arc<str>,
+    pub is_alive: bool,
+}
+
+impl Places {
+    pub fn new(tablet: &Tablet, peers: &dyn crate::Peers) -> Places {
+        let this_node = peers.this_node();
+        let replicas = tablet
+            .replicas
+            .iter()
+            .map(|replica| Place {
+                replica: *replica,
+                data_center: peers.data_center(replica.node),
+                is_alive: replica.node == this_node || peers.is_alive(replica.node),
+            })
+            .collect();
+        Places {
+            replicas,
+            local: peers.data_center(this_node),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Write,
+    Read,
+}
+
+impl Required {
+    /// Refuses levels that are not built, and says `Unavailable` when too few replicas are alive.
+    pub(crate) fn new(level: Level, purpose: Purpose, places: &Places) -> Result<Required, Error> {
+        let anywhere = |count: fn(u32) -> u32| vec![Group::new(None, count, purpose, places)];
+        let here = |count: fn(u32) -> u32| {
+            vec![Group::new(
+                Some(places.local.clone()),
+                count,
+                purpose,
+                places,
+            )]
+        };
+        let groups = match level {
+            Level::One => anywhere(|_| 1),
+            Level::Two => anywhere(|_| 2),
+            Level::Three => anywhere(|_| 3),
+            Level::Quorum | Level::Default => anywhere(quorum),
+            Level::All => anywhere(|voters| voters.max(1)),
+            Level::LocalOne => here(|_| 1),
+            Level::LocalQuorum => here(quorum),
+            Level::EachQuorum => Self::each_quorum(purpose, places),
+            Level::Any => {
+                return Err(Error::unsupported(
+                    "consistency level ANY needs hinted handoff, which is not built yet: use ONE",
+                ));
+            }
+            Level::Serial | Level::LocalSerial => {
+                return Err(Error::unsupported(
+                    "SERIAL levels need lightweight transactions on eventual tables, which are not built yet: \
+                     use a keyspace with consistency = 'strong'",
+                ));
+            }
+        };
+        let required = Required { level, groups };
+        required.check_alive(purpose, places)?;
+        Ok(required)
+    }
+
+    fn each_quorum(purpose: Purpose, places: &Places) -> Vec<Group> {
+        let mut centers: Vec<Arc<str>> = places
+            .replicas
+            .iter()
+            .map(|place| place.data_center.clone())
+            .collect();
+        centers.sort();
+        centers.dedup();
+        centers
+            .into_iter()
+            .map(|center| Group::new(Some(center), quorum, purpose, places))
+            .collect()
+    }
+
+    fn check_alive(&self, purpose: Purpose, places: &Places) -> Result<(), Error> {
+        let alive = |group: &Group| {
+            places
+                .replicas
+                .iter()
+                .filter(|place| place.is_alive && group.admits(place, purpose))
+                .count() as u32
+        };
+        if self
+            .groups
+            .iter()
+            .all(|group| alive(group) >= group.required)
+        {
+            return Ok(());
+        }
+        Err(Error::Retry(Retry::Unavailable {
+            level: self.level,
+            required: self.total(),
+            alive: self.groups.iter().map(alive).sum(),
+        }))
+    }
+
+    /// How many answers are needed in all.
+    pub fn total(&self) -> u32 {
+        self.groups.iter().map(|group| group.required).sum()
+    }
+
+    /// How many answers that count have come, at most as many as are needed.
+    pub fn received(&self) -> u32 {
+        self.groups
+            .iter()
+            .map(|group| group.received.min(group.required))
+            .sum()
+    }
+
+    pub fn failed(&self) -> u32 {
+        self.groups.iter().map(|group| group.failed).sum()
+    }
+
+    pub fn is_reached(&self) -> bool {
+        self.groups
+            .iter()
+            .all(|group| group.received >= group.required)
+    }
+
+    /// Whether the answers still to come could be enough.
+    pub fn is_reachable(&self) -> bool {
+        self.groups
+            .iter()
+            .all(|group| group.eligible - group.failed >= group.required)
+    }
+
+    pub(crate) fn acknowledge(&mut self, place: &Place, purpose: Purpose) {
+        for group in &mut self.groups {
+            if group.admits(place, purpose) {
+                group.received += 1;
+            }
+        }
+    }
+
+    pub(crate) fn fail(&mut self, place: &Place, purpose: Purpose) {
+        for group in &mut self.groups {
+            if group.admits(place, purpose) {
+                group.failed += 1;
+            }
+        }
+    }
+
+    /// Splits those that can be asked into as many as the level needs and the spare ones, nearest first.
+    pub(crate) fn choose(
+        &self,
+        places: &Places,
+        this_node: model::NodeId,
+    ) -> (Vec<Place>, Vec<Place>) {
+        let mut candidates: Vec<&Place> = places
+            .replicas
+            .iter()
+            .filter(|place| place.is_alive)
+            .collect();
+        candidates.sort_by_key(|place| {
+            (
+                place.replica.node != this_node,
+                place.data_center != places.local,
+            )
+        });
+        let mut missing: Vec<u32> = self.groups.iter().map(|group| group.required).collect();
+        let (mut chosen, mut spare) = (Vec::new(), Vec::new());
+        for place in candidates {
+            let group = self
+                .groups
+                .iter()
+                .position(|group| group.admits(place, Purpose::Read));
+            match group {
+                Some(group) if missing[group] > 0 => {
+                    missing[group] -= 1;
+                    chosen.push(place.clone());
+                }
+                Some(_) => spare.push(place.clone()),
+                None => {}
+            }
+        }
+        (chosen, spare)
+    }
+}
+
+impl Group {
+    fn new(
+        data_center: Option<Arc<str>>,
+        count: fn(u32) -> u32,
+        purpose: Purpose,
+        places: &Places,
+    ) -> Group {
+        let mut group = Group {
+            data_center,
+            required: 0,
+            received: 0,
+            failed: 0,
+            eligible: 0,
+        };
+        let (mut voters, mut pending) = (0, 0);
+        for place in &places.replicas {
+            if !group.admits(place, purpose) {
+                continue;
+            }
+            if place.replica.is_learner {
+                pending += 1;
+            } else {
+                voters += 1;
+            }
+        }
+        group.required = count(voters) + pending;
+        group.eligible = voters + pending;
+        group
+    }
+
+    /// Replicas that are being filled are never read.
+    fn admits(&self, place: &Place, purpose: Purpose) -> bool {
+        (purpose == Purpose::Write || !place.replica.is_learner)
+            && self
+                .data_center
+                .as_ref()
+                .is_none_or(|center| *center == place.data_center)
+    }
+}
+
+fn quorum(voters: u32) -> u32 {
+    voters / 2 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{NodeId, ReplicaId};
+
+    /// One replica a node: `(data center, is_learner, is_alive)`.
+    fn places(replicas: &[(&str, bool, bool)]) -> Places {
+        Places {
+            replicas: replicas
+                .iter()
+                .enumerate()
+                .map(|(index, (center, is_learner, is_alive))| Place {
+                    replica: Replica {
+                        id: ReplicaId(index as u64 + 10),
+                        node: NodeId(index as u64 + 1),
+                        is_learner: *is_learner,
+                    },
+                    data_center: (*center).into(),
+                    is_alive: *is_alive,
+                })
+                .collect(),
+            local: "a".into(),
+        }
+    }
+
+    fn total(level: Level, purpose: Purpose, places: &Places) -> u32 {
+        Required::new(level, purpose, places).unwrap().total()
+    }
+
+    #[test]
+    fn levels_count_voters() {
+        let three = places(&[("a", false, true); 3]);
+        for (level, expected) in [
+            (Level::One, 1),
+            (Level::Two, 2),
+            (Level::Three, 3),
+            (Level::Quorum, 2),
+            (Level::Default, 2),
+            (Level::All, 3),
+            (Level::LocalOne, 1),
+            (Level::LocalQuorum, 2),
+            (Level::EachQuorum, 2),
+        ] {
+            assert_eq!(total(level, Purpose::Write, &three), expected, "{level:?}");
+            assert_eq!(total(level, Purpose::Read, &three), expected, "{level:?}");
+        }
+        assert_eq!(
+            total(
+                Level::Quorum,
+                Purpose::Read,
+                &places(&[("a", false, true); 4])
+            ),
+            3
+        );
+        assert_eq!(
+            total(Level::Quorum, Purpose::Read, &places(&[("a", false, true)])),
+            1
+        );
+    }
+
+    #[test]
+    fn a_write_awaits_one_more_for_each_learner_and_a_read_does_not_ask_it() {
+        let growing = places(&[
+            ("a", false, true),
+            ("a", false, true),
+            ("a", false, true),
+            ("a", true, true),
+        ]);
+        assert_eq!(total(Level::Quorum, Purpose::Write, &growing), 3);
+        assert_eq!(total(Level::One, Purpose::Write, &growing), 2);
+        assert_eq!(total(Level::Quorum, Purpose::Read, &growing), 2);
+        let required = Required::new(Level::All, Purpose::Read, &growing).unwrap();
+        let (chosen, spare) = required.choose(&growing, NodeId(4));
+        assert!(chosen.iter().all(|place| !place.replica.is_learner));
+        assert!(spare.is_empty());
+    }
+
+    #[test]
+    fn too_few_alive_is_said_up_front_with_counts() {
+        let one_of_three = places(&[("a", false, true), ("a", false, false), ("a", false, false)]);
+        let error = Required::new(Level::Quorum, Purpose::Write, &one_of_three).unwrap_err();
+        assert_eq!(
+            error,
+            Error::Retry(Retry::Unavailable {
+                level: Level::Quorum,
+                required: 2,
+                alive: 1
+            })
+        );
+        assert!(Required::new(Level::One, Purpose::Write, &one_of_three).is_ok());
+        let two = places(&[("a", false, true); 2]);
+        assert!(matches!(
+            Required::new(Level::Three, Purpose::Read, &two),
+            Err(Error::Retry(Retry::Unavailable {
+                required: 3,
+                alive: 2,
+                ..
+            }))
+        ));
+    }
+
+    #[test]
+    fn local_levels_count_only_local_answers() {
+        let two_centers = places(&[
+            ("b", false, true),
+            ("b", false, true),
+            ("b", false, true),
+            ("a", false, true),
+            ("a", false, true),
+            ("a", false, true),
+        ]);
+        let mut required = Required::new(Level::LocalQuorum, Purpose::Write, &two_centers).unwrap();
+        assert_eq!(required.total(), 2);
+        for remote in &two_centers.replicas[..3] {
+            required.acknowledge(remote, Purpose::Write);
+        }
+        assert_eq!(required.received(), 0);
+        required.acknowledge(&two_centers.replicas[3], Purpose::Write);
+        assert!(!required.is_reached());
+        required.acknowledge(&two_centers.replicas[4], Purpose::Write);
+        assert!(required.is_reached());
+
+        let mut each = Required::new(Level::EachQuorum, Purpose::Write, &two_centers).unwrap();
+        assert_eq!(each.total(), 4);
+        for remote in &two_centers.replicas[..3] {
+            each.acknowledge(remote, Purpose::Write);
+        }
+        assert_eq!(each.received(), 2);
+        assert!(!each.is_reached());
+        let (chosen, spare) = each.choose(&two_centers, NodeId(5));
+        assert_eq!(chosen[0].replica.node, NodeId(5));
+        assert_eq!((chosen.len(), spare.len()), (4, 2));
+    }
+
+    #[test]
+    fn failures_make_a_level_unreachable_in_time() {
+        let three = places(&[("a", false, true); 3]);
+        let mut required = Required::new(Level::Quorum, Purpose::Write, &three).unwrap();
+        required.fail(&three.replicas[0], Purpose::Write);
+        assert!(required.is_reachable());
+        required.fail(&three.replicas[1], Purpose::Write);
+        assert!(!required.is_reachable());
+        assert_eq!((required.received(), required.failed()), (0, 2));
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        let three = places(&[("a", false, true); 3]);
+        for level in [Level::Any, Level::Serial, Level::LocalSerial] {
+            assert!(matches!(
+                Required::new(level, Purpose::Write, &three),
+                Err(Error::Refused(api::Refused::Unsupported(_)))
+            ));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Bringing together what several replicas have read. Pure.
+//!
+//! A page speaks only for the part of the selection that its replica has looked through. What is merged is the
+//! part that all pages speak for: beyond it one replica may have cut its page short where another still has a
+//! newer row or a tombstone.
+
+use crate::message::{Covered, Page, RawRow, ReplicaSelection};
+use crate::partition::{Layout, decode_row, encode_row};
+use api::Direction;
+use model::Row;
+use std::collections::BTreeMap;
+
+/// Rows and headers of a part of the selection, as all replicas that were asked know them together.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Merged {
+    /// By key.
+    pub headers: BTreeMap<Vec<u8>, Row>,
+    /// In the order of the pages.
+    pub rows: Vec<(Vec<u8>, Row)>,
+    pub covered: Covered,
+    /// As encoded, headers not counted.
+    pub size_bytes: usize,
+}
+
+/// A merged page, and what each replica lacks of it, in the order of the pages.
+#[derive(Debug)]
+pub(crate) struct Reconciled {
+    pub merged: Merged,
+    pub repairs: Vec<Vec<RawRow>>,
+}
+
+/// Reads a page that all replicas agree on.
+pub(crate) fn single(page: Page) -> Result<Merged, String> {
+    let size_bytes = page.rows.iter().map(RawRow::size_bytes).sum();
+    let decode = |raw: RawRow| Ok::<_, String>((raw.key, decode_row(&raw.row)?));
+    Ok(Merged {
+        headers: page
+            .headers
+            .into_iter()
+            .map(decode)
+            .collect::<Result<_, _>>()?,
+        rows: page
+            .rows
+            .into_iter()
+            .map(decode)
+            .collect::<Result<_, _>>()?,
+        covered: page.covered,
+        size_bytes,
+    })
+}
+
+/// Merges the pages of several replicas.
+pub(crate) fn reconcile(
+    layout: &Layout,
+    selection: &ReplicaSelection,
+    pages: &[Page],
+) -> Result<Reconciled, String> {
+    let covered = common_coverage(selection, pages);
+    let scope = Scope::new(layout, selection, &covered);
+    let mut repairs = vec![Vec::new(); pages.len()];
+    let headers = merge_kind(
+        pages,
+        |page| &page.headers,
+        |key| scope.has_header(key),
+        &mut repairs,
+    )?;
+    let rows = merge_kind(
+        pages,
+        |page| &page.rows,
+        |key| scope.has_row(key),
+        &mut repairs,
+    )?;
+    let size_bytes = rows.iter().map(|(key, (_, size))| key.len() + size).sum();
+    let mut rows: Vec<(Vec<u8>, Row)> =
+        rows.into_iter().map(|(key, (row, _))| (key, row)).collect();
+    if is_backward(selection) {
+        rows.reverse();
+    }
+    Ok(Reconciled {
+        merged: Merged {
+            headers: headers
+                .into_iter()
+                .map(|(key, (row, _))| (key, row))
+                .collect(),
+            rows,
+            covered,
+            size_bytes,
+        },
+        repairs,
+    })
+}
+
+/// Merges either the headers or the rows; adds to each replica's repairs what it lacks. Yields rows with their
+/// encoded sizes.
+fn merge_kind<'a>(
+    pages: &'a [Page],
+    of: impl Fn(&'a Page) -> &'a Vec<RawRow>,
+    is_in_scope: impl Fn(&[u8]) -> bool,
+    repairs: &mut [Vec<RawRow>],
+) -> Result<BTreeMap<Vec<u8>, (Row, usize)>, String> {
+    let mut versions: BTreeMap<&[u8], Vec<Option<&[u8]>>> = BTreeMap::new();
+    for (index, page) in pages.iter().enumerate() {
+        for raw in of(page) {
+            if is_in_scope(&raw.key) {
+                let versions = versions
+                    .entry(&raw.key)
+                    .or_insert_with(|| vec![None; pages.len()]);
+                versions[index] = Some(&raw.row);
+            }
+        }
+    }
+    let mut merged = BTreeMap::new();
+    for (key, versions) in versions {
+        let mut present = versions.iter().copied().flatten();
+        let first = present.next().ok_or("a key without a version")?;
+        let mut row = decode_row(first)?;
+        let mut encoded = first.to_vec();
+        if present.clone().any(|version| version != first) {
+            for version in present {
+                row.merge(&decode_row(version)?);
+            }
+            encoded = encode_row(&row);
+        }
+        for (version, repair) in versions.iter().zip(repairs.iter_mut()) {
+            if *version != Some(encoded.as_slice()) {
+                repair.push(RawRow {
+                    key: key.to_vec(),
+                    row: encoded.clone(),
+                });
+            }
+        }
+        merged.insert(key.to_vec(), (row, encoded.len()));
+    }
+    Ok(merged)
+}
+
+fn is_backward(selection: &ReplicaSelection) -> bool {
+    matches!(
+        selection,
+        ReplicaSelection::Range {
+            direction: Direction::Backward,
+            ..
+        }
+    )
+}
+
+/// How far all pages have looked.
+fn common_coverage(selection: &ReplicaSelection, pages: &[Page]) -> Covered {
+    let mut common = Covered::All;
+    for page in pages {
+        common = match (common, &page.covered) {
+            (Covered::All, other) => other.clone(),
+            (common, Covered::All) => common,
+            (Covered::Keys(left), Covered::Keys(right)) => Covered::Keys(left.min(*right)),
+            (Covered::To(left), Covered::To(right)) if is_backward(selection) => {
+                Covered::To(left.max(right.clone()))
+            }
+            (Covered::To(left), Covered::To(right)) => Covered::To(left.min(right.clone())),
+            // A replica that answers about keys when asked about a range has answered nothing.
+            (_, _) => Covered::Keys(0),
+        };
+    }
+    common
+}
+
+/// Which keys lie in what all pages speak for.
+struct Scope<'a> {
+    layout: &'a Layout,
+    selection: &'a ReplicaSelection,
+    covered: &'a Covered,
+    /// Of a backward range: the lowest header spoken for.
+    header_floor: Vec<u8>,
+}
+
+impl<'a> Scope<'a> {
+    fn new(layout: &'a Layout, selection: &'a ReplicaSelection, covered: &'a Covered) -> Self {
+        let header_floor = match covered {
+            Covered::To(key) => layout.header_of(key).unwrap_or_else(|| key.clone()),
+            _ => Vec::new(),
+        };
+        Scope {
+            layout,
+            selection,
+            covered,
+            header_floor,
+        }
+    }
+
+    fn has_row(&self, key: &[u8]) -> bool {
+        match (self.covered, self.selection) {
+            (Covered::All, _) => true,
+            (Covered::To(end), _) if is_backward(self.selection) => key >= end.as_slice(),
+            (Covered::To(end), _) => key < end.as_slice(),
+            (Covered::Keys(count), ReplicaSelection::Keys(keys)) => keys
+                .iter()
+                .take(*count as usize)
+                .any(|covered| covered == key),
+            (Covered::Keys(_), ReplicaSelection::Range { .. }) => false,
+        }
+    }
+
+    fn has_header(&self, key: &[u8]) -> bool {
+        match (self.covered, self.selection) {
+            (Covered::All, _) => true,
+            (Covered::To(_), _) if is_backward(self.selection) => {
+                key >= self.header_floor.as_slice()
+            }
+            (Covered::To(end), _) => key < end.as_slice(),
+            (Covered::Keys(count), ReplicaSelection::Keys(keys)) => {
+                keys.iter().take(*count as usize).any(|covered| {
+                    covered == key || self.layout.header_of(covered).as_deref() == Some(key)
+                })
+            }
+            (Covered::Keys(_), ReplicaSelection::Range { .. }) => false,
+        }
+    }
+}

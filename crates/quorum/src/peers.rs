@@ -1,0 +1,70 @@
+//! What a coordinator and a replica see of the node that they run on. Crate `node` implements it over its
+//! connections and its tablet map.
+
+use crate::{EventualReplica, Reply, Request};
+use async_trait::async_trait;
+use cluster::Tablet;
+use model::{NodeId, TableId, TabletId};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A piece of work that outlives the request that began it.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Runs tasks as part of the node: when the node stops, they stop; after that, spawning does nothing.
+pub trait Tasks: Send + Sync {
+    fn spawn(&self, task: Task);
+}
+
+/// Why no answer came. Whether the request was carried out is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No answer within the patience.
+    #[error("no answer in time")]
+    Timeout,
+    /// No connection, or the answer was not understood.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+}
+
+#[async_trait]
+pub trait Peers: Tasks + 'static {
+    /// Sends to another node and awaits its answer, at most so long.
+    async fn call(
+        &self,
+        node: NodeId,
+        request: Request,
+        patience_ms: u32,
+    ) -> Result<Reply, CallError>;
+
+    /// This node's own replica, for calls without encoding.
+    fn local(&self, tablet: TabletId) -> Option<Arc<EventualReplica>>;
+
+    fn this_node(&self) -> NodeId;
+
+    fn is_alive(&self, node: NodeId) -> bool;
+
+    /// Where a node is, for LOCAL levels.
+    fn data_center(&self, node: NodeId) -> Arc<str>;
+
+    /// The tablet of a table group that holds the key; `None` while the map has none.
+    fn tablet(&self, root: TableId, key: &[u8]) -> Option<Arc<Tablet>>;
+
+    /// The tablet that holds the greatest keys below `end` (`None`: the table's end).
+    fn tablet_before(&self, root: TableId, end: Option<&[u8]>) -> Option<Arc<Tablet>>;
+}
+
+impl<F> Tasks for F
+where
+    F: Fn(Task) + Send + Sync,
+{
+    fn spawn(&self, task: Task) {
+        self(task);
+    }
+}
+
+/// Spawns a future on a node's tasks.
+pub(crate) fn spawn(tasks: &dyn Tasks, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(Box::pin(task));
+}

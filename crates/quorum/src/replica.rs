@@ -1,0 +1,436 @@
+//! One replica of an eventual tablet: its log, its store, and nothing else.
+//!
+//! A write is appended to the log; when it is as durable as its table says, it is merged into the store, and
+//! only then acknowledged. So a reader never sees what a crash can take back (but on tables with periodic
+//! durability, which are asked to risk it). Whoever finds its entry durable first merges all entries up to it
+//! in one batch of the store: all logs of a node are synced together, so they come in flocks.
+//!
+//! Invariants:
+//! * The store holds exactly the effects of a prefix of the log; its applied index says which.
+//! * Entries are merged in the order of the log, each once. (Twice would do no harm: merging is idempotent.)
+//! * An entry that was appended is merged even if whoever wrote it has gone.
+//!
+//! It does not know levels, other replicas, or what a reader may see: rows go in and out with their
+//! tombstones.
+
+mod read;
+mod record;
+
+pub(crate) use read::successor;
+
+use crate::message::{Action, RawRow, ReplicaError, Reply, Request};
+use crate::partition::{Layout, decode_row, encode_row, store_key};
+use crate::peers::{Tasks, spawn};
+use bytes::Bytes;
+use catalog::{Durability, Table};
+use cluster::Tablet;
+use model::ReplicaId;
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use storage::{Replay, cut_point, replay};
+use world::{
+    Applied, Durable, Kind, Log, LogBatch, LogEntry, LogId, LogOperation, Store, StoreBatch,
+    StoreError, StoreOperation,
+};
+
+/// Bytes of log read at once when a replica is opened.
+const REPLAY_BYTES_MAX: u64 = 1 << 20;
+/// The log is cut after so many entries.
+const CUT_INTERVAL_ENTRIES: u32 = 1024;
+/// Deltas in one request.
+const DELTAS_MAX: usize = 65_536;
+/// A write waits so often, and so long each time, for a store that is over its budget.
+const OVERLOAD_ROUNDS_MAX: u32 = 100;
+const OVERLOAD_PAUSE: Duration = Duration::from_millis(20);
+
+/// Everything an eventual replica is opened with.
+pub struct ReplicaConfig {
+    pub tablet: Tablet,
+    pub replica: ReplicaId,
+    pub table: Arc<Table>,
+}
+
+pub struct EventualReplica {
+    log_id: LogId,
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    tasks: Arc<dyn Tasks>,
+    layout: Layout,
+    tablet: RwLock<Tablet>,
+    writer: Mutex<Writer>,
+    /// Whether any header was ever written: as long as not, reads need not look for one.
+    has_headers: AtomicBool,
+    /// Set once the log or the store has failed: nothing is acknowledged from then on.
+    is_broken: AtomicBool,
+}
+
+struct Writer {
+    next_index: u64,
+    /// Appended, not yet merged; ascending and dense.
+    pending: VecDeque<Pending>,
+    entries_since_cut: u32,
+}
+
+struct Pending {
+    index: u64,
+    deltas: Vec<RawRow>,
+}
+
+/// The mark that `has_headers` is read from: kept in the store, in the batch of the first header.
+fn headers_mark() -> Vec<u8> {
+    let mut key = vec![Kind::State as u8];
+    key.extend_from_slice(b"headers");
+    key
+}
+
+impl EventualReplica {
+    /// Opens the replica and brings its store up to the end of its log.
+    pub fn open(
+        config: ReplicaConfig,
+        store: Arc<dyn Store>,
+        log: Arc<dyn Log>,
+        tasks: Arc<dyn Tasks>,
+    ) -> Result<Arc<EventualReplica>, ReplicaError> {
+        let has_headers = store
+            .get(&headers_mark(), &store.snapshot())
+            .map_err(broken)?
+            .is_some();
+        let replica = EventualReplica {
+            log_id: LogId(config.replica.0),
+            log,
+            tasks,
+            layout: Layout::new(&config.table),
+            tablet: RwLock::new(config.tablet),
+            writer: Mutex::new(Writer {
+                next_index: store.applied().index + 1,
+                pending: VecDeque::new(),
+                entries_since_cut: 0,
+            }),
+            has_headers: AtomicBool::new(has_headers),
+            is_broken: AtomicBool::new(false),
+            store,
+        };
+        replica.replay()?;
+        Ok(Arc::new(replica))
+    }
+
+    /// Merges what the log holds behind the store's applied index.
+    fn replay(&self) -> Result<(), ReplicaError> {
+        let bounds = self.log.bounds(self.log_id);
+        let (first, last) = match replay(bounds, self.store.applied()).map_err(broken)? {
+            Replay::From { first, last } => (first, last),
+            Replay::Reset { first } => {
+                self.reset_log(first);
+                return Ok(());
+            }
+        };
+        let mut writer = self.writer.lock();
+        let mut next = first;
+        while next <= last {
+            let entries = self
+                .log
+                .entries(self.log_id, next, last, REPLAY_BYTES_MAX)
+                .map_err(broken)?;
+            for entry in entries {
+                writer.pending.push_back(Pending {
+                    index: entry.index,
+                    deltas: record::decode(&entry.data).map_err(ReplicaError::Broken)?,
+                });
+                next = entry.index + 1;
+            }
+            writer.next_index = next;
+            self.drain(&mut writer, next - 1)?;
+        }
+        Ok(())
+    }
+
+    fn reset_log(&self, first: u64) {
+        let cut = LogOperation::Cut {
+            log: self.log_id,
+            first,
+        };
+        // Whatever is appended next is synced with it or after it.
+        self.log.write_later(
+            LogBatch {
+                operations: vec![cut],
+            },
+            1000,
+        );
+    }
+
+    /// The placement changed: older requests are refused from now on.
+    pub fn set_tablet(&self, tablet: Tablet) {
+        let mut current = self.tablet.write();
+        if tablet.epoch >= current.epoch {
+            *current = tablet;
+        }
+    }
+
+    pub fn tablet(&self) -> Tablet {
+        self.tablet.read().clone()
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Whether the log or the store has failed, so that this replica answers nothing any more.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+
+    /// Carries out one request, from here or from another node.
+    pub async fn handle(self: &Arc<Self>, request: Request) -> Reply {
+        let outcome = match self.check(&request) {
+            Ok(()) => self.execute(request.action).await,
+            Err(error) => Err(error),
+        };
+        outcome.unwrap_or_else(Reply::Refused)
+    }
+
+    fn check(&self, request: &Request) -> Result<(), ReplicaError> {
+        if self.is_broken() {
+            return Err(ReplicaError::Broken("this replica has failed".into()));
+        }
+        let tablet = self.tablet.read();
+        if tablet.id != request.tablet {
+            return Err(ReplicaError::NoReplica(request.tablet));
+        }
+        if request.epoch < tablet.epoch {
+            return Err(ReplicaError::StaleEpoch(tablet.clone()));
+        }
+        Ok(())
+    }
+
+    async fn execute(self: &Arc<Self>, action: Action) -> Result<Reply, ReplicaError> {
+        match action {
+            Action::Apply { deltas, durability } => {
+                self.apply(deltas, durability).await?;
+                Ok(Reply::Applied)
+            }
+            Action::Read(read) => Ok(Reply::Page(self.read(&read)?)),
+            Action::Digest(read) => Ok(Reply::Digest(self.read(&read)?.digest())),
+        }
+    }
+
+    /// Merges the deltas, all in one log entry; returns when they are as durable as asked and can be read.
+    /// An error other than `Overloaded` leaves it open whether they will be there.
+    pub async fn apply(
+        self: &Arc<Self>,
+        deltas: Vec<RawRow>,
+        durability: Durability,
+    ) -> Result<(), ReplicaError> {
+        if deltas.len() > DELTAS_MAX {
+            return Err(ReplicaError::Invalid(format!(
+                "more than {DELTAS_MAX} rows in one write"
+            )));
+        }
+        self.yield_to_pressure().await?;
+        let data = record::encode(&deltas);
+        let (index, durable) = self.append(data, deltas, durability)?;
+        let Some(durable) = durable else {
+            return Ok(());
+        };
+        let mut merging = Merging {
+            replica: self.clone(),
+            index,
+            durable: Some(durable),
+        };
+        merging.run().await
+    }
+
+    /// Puts an entry into the log. With periodic durability it is merged at once; else the future tells when
+    /// it may be.
+    fn append(
+        &self,
+        data: Bytes,
+        deltas: Vec<RawRow>,
+        durability: Durability,
+    ) -> Result<(u64, Option<Durable>), ReplicaError> {
+        // Entries reach the log in the order of their indices because both happen under this lock.
+        let mut writer = self.writer.lock();
+        let index = writer.next_index;
+        let mut operations = vec![LogOperation::Append {
+            log: self.log_id,
+            entries: vec![LogEntry {
+                index,
+                term: 0,
+                data,
+            }],
+        }];
+        operations.extend(self.cut(&mut writer));
+        let batch = LogBatch { operations };
+        writer.next_index += 1;
+        writer.pending.push_back(Pending { index, deltas });
+        match durability {
+            Durability::Synced => Ok((index, Some(self.log.write(batch)))),
+            Durability::Periodic { interval_ms } => {
+                self.log.write_later(batch, interval_ms);
+                self.drain(&mut writer, index)?;
+                Ok((index, None))
+            }
+        }
+    }
+
+    /// Now and then, forgets the part of the log that the store has flushed.
+    fn cut(&self, writer: &mut Writer) -> Option<LogOperation> {
+        writer.entries_since_cut += 1;
+        if writer.entries_since_cut < CUT_INTERVAL_ENTRIES {
+            return None;
+        }
+        writer.entries_since_cut = 0;
+        let first = cut_point(self.store.flushed(), self.store.applied().index + 1);
+        let bounds = self.log.bounds(self.log_id)?;
+        (first > bounds.first).then_some(LogOperation::Cut {
+            log: self.log_id,
+            first,
+        })
+    }
+
+    /// Merges all pending entries up to this one, in one batch of the store.
+    fn drain(&self, writer: &mut Writer, last: u64) -> Result<(), ReplicaError> {
+        let count = writer
+            .pending
+            .partition_point(|pending| pending.index <= last);
+        let Some(newest) = count.checked_sub(1) else {
+            return Ok(());
+        };
+        let index = writer.pending[newest].index;
+        let deltas = writer
+            .pending
+            .range(..count)
+            .flat_map(|pending| &pending.deltas);
+        let operations = self
+            .merge(deltas)
+            .inspect_err(|_| self.is_broken.store(true, Ordering::Relaxed))?;
+        let batch = StoreBatch {
+            operations,
+            applied: Applied { index, term: 0 },
+        };
+        match self.store.apply(batch) {
+            Ok(()) => {
+                writer.pending.drain(..count);
+                Ok(())
+            }
+            // The entries stay pending: the next write, or a replay, merges them.
+            Err(StoreError::Overloaded) => Err(ReplicaError::Broken(
+                "the store is over its budget; the write is in the log".into(),
+            )),
+            Err(error) => {
+                self.is_broken.store(true, Ordering::Relaxed);
+                Err(broken(error))
+            }
+        }
+    }
+
+    /// The store's new rows: what is there, merged with the deltas.
+    fn merge<'a>(
+        &self,
+        deltas: impl Iterator<Item = &'a RawRow>,
+    ) -> Result<Vec<StoreOperation>, ReplicaError> {
+        let mut deltas: Vec<&RawRow> = deltas.collect();
+        deltas.sort_by(|left, right| left.key.cmp(&right.key));
+        let snapshot = self.store.snapshot();
+        let mut operations = Vec::with_capacity(deltas.len());
+        for group in deltas.chunk_by(|left, right| left.key == right.key) {
+            let key = store_key(&group[0].key);
+            let old = self.store.get(&key, &snapshot).map_err(broken)?;
+            let value = match (&old, group) {
+                (None, [only]) => only.row.clone(),
+                _ => {
+                    let (first, rest) = match &old {
+                        Some(old) => (old.as_ref(), group),
+                        None => (group[0].row.as_slice(), &group[1..]),
+                    };
+                    let mut row = decode_row(first).map_err(ReplicaError::Broken)?;
+                    for delta in rest {
+                        row.merge(&decode_row(&delta.row).map_err(ReplicaError::Broken)?);
+                    }
+                    encode_row(&row)
+                }
+            };
+            operations.push(StoreOperation::Put { key, value });
+        }
+        if !self.has_headers.load(Ordering::Relaxed)
+            && deltas.iter().any(|delta| self.layout.is_header(&delta.key))
+        {
+            operations.push(StoreOperation::Put {
+                key: headers_mark(),
+                value: vec![1],
+            });
+            // Before the batch is there to read, so that no reader sees a header and does not look for it.
+            self.has_headers.store(true, Ordering::Release);
+        }
+        Ok(operations)
+    }
+
+    /// Slows down, then stops, the writers of a store that cannot keep up.
+    async fn yield_to_pressure(&self) -> Result<(), ReplicaError> {
+        for _ in 0..OVERLOAD_ROUNDS_MAX {
+            match self.store.pressure_permille() {
+                0 => return Ok(()),
+                pressure @ 1..1000 => {
+                    tokio::time::sleep(Duration::from_micros(u64::from(pressure) * 20)).await;
+                    return Ok(());
+                }
+                _ => tokio::time::sleep(OVERLOAD_PAUSE).await,
+            }
+        }
+        Err(ReplicaError::Overloaded(
+            "the tablet's store is over its budget".into(),
+        ))
+    }
+}
+
+/// An entry on its way from the log to the store. Dropped half-way (the client has gone), it goes on as a task
+/// of the node.
+struct Merging {
+    replica: Arc<EventualReplica>,
+    index: u64,
+    durable: Option<Durable>,
+}
+
+impl Merging {
+    async fn run(&mut self) -> Result<(), ReplicaError> {
+        let Some(durable) = self.durable.as_mut() else {
+            return Ok(());
+        };
+        let synced = durable.await;
+        self.durable = None;
+        finish(&self.replica, self.index, synced)
+    }
+}
+
+impl Drop for Merging {
+    fn drop(&mut self) {
+        let Some(durable) = self.durable.take() else {
+            return;
+        };
+        let (replica, index) = (self.replica.clone(), self.index);
+        spawn(self.replica.tasks.as_ref(), async move {
+            if let Err(error) = finish(&replica, index, durable.await) {
+                tracing::warn!(%error, "an abandoned write failed");
+            }
+        });
+    }
+}
+
+fn finish(
+    replica: &EventualReplica,
+    index: u64,
+    synced: Result<(), world::LogError>,
+) -> Result<(), ReplicaError> {
+    if let Err(error) = synced {
+        replica.is_broken.store(true, Ordering::Relaxed);
+        return Err(broken(error));
+    }
+    let mut writer = replica.writer.lock();
+    replica.drain(&mut writer, index)
+}
+
+fn broken(error: impl std::fmt::Display) -> ReplicaError {
+    ReplicaError::Broken(error.to_string())
+}

@@ -1,0 +1,130 @@
+//! From merged rows to what a reader may see. Pure.
+
+use crate::merge::Merged;
+use crate::partition::Layout;
+use api::{Direction, KeyRange, Projection, ReadRow};
+use catalog::Table;
+use model::{ColumnId, Row};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How rows are made ready for a reader.
+pub(crate) struct View<'a> {
+    pub layout: &'a Layout,
+    pub projection: &'a Projection,
+    pub now_seconds: i64,
+    /// The columns that the table has; `None` when it has never lost one.
+    pub columns: Option<BTreeSet<ColumnId>>,
+}
+
+impl<'a> View<'a> {
+    pub fn new(
+        table: &Table,
+        layout: &'a Layout,
+        projection: &'a Projection,
+        now_seconds: i64,
+    ) -> View<'a> {
+        View {
+            layout,
+            projection,
+            now_seconds,
+            columns: (!table.dropped.is_empty())
+                .then(|| table.columns().iter().map(|column| column.id).collect()),
+        }
+    }
+
+    /// The row without what the reader must not see; `None` when nothing is left of it.
+    fn row(&self, key: Vec<u8>, mut row: Row, header: Option<&Row>) -> Option<ReadRow> {
+        if let Some(columns) = &self.columns {
+            row.cells.retain(|cell| columns.contains(&cell.column));
+        }
+        let covering = header.and_then(|header| header.covering_deletion(&key));
+        if !row.make_visible(covering, self.now_seconds) {
+            return None;
+        }
+        // Only now: a row exists by cells that the reader did not ask for, too.
+        if let Projection::Columns(columns) = self.projection {
+            row.cells.retain(|cell| columns.contains(&cell.column));
+        }
+        Some(ReadRow { key, row })
+    }
+
+    /// The visible rows and headers of a read by keys.
+    pub fn by_key(&self, merged: Merged) -> BTreeMap<Vec<u8>, ReadRow> {
+        let mut visible = BTreeMap::new();
+        for (key, row) in merged.rows {
+            let header = self.header_of(&key, &merged.headers);
+            if let Some(read) = self.row(key.clone(), row, header) {
+                visible.insert(key, read);
+            }
+        }
+        for (key, header) in merged.headers {
+            if let Some(read) = self.row(key.clone(), header, None) {
+                visible.insert(key, read);
+            }
+        }
+        visible
+    }
+
+    fn header_of<'m>(&self, key: &[u8], headers: &'m BTreeMap<Vec<u8>, Row>) -> Option<&'m Row> {
+        if headers.is_empty() {
+            return None;
+        }
+        headers.get(&self.layout.header_of(key)?)
+    }
+
+    /// The visible rows of a range, without headers.
+    pub fn rows(&self, merged: Merged) -> Vec<ReadRow> {
+        let Merged { headers, rows, .. } = merged;
+        rows.into_iter()
+            .filter_map(|(key, row)| {
+                let header = self.header_of(&key, &headers);
+                self.row(key, row, header)
+            })
+            .collect()
+    }
+
+    /// The visible rows of a range, each partition's header before them. A header without a row behind it
+    /// is shown only when `range`, what the reader asked for, holds its partition whole: else its rows may have been
+    /// shown by an earlier page, or are not wanted.
+    pub fn rows_with_headers(
+        &self,
+        merged: Merged,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Vec<ReadRow> {
+        let mut headers = merged.headers.clone();
+        let mut by_partition: BTreeMap<Vec<u8>, Vec<ReadRow>> = BTreeMap::new();
+        for read in self.rows(merged) {
+            if let Some(header) = self.layout.header_of(&read.key) {
+                by_partition.entry(header).or_default().push(read);
+            }
+        }
+        for header in headers.keys() {
+            if holds_partition(range, header) {
+                by_partition.entry(header.clone()).or_default();
+            }
+        }
+        let mut shown = Vec::new();
+        let mut show = |(key, rows): (Vec<u8>, Vec<ReadRow>)| {
+            if let Some(header) = headers.remove(&key) {
+                shown.extend(self.row(key, header, None));
+            }
+            shown.extend(rows);
+        };
+        match direction {
+            Direction::Forward => by_partition.into_iter().for_each(&mut show),
+            Direction::Backward => by_partition.into_iter().rev().for_each(&mut show),
+        }
+        shown
+    }
+}
+
+fn holds_partition(range: &KeyRange, header: &[u8]) -> bool {
+    let partition = KeyRange::prefix(header[..header.len().saturating_sub(1)].to_vec());
+    let ends_behind = match (&range.end, &partition.end) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(end), Some(partition_end)) => end >= partition_end,
+    };
+    range.start.as_slice() <= header && ends_behind
+}
