@@ -1,11 +1,16 @@
 //! The handle to all groups of a node.
 
+use crate::driver::Driver;
+use crate::group::Resolver;
 use crate::{Member, StateMachine};
 use bytes::Bytes;
 use model::{NodeId, ReplicaId, TabletId};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use world::LogError;
 
 /// Where frames for other nodes go. Best effort; must not block.
 pub trait Outbound: Send + Sync {
@@ -127,22 +132,31 @@ pub struct GroupStatus {
     pub matched: Vec<(ReplicaId, u64)>,
 }
 
+/// What the loop is asked to do.
+pub(crate) enum Input {
+    Create(GroupSpec, oneshot::Sender<Result<(), LogError>>),
+    Stop(TabletId, oneshot::Sender<()>),
+    Remove(TabletId, oneshot::Sender<()>),
+    Frame(NodeId, Bytes),
+    Propose(TabletId, Vec<u8>, Resolver),
+    ChangeMembers(TabletId, ChangeMembers, Resolver),
+    Transfer(TabletId, ReplicaId),
+    Campaign(TabletId),
+    Broadcast(TabletId, Bytes),
+}
+
+/// What the loop shows of its groups.
+#[derive(Default)]
+pub(crate) struct Board {
+    pub statuses: Mutex<BTreeMap<TabletId, GroupStatus>>,
+    pub changed: Notify,
+}
+
 /// The handle to all groups of a node; cheap to clone.
 #[derive(Clone)]
 pub struct Groups {
-    inputs: mpsc::Sender<()>,
-}
-
-/// The loop behind a `Groups`.
-pub struct Driver {
-    inputs: mpsc::Receiver<()>,
-}
-
-impl Driver {
-    /// Runs until the last handle is gone or the log fails. Dropping the future stops all groups at once.
-    pub async fn run(mut self) {
-        while self.inputs.recv().await.is_some() {}
-    }
+    inputs: mpsc::Sender<Input>,
+    board: Arc<Board>,
 }
 
 impl Groups {
@@ -152,31 +166,51 @@ impl Groups {
         outbound: Arc<dyn Outbound>,
         config: Config,
     ) -> (Groups, Driver) {
-        let _ = (log, outbound);
         let (sender, receiver) = mpsc::channel(config.queue_length_max);
-        (Groups { inputs: sender }, Driver { inputs: receiver })
+        let board = Arc::new(Board::default());
+        let driver = Driver::new(log, outbound, config, receiver, board.clone());
+        let groups = Groups {
+            inputs: sender,
+            board,
+        };
+        (groups, driver)
     }
 
     /// Adds a group, or continues it from its log. Resolves when it runs.
-    pub async fn create(&self, spec: GroupSpec) -> Result<(), ProposeError> {
-        let _ = (spec, &self.inputs);
-        Err(ProposeError::NoGroup)
+    pub async fn create(&self, spec: GroupSpec) -> Result<(), LogError> {
+        let (sender, receiver) = oneshot::channel();
+        let stopped = || LogError::Failed("the groups have stopped".into());
+        self.inputs
+            .send(Input::Create(spec, sender))
+            .await
+            .map_err(|_| stopped())?;
+        receiver.await.map_err(|_| stopped())?
     }
 
     /// Stops a group and drops its state machine. Its log stays.
     pub async fn stop(&self, tablet: TabletId) {
-        let _ = tablet;
+        let (sender, receiver) = oneshot::channel();
+        if self.inputs.send(Input::Stop(tablet, sender)).await.is_ok() {
+            let _ = receiver.await;
+        }
     }
 
-    /// Stops a group and forgets its log, durably. The caller removes the store.
-    pub async fn remove(&self, tablet: TabletId) -> Result<(), ProposeError> {
-        let _ = tablet;
-        Err(ProposeError::NoGroup)
+    /// Stops a group and forgets its log. Resolves when that is durable. The caller removes the store.
+    pub async fn remove(&self, tablet: TabletId) {
+        let (sender, receiver) = oneshot::channel();
+        if self
+            .inputs
+            .send(Input::Remove(tablet, sender))
+            .await
+            .is_ok()
+        {
+            let _ = receiver.await;
+        }
     }
 
-    /// Takes a frame that another node's `Outbound` sent.
+    /// Takes a frame that another node's `Outbound` sent. Dropped when the loop is far behind.
     pub fn deliver(&self, from: NodeId, frame: Bytes) {
-        let _ = (from, frame);
+        let _ = self.inputs.try_send(Input::Frame(from, frame));
     }
 
     /// Proposes a command. It is queued at once, in the order of the calls; the future tells what became of
@@ -197,16 +231,24 @@ impl Groups {
         async move { receiver.await.unwrap_or(Err(ProposeError::Unknown)) }
     }
 
-    /// As `propose`; `resolved` is called exactly once, possibly before this returns, else by the loop: it must not
-    /// wait.
+    /// As `propose`; `resolved` is called at most once, possibly before this returns, else by the loop: it must
+    /// not wait. It is dropped uncalled when the loop is, which means `Unknown`.
     pub fn propose_with(
         &self,
         tablet: TabletId,
         command: Vec<u8>,
         resolved: Box<dyn FnOnce(Result<Done, ProposeError>) + Send>,
     ) {
-        let _ = (tablet, command);
-        resolved(Err(ProposeError::NoGroup));
+        let input = Input::Propose(tablet, command, resolved);
+        if let Err(refused) = self.inputs.try_send(input) {
+            let (input, error) = match refused {
+                mpsc::error::TrySendError::Full(input) => (input, ProposeError::Overloaded),
+                mpsc::error::TrySendError::Closed(input) => (input, ProposeError::NoGroup),
+            };
+            if let Input::Propose(_, _, resolved) = input {
+                resolved(Err(error));
+            }
+        }
     }
 
     /// Proposes a change of members; resolves when it is in force on the leader.
@@ -215,42 +257,60 @@ impl Groups {
         tablet: TabletId,
         change: ChangeMembers,
     ) -> Result<(), ProposeError> {
-        let _ = (tablet, change);
-        Err(ProposeError::NoGroup)
+        let (sender, receiver) = oneshot::channel();
+        let resolver: Resolver = Box::new(move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        self.inputs
+            .send(Input::ChangeMembers(tablet, change, resolver))
+            .await
+            .map_err(|_| ProposeError::NoGroup)?;
+        receiver
+            .await
+            .unwrap_or(Err(ProposeError::Unknown))
+            .map(|_| ())
     }
 
     /// Asks the group, if it is led here, to be led by another member. Best effort.
     pub fn transfer_leadership(&self, tablet: TabletId, to: ReplicaId) {
-        let _ = (tablet, to);
+        let _ = self.inputs.try_send(Input::Transfer(tablet, to));
     }
 
     /// Asks that this replica stand for election now. Best effort.
     pub fn campaign(&self, tablet: TabletId) {
-        let _ = tablet;
+        let _ = self.inputs.try_send(Input::Campaign(tablet));
     }
 
     /// Sends a message to the state machines of all other members. Best effort; travels with the loop's frames.
     pub fn broadcast(&self, tablet: TabletId, message: Bytes) {
-        let _ = (tablet, message);
+        let _ = self.inputs.try_send(Input::Broadcast(tablet, message));
     }
 
     pub fn status(&self, tablet: TabletId) -> Option<GroupStatus> {
-        let _ = tablet;
-        None
+        self.board.statuses.lock().get(&tablet).cloned()
     }
 
     /// All groups here, by tablet.
     pub fn statuses(&self) -> Vec<GroupStatus> {
-        Vec::new()
+        self.board.statuses.lock().values().cloned().collect()
     }
 
-    /// Resolves when `condition` holds for the group's status; `None` when the group or the loop is gone.
+    /// Resolves when `condition` holds for the group's status; `None` when there is no such group, or the loop has
+    /// ended.
     pub async fn wait_for(
         &self,
         tablet: TabletId,
         condition: impl Fn(&GroupStatus) -> bool + Send,
     ) -> Option<GroupStatus> {
-        let _ = (tablet, condition);
-        None
+        loop {
+            let changed = self.board.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let status = self.status(tablet)?;
+            if condition(&status) {
+                return Some(status);
+            }
+            changed.await;
+        }
     }
 }

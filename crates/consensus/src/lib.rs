@@ -13,13 +13,21 @@
 //!
 //! Absent on purpose: forwarding of proposals (the caller routes), reading through Raft (leases do that, above).
 
+mod driver;
+mod frame;
+mod group;
 mod groups;
+mod log;
 mod machine;
+mod snapshot;
+mod source;
 
+pub use driver::Driver;
 pub use groups::{
-    ChangeMembers, Config, Done, Driver, GroupSpec, GroupStatus, Groups, Origin, Outbound,
-    ProposeError, Role,
+    ChangeMembers, Config, Done, GroupSpec, GroupStatus, Groups, Origin, Outbound, ProposeError,
+    Role,
 };
 pub use machine::{
     Committed, CommittedEntry, Leadership, MachineError, Member, SnapshotSource, StateMachine,
 };
+pub use source::StoreSource;

@@ -62,8 +62,8 @@ pub trait StateMachine: Send {
     /// installed.
     fn applied(&self) -> Option<Applied>;
 
-    /// The index up to which the effects survive a crash. The log is cut only below it.
-    fn flushed(&self) -> u64;
+    /// The last entry whose effects survive a crash. The log is cut only behind it.
+    fn flushed(&self) -> Applied;
 
     /// Asks that `flushed` may soon come up to `applied`.
     fn request_flush(&mut self) {}
