@@ -1,0 +1,6 @@
+//! Proofs of what the design needs of the log and the stores, on real files.
+
+mod conformance;
+mod log_damage;
+mod power;
+mod tree;
