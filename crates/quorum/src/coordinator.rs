@@ -2,6 +2,8 @@
 
 mod exchange;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use crate::level::Place;

@@ -1,9 +1,11 @@
 //! A table for tests: partition `p int`, clustering `c int`, regular `v int`, static `s int`.
 
+use crate::message::RawRow;
+use crate::partition::Layout;
 use catalog::{
     Column, ColumnRole, Durability, Ordering, Partitioning, Protocol, Replication, Table, TableSpec,
 };
-use model::{ColumnId, TableId, Type, Value};
+use model::{Cell, CellContent, ColumnId, Deletion, Marker, Row, TableId, Timestamp, Type, Value};
 use std::collections::BTreeMap;
 
 pub(crate) const VALUE: ColumnId = ColumnId(3);
@@ -63,4 +65,79 @@ pub(crate) fn header_key(partition: i32) -> Vec<u8> {
     table()
         .header_key(&[Value::Int(partition.into())])
         .expect("an int is this table's partition key")
+}
+
+pub(crate) fn layout() -> Layout {
+    Layout::new(&table())
+}
+
+fn cell(column: ColumnId, timestamp: i64, value: i64) -> Cell {
+    Cell {
+        column,
+        path: None,
+        timestamp: Timestamp(timestamp),
+        content: CellContent::Live {
+            value: Value::Int(value),
+            expiry: None,
+        },
+    }
+}
+
+fn deletion(timestamp: i64) -> Deletion {
+    Deletion {
+        timestamp: Timestamp(timestamp),
+        local_seconds: 0,
+    }
+}
+
+/// An INSERT.
+pub(crate) fn delta(partition: i32, clustering: i32, timestamp: i64, value: i64) -> RawRow {
+    let row = Row {
+        marker: Some(Marker {
+            timestamp: Timestamp(timestamp),
+            expiry: None,
+        }),
+        cells: vec![cell(VALUE, timestamp, value)],
+        ..Row::default()
+    };
+    RawRow {
+        key: row_key(partition, clustering),
+        row: row.to_bytes(),
+    }
+}
+
+/// A DELETE of a row.
+pub(crate) fn tombstone(partition: i32, clustering: i32, timestamp: i64) -> RawRow {
+    let row = Row {
+        deletion: Some(deletion(timestamp)),
+        ..Row::default()
+    };
+    RawRow {
+        key: row_key(partition, clustering),
+        row: row.to_bytes(),
+    }
+}
+
+/// A DELETE of a partition.
+pub(crate) fn header_delta(partition: i32, timestamp: i64) -> RawRow {
+    let row = Row {
+        deletion: Some(deletion(timestamp)),
+        ..Row::default()
+    };
+    RawRow {
+        key: header_key(partition),
+        row: row.to_bytes(),
+    }
+}
+
+/// A static column's value.
+pub(crate) fn static_delta(partition: i32, timestamp: i64, value: i64) -> RawRow {
+    let row = Row {
+        cells: vec![cell(STATIC, timestamp, value)],
+        ..Row::default()
+    };
+    RawRow {
+        key: header_key(partition),
+        row: row.to_bytes(),
+    }
 }

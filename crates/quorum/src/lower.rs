@@ -3,7 +3,7 @@
 //! What a mutation does to its record is `api::evaluate`'s business; this adds what needs the shape of keys.
 
 use crate::message::RawRow;
-use crate::partition::{Layout, encode_row};
+use crate::partition::Layout;
 use api::evaluate::{Moment, blind_change};
 use api::{Error, KeyRange, Mutation, RowOperation};
 use catalog::Table;
@@ -41,7 +41,7 @@ pub fn lower(table: &Table, mutation: &Mutation, moment: Moment) -> Result<RawRo
     };
     Ok(RawRow {
         key: mutation.key.clone(),
-        row: encode_row(&row),
+        row: row.to_bytes(),
     })
 }
 

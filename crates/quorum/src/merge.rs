@@ -5,7 +5,7 @@
 //! newer row or a tombstone.
 
 use crate::message::{Covered, Page, RawRow, ReplicaSelection};
-use crate::partition::{Layout, decode_row, encode_row};
+use crate::partition::{Layout, decode_row};
 use api::Direction;
 use model::Row;
 use std::collections::BTreeMap;
@@ -119,7 +119,7 @@ fn merge_kind<'a>(
             for version in present {
                 row.merge(&decode_row(version)?);
             }
-            encoded = encode_row(&row);
+            encoded = row.to_bytes();
         }
         for (version, repair) in versions.iter().zip(repairs.iter_mut()) {
             if *version != Some(encoded.as_slice()) {
@@ -213,5 +213,98 @@ impl<'a> Scope<'a> {
             }
             (Covered::Keys(_), ReplicaSelection::Range { .. }) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{delta, header_delta, layout, row_key, tombstone};
+    use api::KeyRange;
+    use model::Value;
+
+    fn forward() -> ReplicaSelection {
+        ReplicaSelection::Range {
+            range: KeyRange::all(),
+            direction: Direction::Forward,
+        }
+    }
+
+    fn page(rows: Vec<RawRow>, covered: Covered) -> Page {
+        Page {
+            headers: Vec::new(),
+            rows,
+            covered,
+        }
+    }
+
+    fn value(row: &Row) -> Option<&Value> {
+        row.value(crate::fixture::VALUE)
+    }
+
+    #[test]
+    fn the_newest_cell_wins_and_each_replica_gets_what_it_lacks() {
+        let pages = [
+            page(vec![delta(1, 1, 10, 5)], Covered::All),
+            page(vec![delta(1, 1, 11, 6), delta(1, 2, 12, 7)], Covered::All),
+            page(vec![], Covered::All),
+        ];
+        let reconciled = reconcile(&layout(), &forward(), &pages).unwrap();
+        let rows = &reconciled.merged.rows;
+        assert_eq!(value(&rows[0].1), Some(&Value::Int(6)));
+        assert_eq!(value(&rows[1].1), Some(&Value::Int(7)));
+        let lacks: Vec<usize> = reconciled.repairs.iter().map(Vec::len).collect();
+        assert_eq!(lacks, [2, 0, 2]);
+    }
+
+    #[test]
+    fn nothing_is_believed_beyond_what_every_page_covers() {
+        let short = page(
+            vec![delta(1, 1, 10, 1)],
+            Covered::To(crate::replica::successor(row_key(1, 1))),
+        );
+        let long = page(vec![tombstone(1, 1, 20), delta(1, 2, 10, 2)], Covered::All);
+        let reconciled = reconcile(&layout(), &forward(), &[short, long]).unwrap();
+        assert_eq!(
+            reconciled.merged.covered,
+            Covered::To(crate::replica::successor(row_key(1, 1)))
+        );
+        assert_eq!(reconciled.merged.rows.len(), 1);
+        let mut row = reconciled.merged.rows[0].1.clone();
+        assert!(!row.make_visible(None, 0));
+        assert_eq!(reconciled.repairs[1], vec![]);
+    }
+
+    #[test]
+    fn backward_pages_meet_at_the_higher_key_with_its_header() {
+        let selection = ReplicaSelection::Range {
+            range: KeyRange::all(),
+            direction: Direction::Backward,
+        };
+        let with_header = Page {
+            headers: vec![header_delta(1, 30)],
+            rows: vec![delta(1, 3, 10, 3), delta(1, 2, 10, 2)],
+            covered: Covered::To(row_key(1, 2)),
+        };
+        let without = page(vec![delta(1, 3, 10, 3)], Covered::To(row_key(1, 3)));
+        let reconciled = reconcile(&layout(), &selection, &[with_header, without]).unwrap();
+        let merged = reconciled.merged;
+        assert_eq!(merged.covered, Covered::To(row_key(1, 3)));
+        assert_eq!(merged.rows.len(), 1);
+        assert_eq!(merged.headers.len(), 1);
+        assert_eq!(reconciled.repairs[1], vec![header_delta(1, 30)]);
+    }
+
+    #[test]
+    fn keys_count_as_far_as_all_have_answered() {
+        let keys = vec![row_key(1, 1), row_key(1, 2)];
+        let pages = [
+            page(vec![delta(1, 1, 10, 1)], Covered::Keys(1)),
+            page(vec![delta(1, 1, 10, 1), delta(1, 2, 10, 2)], Covered::All),
+        ];
+        let reconciled = reconcile(&layout(), &ReplicaSelection::Keys(keys), &pages).unwrap();
+        assert_eq!(reconciled.merged.covered, Covered::Keys(1));
+        assert_eq!(reconciled.merged.rows.len(), 1);
+        assert!(reconciled.repairs.iter().all(Vec::is_empty));
     }
 }

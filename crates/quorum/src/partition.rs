@@ -42,7 +42,7 @@ impl Layout {
         let columns = self.partition.as_ref()?;
         let mut rest = key.get(TOKEN_BYTES..)?;
         for (kind, direction) in columns {
-            rest = key::decode(rest, kind, *direction).ok()?.1;
+            rest = key::skip(rest, kind, *direction).ok()?;
         }
         Some(key.len() - rest.len())
     }
@@ -81,10 +81,6 @@ pub(crate) fn store_key(key: &[u8]) -> Vec<u8> {
     stored
 }
 
-pub(crate) fn encode_row(row: &Row) -> Vec<u8> {
-    minicbor::to_vec(row).expect("writing to memory does not fail")
-}
-
 pub(crate) fn decode_row(bytes: &[u8]) -> Result<Row, String> {
-    minicbor::decode(bytes).map_err(|error| format!("a stored row cannot be read: {error}"))
+    Row::from_bytes(bytes).map_err(|error| format!("a stored row cannot be read: {error}"))
 }

@@ -15,11 +15,13 @@
 
 mod read;
 mod record;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use read::successor;
 
 use crate::message::{Action, RawRow, ReplicaError, Reply, Request};
-use crate::partition::{Layout, decode_row, encode_row, store_key};
+use crate::partition::{Layout, decode_row, store_key};
 use crate::peers::{Tasks, spawn};
 use bytes::Bytes;
 use catalog::{Durability, Table};
@@ -38,8 +40,8 @@ use world::{
 
 /// Bytes of log read at once when a replica is opened.
 const REPLAY_BYTES_MAX: u64 = 1 << 20;
-/// The log is cut after so many entries.
-const CUT_INTERVAL_ENTRIES: u32 = 1024;
+/// Whether the log can be cut is asked after so many entries.
+const CUT_INTERVAL_ENTRIES: u32 = 64;
 /// Deltas in one request.
 const DELTAS_MAX: usize = 65_536;
 /// A write waits so often, and so long each time, for a store that is over its budget.
@@ -349,7 +351,7 @@ impl EventualReplica {
                     for delta in rest {
                         row.merge(&decode_row(&delta.row).map_err(ReplicaError::Broken)?);
                     }
-                    encode_row(&row)
+                    row.to_bytes()
                 }
             };
             operations.push(StoreOperation::Put { key, value });

@@ -156,10 +156,9 @@ impl Reader<'_> {
             }
         }
         if let (Direction::Backward, Covered::All, Some(header)) = (direction, &page.covered, outer)
+            && partition.is_none_or(|partition| partition.header_key != header)
         {
-            if partition.is_none_or(|partition| partition.header_key != header) {
-                self.enter(header, &mut page)?;
-            }
+            self.enter(header, &mut page)?;
         }
         page.headers.sort_by(|left, right| left.key.cmp(&right.key));
         Ok(page)

@@ -1,0 +1,494 @@
+use super::*;
+use crate::fixture::{VALUE, delta, header_key, row_key, table, tombstone};
+use crate::message::{Action, RawRow};
+use crate::peers::{Task, Tasks};
+use crate::replica::{EventualReplica, ReplicaConfig};
+use api::{
+    Assignment, Direction, Error, KeyRange, Level, Mutation, Outcome, ReadBound, ReadRequest,
+    Retry, RowOperation, Selection, WriteRequest,
+};
+use async_trait::async_trait;
+use catalog::{Catalog, Durability};
+use cluster::Replica;
+use model::{Interval, NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, Timestamp, Value};
+use parking_lot::Mutex;
+use sim::disk::SimDisk;
+use std::collections::BTreeMap;
+use world::planted::{self, Bug};
+use world::{Clock, ClockError};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Health {
+    Well,
+    /// Known to be dead.
+    Dead,
+    /// Thought alive, answers nothing.
+    Silent,
+    /// Answers with an error.
+    Failing,
+}
+
+struct Cluster {
+    replicas: BTreeMap<NodeId, Arc<EventualReplica>>,
+    health: Mutex<BTreeMap<NodeId, Health>>,
+    tablet: Arc<Tablet>,
+}
+
+struct Wall;
+
+impl Clock for Wall {
+    fn now(&self) -> Result<Interval, ClockError> {
+        Err(ClockError::Unbounded("not asked".into()))
+    }
+
+    fn wall_micros(&self) -> i64 {
+        1_000_000
+    }
+
+    fn monotonic_micros(&self) -> u64 {
+        0
+    }
+}
+
+impl Tasks for Cluster {
+    fn spawn(&self, task: Task) {
+        tokio::spawn(task);
+    }
+}
+
+#[async_trait]
+impl Peers for Cluster {
+    async fn call(
+        &self,
+        node: NodeId,
+        request: Request,
+        patience_ms: u32,
+    ) -> Result<Reply, CallError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let health = self.health.lock()[&node];
+        match health {
+            Health::Failing => Ok(Reply::Refused(ReplicaError::Broken("disk".into()))),
+            Health::Well => {
+                let request = Request::decode(&request.encode()).unwrap();
+                let reply = self.replicas[&node].handle(request).await;
+                Ok(Reply::decode(&reply.encode()).unwrap())
+            }
+            _ => {
+                tokio::time::sleep(Duration::from_millis(patience_ms.into())).await;
+                Err(CallError::Timeout)
+            }
+        }
+    }
+
+    fn local(&self, _: TabletId) -> Option<Arc<EventualReplica>> {
+        self.replicas.get(&NodeId(1)).cloned()
+    }
+
+    fn this_node(&self) -> NodeId {
+        NodeId(1)
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        self.health.lock()[&node] != Health::Dead
+    }
+
+    fn data_center(&self, _: NodeId) -> Arc<str> {
+        "a".into()
+    }
+
+    fn tablet(&self, _: TableId, _: &[u8]) -> Option<Arc<Tablet>> {
+        Some(self.tablet.clone())
+    }
+
+    fn tablet_before(&self, _: TableId, _: Option<&[u8]>) -> Option<Arc<Tablet>> {
+        Some(self.tablet.clone())
+    }
+}
+
+fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
+    let tablet = Tablet {
+        id: TabletId(5),
+        root: table().id,
+        range: KeyRange::all(),
+        replicas: (1..=nodes)
+            .map(|node| Replica {
+                id: ReplicaId(node + 10),
+                node: NodeId(node),
+                is_learner: false,
+            })
+            .collect(),
+        epoch: PlacementEpoch(1),
+    };
+    let open = |replica: &Replica| {
+        let (log, stores) = SimDisk::new(replica.id.0).open();
+        let config = ReplicaConfig {
+            tablet: tablet.clone(),
+            replica: replica.id,
+            table: Arc::new(table()),
+        };
+        let tasks = Arc::new(|task: Task| {
+            tokio::spawn(task);
+        });
+        let store = stores.open(replica.id).unwrap();
+        EventualReplica::open(config, store, log, tasks).unwrap()
+    };
+    let cluster = Arc::new(Cluster {
+        replicas: tablet
+            .replicas
+            .iter()
+            .map(|replica| (replica.node, open(replica)))
+            .collect(),
+        health: Mutex::new(
+            (1..=nodes)
+                .map(|node| (NodeId(node), Health::Well))
+                .collect(),
+        ),
+        tablet: Arc::new(tablet.clone()),
+    });
+    let gateway = Arc::new(Gateway::new(Arc::new(Wall)));
+    let coordinator = Coordinator::new(cluster.clone(), gateway);
+    (cluster, coordinator)
+}
+
+impl Cluster {
+    fn set(&self, node: u64, health: Health) {
+        self.health.lock().insert(NodeId(node), health);
+    }
+
+    /// Writes to one replica behind the coordinator's back.
+    async fn plant(&self, node: u64, deltas: Vec<RawRow>) {
+        self.replicas[&NodeId(node)]
+            .apply(deltas, Durability::Synced)
+            .await
+            .unwrap();
+    }
+}
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::default();
+    catalog.tables.insert(table().id, Arc::new(table()));
+    catalog
+}
+
+fn put(clustering: i32, value: i64, level: Level) -> WriteRequest {
+    let operation = RowOperation::Merge {
+        marker: true,
+        assignments: vec![Assignment::Set {
+            column: VALUE,
+            path: None,
+            value: Value::Int(value),
+        }],
+        ttl_seconds: None,
+    };
+    let mutation = Mutation::new(table().id, row_key(1, clustering), operation);
+    WriteRequest {
+        level,
+        ..WriteRequest::new(vec![mutation])
+    }
+}
+
+async fn values(coordinator: &Coordinator, request: ReadRequest) -> Result<Vec<i64>, Error> {
+    let response = coordinator.read(&table(), &request).await?;
+    Ok(response
+        .rows
+        .iter()
+        .map(|read| match read.row.value(VALUE) {
+            Some(Value::Int(value)) => *value,
+            _ => -1,
+        })
+        .collect())
+}
+
+fn get(clustering: i32, level: Level) -> ReadRequest {
+    let mut request = ReadRequest::new(table().id, Selection::Keys(vec![row_key(1, clustering)]));
+    request.bound = ReadBound::Level(level);
+    request
+}
+
+fn scan(limit: Option<u32>, direction: Direction) -> ReadRequest {
+    let mut request = ReadRequest::new(table().id, Selection::Ranges(vec![KeyRange::all()]));
+    request.row_limit = limit;
+    request.direction = direction;
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_node_writes_and_reads() {
+    let (_, coordinator) = cluster(1);
+    coordinator
+        .write(&catalog(), put(1, 7, Level::Quorum))
+        .await
+        .unwrap();
+    assert_eq!(values(&coordinator, get(1, Level::One)).await.unwrap(), [7]);
+    assert_eq!(
+        values(&coordinator, get(2, Level::One)).await.unwrap(),
+        Vec::<i64>::new()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quorum_is_enough_and_less_is_said_with_counts() {
+    let (cluster, coordinator) = cluster(3);
+    cluster.set(3, Health::Silent);
+    coordinator
+        .write(&catalog(), put(1, 7, Level::Quorum))
+        .await
+        .unwrap();
+    let error = coordinator
+        .write(&catalog(), put(1, 8, Level::All))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error,
+        Error::Retry(Retry::WriteTimeout {
+            level: Level::All,
+            required: 3,
+            received: 2,
+            outcome: Outcome::Unknown,
+        })
+    );
+    cluster.set(3, Health::Dead);
+    let error = coordinator
+        .write(&catalog(), put(1, 8, Level::All))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error,
+        Error::Retry(Retry::Unavailable {
+            level: Level::All,
+            required: 3,
+            alive: 2,
+        })
+    );
+    cluster.set(2, Health::Failing);
+    let error = coordinator
+        .write(&catalog(), put(1, 9, Level::Quorum))
+        .await
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        Error::Retry(
+            Retry::Failure {
+                required: 2,
+                failures: 1,
+                ..
+            } | Retry::WriteTimeout { .. }
+        )
+    ));
+    planted::plant(Some(Bug::CountFailedReplicaAsAcknowledged));
+    let counted = coordinator
+        .write(&catalog(), put(1, 9, Level::Quorum))
+        .await;
+    planted::plant(None);
+    assert!(counted.is_ok(), "the planted bug does something");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quorum_read_repairs_what_it_shows() {
+    let (cluster, coordinator) = cluster(3);
+    cluster.plant(1, vec![delta(1, 1, 5, 50)]).await;
+    cluster
+        .plant(2, vec![delta(1, 1, 6, 60), tombstone(1, 2, 9)])
+        .await;
+    assert_eq!(
+        values(&coordinator, get(1, Level::Quorum)).await.unwrap(),
+        [60]
+    );
+    cluster.set(2, Health::Dead);
+    assert_eq!(
+        values(&coordinator, get(1, Level::Quorum)).await.unwrap(),
+        [60]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_read_repair_a_shown_value_can_vanish() {
+    let (cluster, coordinator) = cluster(3);
+    cluster.plant(2, vec![delta(1, 1, 6, 60)]).await;
+    planted::plant(Some(Bug::SkipReadRepair));
+    assert_eq!(
+        values(&coordinator, get(1, Level::Quorum)).await.unwrap(),
+        [60]
+    );
+    cluster.set(2, Health::Dead);
+    let later = values(&coordinator, get(1, Level::Quorum)).await.unwrap();
+    planted::plant(None);
+    assert_eq!(later, Vec::<i64>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_replica_is_replaced_by_a_spare_one() {
+    let (cluster, coordinator) = cluster(3);
+    coordinator
+        .write(&catalog(), put(1, 7, Level::All))
+        .await
+        .unwrap();
+    cluster.set(2, Health::Failing);
+    assert_eq!(
+        values(&coordinator, get(1, Level::Quorum)).await.unwrap(),
+        [7]
+    );
+    cluster.set(3, Health::Silent);
+    assert!(matches!(
+        values(&coordinator, get(1, Level::Quorum)).await,
+        Err(Error::Retry(Retry::ReadTimeout {
+            required: 2,
+            received: 1,
+            data_present: true,
+            ..
+        }))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limited_range_is_not_cut_short_by_another_s_tombstones() {
+    for direction in [Direction::Forward, Direction::Backward] {
+        let (cluster, coordinator) = cluster(2);
+        let live = |count: i32| (0..count).map(|row| delta(1, row, 5, row.into())).collect();
+        cluster.plant(1, live(20)).await;
+        cluster.plant(2, live(20)).await;
+        // The second replica knows that the first half is gone.
+        let gone = match direction {
+            Direction::Forward => 0..10,
+            Direction::Backward => 10..20,
+        };
+        let tombstones = gone.map(|row| tombstone(1, row, 9)).collect();
+        cluster.plant(2, tombstones).await;
+        let shown = values(&coordinator, scan(Some(3), direction))
+            .await
+            .unwrap();
+        match direction {
+            Direction::Forward => assert_eq!(shown, [10, 11, 12]),
+            Direction::Backward => assert_eq!(shown, [9, 8, 7]),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_follow_each_other_without_gap_or_repetition() {
+    for direction in [Direction::Forward, Direction::Backward] {
+        let (cluster, coordinator) = cluster(3);
+        for row in 0..30 {
+            let node = row as u64 % 3 + 1;
+            cluster
+                .plant(node, vec![delta(row / 10, row % 10, 5, row.into())])
+                .await;
+            cluster
+                .plant(node % 3 + 1, vec![delta(row / 10, row % 10, 5, row.into())])
+                .await;
+        }
+        let whole = values(&coordinator, scan(None, direction)).await.unwrap();
+        assert_eq!(whole.len(), 30);
+        let mut request = scan(Some(4), direction);
+        let mut paged = Vec::new();
+        loop {
+            let response = coordinator.read(&table(), &request).await.unwrap();
+            assert!(response.rows.len() <= 4);
+            paged.extend(response.rows.iter().map(|read| read.key.clone()));
+            match response.next {
+                Some(next) => request.selection = next,
+                None => break,
+            }
+        }
+        assert_eq!(paged.len(), 30);
+        assert!(paged.windows(2).all(|pair| match direction {
+            Direction::Forward => pair[0] < pair[1],
+            Direction::Backward => pair[0] > pair[1],
+        }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_deleted_at_one_replica_is_gone_at_the_reader() {
+    let (cluster, coordinator) = cluster(2);
+    for node in [1, 2] {
+        cluster
+            .plant(node, vec![delta(1, 1, 5, 1), delta(1, 2, 50, 2)])
+            .await;
+    }
+    let delete = Mutation::new(table().id, header_key(1), RowOperation::Delete);
+    let mut request = WriteRequest::new(vec![delete]);
+    request.timestamp = Some(Timestamp(10));
+    request.level = Level::One;
+    cluster.set(2, Health::Dead);
+    coordinator.write(&catalog(), request).await.unwrap();
+    cluster.set(2, Health::Well);
+    for level in [Level::All, Level::Quorum] {
+        assert_eq!(
+            values(&coordinator, get(1, level)).await.unwrap(),
+            Vec::<i64>::new()
+        );
+        assert_eq!(values(&coordinator, get(2, level)).await.unwrap(), [2]);
+    }
+    let all = values(&coordinator, scan(None, Direction::Forward))
+        .await
+        .unwrap();
+    assert_eq!(all, [2]);
+    cluster.set(1, Health::Silent);
+    assert_eq!(
+        cluster.replicas[&NodeId(2)]
+            .read(&crate::ReplicaRead {
+                rows: crate::ReplicaSelection::Keys(vec![header_key(1)]),
+                row_limit: None,
+                size_bytes_max: 1 << 20,
+                now_seconds: 1,
+            })
+            .unwrap()
+            .headers
+            .len(),
+        1,
+        "the header was repaired too"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_atomic_write_stays_in_one_partition() {
+    let (_, coordinator) = cluster(1);
+    let mut request = put(1, 1, Level::One);
+    request.mutations.push(Mutation {
+        key: row_key(1, 2),
+        ..request.mutations[0].clone()
+    });
+    coordinator
+        .write(&catalog(), request.clone())
+        .await
+        .unwrap();
+    request.mutations.push(Mutation {
+        key: row_key(2, 2),
+        ..request.mutations[0].clone()
+    });
+    let error = coordinator
+        .write(&catalog(), request.clone())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("batch log"));
+    request.atomicity = api::Atomicity::Each;
+    coordinator.write(&catalog(), request).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_placement_is_tried_again_with_the_newer() {
+    let (cluster, coordinator) = cluster(2);
+    let mut newer = (*cluster.tablet).clone();
+    newer.epoch = PlacementEpoch(2);
+    for replica in cluster.replicas.values() {
+        replica.set_tablet(newer.clone());
+    }
+    coordinator
+        .write(&catalog(), put(1, 7, Level::All))
+        .await
+        .unwrap();
+    assert_eq!(values(&coordinator, get(1, Level::All)).await.unwrap(), [7]);
+    let request = Request {
+        tablet: TabletId(5),
+        epoch: PlacementEpoch(1),
+        action: Action::Apply {
+            deltas: vec![],
+            durability: Durability::Synced,
+        },
+    };
+    assert!(matches!(
+        cluster.replicas[&NodeId(2)].handle(request).await,
+        Reply::Refused(ReplicaError::StaleEpoch(_))
+    ));
+}

@@ -1,0 +1,277 @@
+use super::*;
+use crate::fixture::{delta, header_delta, header_key, row_key, static_delta, table, tombstone};
+use crate::message::{Covered, Page, ReplicaRead, ReplicaSelection};
+use crate::peers::Task;
+use api::{Direction, KeyRange};
+use cluster::Replica;
+use model::{NodeId, PlacementEpoch, TabletId, Value};
+use sim::disk::SimDisk;
+
+fn tablet() -> Tablet {
+    Tablet {
+        id: TabletId(5),
+        root: table().id,
+        range: KeyRange::all(),
+        replicas: vec![Replica {
+            id: ReplicaId(9),
+            node: NodeId(1),
+            is_learner: false,
+        }],
+        epoch: PlacementEpoch(3),
+    }
+}
+
+fn open(disk: &SimDisk) -> Arc<EventualReplica> {
+    let (log, stores) = disk.open();
+    let config = ReplicaConfig {
+        tablet: tablet(),
+        replica: ReplicaId(9),
+        table: Arc::new(table()),
+    };
+    let store = stores.open(ReplicaId(9)).unwrap();
+    let tasks = Arc::new(|task: Task| {
+        tokio::spawn(task);
+    });
+    EventualReplica::open(config, store, log, tasks).unwrap()
+}
+
+fn read(rows: ReplicaSelection) -> ReplicaRead {
+    ReplicaRead {
+        rows,
+        row_limit: None,
+        size_bytes_max: 1 << 20,
+        now_seconds: 100,
+    }
+}
+
+fn range(direction: Direction) -> ReplicaRead {
+    read(ReplicaSelection::Range {
+        range: KeyRange::all(),
+        direction,
+    })
+}
+
+fn keys(page: &Page) -> Vec<Vec<u8>> {
+    page.rows.iter().map(|raw| raw.key.clone()).collect()
+}
+
+fn value(replica: &EventualReplica, partition: i32, clustering: i32) -> Option<Value> {
+    let page = replica
+        .read(&read(ReplicaSelection::Keys(vec![row_key(
+            partition, clustering,
+        )])))
+        .unwrap();
+    let row = decode_row(&page.rows.first()?.row).unwrap();
+    row.value(crate::fixture::VALUE).cloned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledged_write_survives_a_crash() {
+    let disk = SimDisk::new(1);
+    let replica = open(&disk);
+    replica
+        .apply(vec![delta(1, 1, 10, 7)], Durability::Synced)
+        .await
+        .unwrap();
+    assert_eq!(value(&replica, 1, 1), Some(Value::Int(7)));
+    let replica = open(&disk);
+    assert_eq!(value(&replica, 1, 1), Some(Value::Int(7)));
+    replica
+        .apply(
+            vec![delta(1, 1, 9, 6), delta(1, 2, 9, 6)],
+            Durability::Synced,
+        )
+        .await
+        .unwrap();
+    assert_eq!(value(&replica, 1, 1), Some(Value::Int(7)));
+    assert_eq!(value(&replica, 1, 2), Some(Value::Int(6)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_see_synced_writes_only_after_the_sync_and_periodic_ones_at_once() {
+    let disk = SimDisk::new(1);
+    let replica = open(&disk);
+    let writing = {
+        let replica = replica.clone();
+        tokio::spawn(async move {
+            replica
+                .apply(vec![delta(1, 1, 10, 7)], Durability::Synced)
+                .await
+        })
+    };
+    tokio::task::yield_now().await;
+    assert_eq!(value(&replica, 1, 1), None);
+    writing.await.unwrap().unwrap();
+    assert_eq!(value(&replica, 1, 1), Some(Value::Int(7)));
+    replica
+        .apply(
+            vec![delta(1, 2, 10, 8)],
+            Durability::Periodic { interval_ms: 1000 },
+        )
+        .await
+        .unwrap();
+    assert_eq!(value(&replica, 1, 2), Some(Value::Int(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_client_has_gone_is_merged_all_the_same() {
+    let disk = SimDisk::new(1);
+    let replica = open(&disk);
+    {
+        let apply = replica.apply(vec![delta(1, 1, 10, 7)], Durability::Synced);
+        tokio::pin!(apply);
+        let polled = tokio::time::timeout(std::time::Duration::ZERO, &mut apply).await;
+        assert!(polled.is_err());
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(value(&replica, 1, 1), Some(Value::Int(7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_writers_keep_their_order_and_the_log_is_cut() {
+    let disk = SimDisk::new(3);
+    let replica = open(&disk);
+    for round in 0..6 {
+        let mut writers = tokio::task::JoinSet::new();
+        for number in 0..500 {
+            let replica = replica.clone();
+            writers.spawn(async move {
+                replica
+                    .apply(
+                        vec![delta(
+                            number % 50,
+                            1,
+                            i64::from(round * 500 + number),
+                            number.into(),
+                        )],
+                        Durability::Synced,
+                    )
+                    .await
+            });
+        }
+        while let Some(outcome) = writers.join_next().await {
+            outcome.unwrap().unwrap();
+        }
+        replica.store.request_flush();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(replica.store.applied().index, 3000);
+    assert!(replica.log.bounds(replica.log_id).unwrap().first > 1);
+    let replica = open(&disk);
+    for partition in 0..50 {
+        assert_eq!(
+            value(&replica, partition, 1),
+            Some(Value::Int(i64::from(450 + partition)))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_carry_headers_in_both_directions_and_say_how_far_they_reach() {
+    let disk = SimDisk::new(1);
+    let replica = open(&disk);
+    let deltas = vec![
+        delta(1, 1, 10, 1),
+        delta(1, 2, 10, 2),
+        header_delta(1, 5),
+        static_delta(2, 10, 9),
+        delta(3, 1, 10, 3),
+        tombstone(3, 2, 10),
+        delta(3, 3, 10, 4),
+    ];
+    replica.apply(deltas, Durability::Synced).await.unwrap();
+    let forward = replica.read(&range(Direction::Forward)).unwrap();
+    assert_eq!((forward.rows.len(), forward.headers.len()), (5, 2));
+    assert_eq!(forward.covered, Covered::All);
+    let backward = replica.read(&range(Direction::Backward)).unwrap();
+    let mut reversed = keys(&backward);
+    reversed.reverse();
+    assert_eq!(reversed, keys(&forward));
+    assert_eq!(backward.headers, forward.headers);
+
+    // A limit counts what is visible here, and the page says how far it looked.
+    let partition = KeyRange::prefix(header_key(3)[..header_key(3).len() - 1].to_vec());
+    let limited = |direction| {
+        let mut read = read(ReplicaSelection::Range {
+            range: partition.clone(),
+            direction,
+        });
+        read.row_limit = Some(2);
+        replica.read(&read).unwrap()
+    };
+    let forward = limited(Direction::Forward);
+    assert_eq!(forward.rows.len(), 3);
+    assert_eq!(forward.covered, Covered::To(successor(row_key(3, 3))));
+    let backward = limited(Direction::Backward);
+    assert_eq!(backward.covered, Covered::To(row_key(3, 1)));
+
+    // A range that begins inside a partition brings the header along.
+    let inner = replica
+        .read(&read(ReplicaSelection::Range {
+            range: KeyRange {
+                start: row_key(1, 2),
+                end: Some(row_key(1, 3)),
+            },
+            direction: Direction::Backward,
+        }))
+        .unwrap();
+    assert_eq!((inner.rows.len(), inner.headers.len()), (1, 1));
+    let missing = replica
+        .read(&read(ReplicaSelection::Keys(vec![row_key(1, 77)])))
+        .unwrap();
+    assert_eq!((missing.rows.len(), missing.headers.len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_headers_exist_is_remembered_across_a_restart() {
+    let disk = SimDisk::new(1);
+    let replica = open(&disk);
+    assert!(!replica.has_headers.load(Ordering::Relaxed));
+    replica
+        .apply(vec![header_delta(1, 5)], Durability::Synced)
+        .await
+        .unwrap();
+    replica.store.request_flush();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(open(&disk).has_headers.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_digest_is_equal_exactly_when_the_page_is() {
+    let (one, two) = (open(&SimDisk::new(1)), open(&SimDisk::new(2)));
+    let all = range(Direction::Forward);
+    for replica in [&one, &two] {
+        replica
+            .apply(vec![delta(1, 1, 10, 1)], Durability::Synced)
+            .await
+            .unwrap();
+    }
+    let digest = |replica: &EventualReplica| replica.read(&all).unwrap().digest();
+    assert_eq!(digest(&one), digest(&two));
+    one.apply(vec![tombstone(1, 9, 3)], Durability::Synced)
+        .await
+        .unwrap();
+    assert_ne!(digest(&one), digest(&two));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_placement_is_refused_with_the_newer_one() {
+    let replica = open(&SimDisk::new(1));
+    let request = |epoch| Request {
+        tablet: TabletId(5),
+        epoch: PlacementEpoch(epoch),
+        action: Action::Digest(range(Direction::Forward)),
+    };
+    assert!(matches!(
+        replica.handle(request(2)).await,
+        Reply::Refused(ReplicaError::StaleEpoch(tablet)) if tablet.epoch == PlacementEpoch(3)
+    ));
+    assert!(matches!(replica.handle(request(3)).await, Reply::Digest(_)));
+    let mut newer = tablet();
+    newer.epoch = PlacementEpoch(4);
+    replica.set_tablet(newer);
+    assert!(matches!(
+        replica.handle(request(3)).await,
+        Reply::Refused(ReplicaError::StaleEpoch(_))
+    ));
+}
