@@ -1,6 +1,6 @@
-//! Changes of the catalog: what a door asks for, and the pure function that applies it.
+//! Changes of the catalog: what a door asks for. The pure function that applies them: `apply`.
 
-use crate::{Catalog, Column, Replication, TableSpec, Type};
+use crate::{Column, Replication, TableSpec, Type};
 use minicbor::{Decode, Encode};
 use model::{ColumnId, TableId};
 use std::collections::BTreeMap;
@@ -143,12 +143,4 @@ pub enum ChangeError {
     #[n(7)]
     #[error("{0}")]
     Invalid(#[n(0)] String),
-}
-
-impl Catalog {
-    /// Applies a change, or refuses it and changes nothing. The version grows by one.
-    pub fn apply(&mut self, change: &Change) -> Result<(), ChangeError> {
-        let _ = change;
-        Err(ChangeError::Invalid("not built yet".into()))
-    }
 }

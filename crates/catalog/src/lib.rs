@@ -2,7 +2,9 @@
 //! a request takes one of at entry. Pure data and rules; the meta group (crate `cluster`) agrees on its
 //! changes.
 
+mod apply;
 mod change;
+mod layout;
 mod table;
 
 pub use change::{Change, ChangeError};

@@ -1,9 +1,8 @@
-//! Tables and their columns, and how a table's key columns become a key.
+//! Tables and their columns. How key columns become a key: `layout`.
 
 use crate::Type;
 use minicbor::{Decode, Encode};
-use model::key::{self, Direction, KeyError};
-use model::{ColumnId, TableId, Value};
+use model::{ColumnId, TableId};
 use std::collections::BTreeMap;
 
 /// How a table's tablets are kept alike.
@@ -204,70 +203,6 @@ impl Table {
     /// The primary key: partition columns, then clustering columns.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
         self.partition_columns().chain(self.clustering_columns())
-    }
-
-    /// The Murmur3 token of a partition of a hash-partitioned table. The hash is over the values as CQL
-    /// serializes a partition key (several columns as a composite), so that token-aware drivers route well,
-    /// whichever door made the table.
-    pub fn token(&self, partition_values: &[Value]) -> Result<i64, KeyError> {
-        let _ = partition_values;
-        Err(KeyError::Malformed)
-    }
-
-    /// The key of the header of a partition of a hash-partitioned table.
-    pub fn header_key(&self, partition_values: &[Value]) -> Result<Vec<u8>, KeyError> {
-        let _ = partition_values;
-        Err(KeyError::Malformed)
-    }
-
-    /// The key of the row whose primary key columns have these values, all of them, in the key's order.
-    pub fn row_key(&self, values: &[Value]) -> Result<Vec<u8>, KeyError> {
-        let _ = values;
-        Err(KeyError::Malformed)
-    }
-
-    /// What the keys of all rows begin with whose primary key begins with `values`: at least the whole
-    /// partition key of a hash-partitioned table; any number of columns, also none, of a range-partitioned
-    /// one. Append further encoded components to it for the bounds of a range. For an interleaved child whose
-    /// parent's key is not given whole, keys of other tables of the group begin with it too: `owns_key` tells
-    /// them apart.
-    pub fn key_prefix(&self, values: &[Value]) -> Result<Vec<u8>, KeyError> {
-        let _ = values;
-        Err(KeyError::Malformed)
-    }
-
-    /// Whether a key of the table group belongs to this table (and is a row, not a header).
-    pub fn owns_key(&self, key: &[u8]) -> bool {
-        let _ = key;
-        false
-    }
-
-    /// The key of the row that the row with this key is interleaved in; `None` for a table that is not
-    /// interleaved, and for keys that this table does not own.
-    pub fn parent_key(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let _ = key;
-        None
-    }
-
-    /// The key of the header of the partition that a row of a hash-partitioned table lies in; `None` for other
-    /// tables and for a header itself.
-    pub fn header_of(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let _ = key;
-        None
-    }
-
-    /// The primary key's values, for a key that this table owns; a header yields the partition columns.
-    pub fn decode_key(&self, key: &[u8]) -> Result<Vec<Value>, KeyError> {
-        let _ = key;
-        Err(KeyError::Malformed)
-    }
-}
-
-fn direction(column: &Column) -> Direction {
-    if column.descending {
-        Direction::Descending
-    } else {
-        Direction::Ascending
     }
 }
 

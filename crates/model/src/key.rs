@@ -98,6 +98,28 @@ pub fn decode<'a>(
     decode::decode(key, kind, direction)
 }
 
+/// What follows the component at the front of `key`; cheaper than `decode`, which also checks its content.
+pub fn skip<'a>(key: &'a [u8], kind: &Type, direction: Direction) -> Result<&'a [u8], KeyError> {
+    decode::skip(key, kind, direction)
+}
+
+/// Whether values of the type can be part of a key.
+pub fn is_supported(kind: &Type) -> bool {
+    match kind {
+        Type::Counter | Type::Duration | Type::Json | Type::Document | Type::Array { .. } => false,
+        Type::List { element, frozen } | Type::Set { element, frozen } => {
+            *frozen && is_supported(element)
+        }
+        Type::Map { key, value, frozen } => *frozen && is_supported(key) && is_supported(value),
+        Type::Tuple { fields } => fields.iter().all(is_supported),
+        Type::User { fields, frozen, .. } => {
+            *frozen && fields.iter().all(|(_, kind)| is_supported(kind))
+        }
+        Type::Vector { element, .. } => is_supported(element),
+        _ => true,
+    }
+}
+
 /// The smallest byte string greater than every string that begins with `prefix`; `None` when there is none
 /// (all bytes are 0xFF).
 pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {

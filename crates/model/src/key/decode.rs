@@ -28,6 +28,46 @@ pub(super) fn decode<'a>(
     Ok((value, reader.rest))
 }
 
+/// As `decode`, without making the value: what follows the component. Lengths are checked, contents are not.
+pub(super) fn skip<'a>(
+    key: &'a [u8],
+    kind: &Type,
+    direction: Direction,
+) -> Result<&'a [u8], KeyError> {
+    let mask = match direction {
+        Direction::Ascending => 0x00,
+        Direction::Descending => 0xFF,
+    };
+    let mut reader = Reader { rest: key, mask };
+    match reader.byte()? {
+        NULL => return Ok(reader.rest),
+        PRESENT => {}
+        _ => return Err(KeyError::Malformed),
+    }
+    let size = match kind {
+        Type::Bool | Type::TinyInt => 1,
+        Type::SmallInt => 2,
+        Type::Int | Type::Float32 | Type::Date => 4,
+        Type::BigInt | Type::Float64 | Type::Time | Type::TimestampMillis => 8,
+        Type::TimestampNanos => 12,
+        Type::Uuid | Type::TimeUuid => 16,
+        Type::Ascii | Type::Text { .. } | Type::Bytes { .. } | Type::Inet => loop {
+            let zero = reader.rest.iter().position(|byte| *byte == mask);
+            reader.rest = &reader.rest[zero.ok_or(KeyError::Malformed)? + 1..];
+            match reader.byte()? {
+                ESCAPED_ZERO => {}
+                TERMINATOR => break 0,
+                _ => return Err(KeyError::Malformed),
+            }
+        },
+        _ => {
+            decode_body(&mut reader, kind)?;
+            0
+        }
+    };
+    reader.rest.get(size..).ok_or(KeyError::Malformed)
+}
+
 /// Reads a key's bytes, complemented where the component is descending.
 struct Reader<'a> {
     rest: &'a [u8],

@@ -1,7 +1,7 @@
 //! Encoded keys compare as their values do, and decode to them.
 
 use crate::values::{component, key_type, scalar_type, value};
-use model::key::{Direction, decode, encode, prefix_end};
+use model::key::{Direction, decode, encode, is_supported, prefix_end, skip};
 use model::{Type, Value};
 use num_bigint::BigInt;
 use proptest::prelude::*;
@@ -175,6 +175,8 @@ proptest! {
             longer.extend_from_slice(&rest);
             let (decoded, left_over) = decode(&longer, &kind, direction).unwrap();
             prop_assert_eq!(left_over, &rest[..]);
+            prop_assert_eq!(skip(&longer, &kind, direction).unwrap(), &rest[..]);
+            prop_assert!(is_supported(&kind));
             prop_assert_eq!(&encoded(&decoded, &kind, direction), &key);
             // Canonical: a second round changes nothing (compared as text, for NaN's sake).
             let again = decode(&key, &kind, direction).unwrap().0;
@@ -191,6 +193,10 @@ proptest! {
             for first in [1u8, 2] {
                 let mut key = vec![if direction == Direction::Ascending { first } else { !first }];
                 key.extend_from_slice(&bytes);
+                let skipped = skip(&key, &kind, direction);
+                if let Ok((_, rest)) = decode(&key, &kind, direction) {
+                    prop_assert_eq!(skipped, Ok(rest));
+                }
                 if let Ok((value, rest)) = decode(&key, &kind, direction) {
                     let used = &key[..key.len() - rest.len()];
                     prop_assert_eq!(&encoded(&value, &kind, direction)[..], used);

@@ -1,0 +1,5 @@
+//! The rules of changes, and the layout of keys.
+
+mod changes;
+mod fixture;
+mod keys;
