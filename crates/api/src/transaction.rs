@@ -52,6 +52,8 @@ pub struct Buffered {
     assertions: Vec<ReadAssertion>,
     /// Rows as this transaction has left them; `None` is a row that it deleted.
     rows: BTreeMap<(TableId, Vec<u8>), Option<Row>>,
+    /// What `rows` held before the statement under way, newest last.
+    undo: Vec<((TableId, Vec<u8>), Option<Option<Row>>)>,
 }
 
 /// More ranges than this are folded into one that covers them all, per table.
@@ -67,6 +69,7 @@ impl Buffered {
             mutations: Vec::new(),
             assertions: Vec::new(),
             rows: BTreeMap::new(),
+            undo: Vec::new(),
         }
     }
 
@@ -146,6 +149,11 @@ impl Buffered {
         Ok(())
     }
 
+    fn leave(&mut self, table: TableId, key: Vec<u8>, row: Option<Row>) {
+        let before = self.rows.insert((table, key.clone()), row);
+        self.undo.push(((table, key), before));
+    }
+
     async fn delete_range(&mut self, table: TableId, range: KeyRange) -> Result<(), Error> {
         let mut next = Some(Selection::Ranges(vec![range]));
         let mut keys = Vec::new();
@@ -162,7 +170,7 @@ impl Buffered {
             next = response.next;
         }
         for key in keys {
-            self.rows.insert((table, key.clone()), None);
+            self.leave(table, key.clone(), None);
             self.mutations
                 .push(Mutation::new(table, key, RowOperation::Delete));
         }
@@ -285,11 +293,17 @@ impl Transaction for Buffered {
 
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), Error> {
         // A statement that fails leaves nothing of itself behind: the transaction goes on without it.
-        let (count, rows) = (self.mutations.len(), self.rows.clone());
+        let count = self.mutations.len();
+        self.undo.clear();
         for mutation in mutations {
             if let Err(error) = self.write_one(mutation).await {
                 self.mutations.truncate(count);
-                self.rows = rows;
+                for (key, before) in self.undo.drain(..).rev() {
+                    match before {
+                        Some(row) => self.rows.insert(key, row),
+                        None => self.rows.remove(&key),
+                    };
+                }
                 return Err(error);
             }
         }

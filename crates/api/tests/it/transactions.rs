@@ -1,0 +1,139 @@
+//! `Buffered`: reads its own writes, aborts when what it read has changed, leaves nothing behind otherwise.
+
+use crate::Scene;
+use api::{
+    Database, Error, KeyRange, ReadRequest, Retry, RowOperation, Selection, Transaction,
+    TransactionOptions,
+};
+use catalog::{Partitioning, Protocol};
+
+async fn scene() -> Scene {
+    let scene = Scene::new(Partitioning::Range, Protocol::Strong).await;
+    scene
+        .write(vec![scene.put(1, 1, "one"), scene.put(1, 2, "two")])
+        .await
+        .unwrap();
+    scene
+}
+
+async fn begin(scene: &Scene) -> Box<dyn Transaction> {
+    scene
+        .database
+        .begin(TransactionOptions::default())
+        .await
+        .unwrap()
+}
+
+fn one(scene: &Scene, p: i64, c: i64) -> ReadRequest {
+    ReadRequest::new(scene.table.id, Selection::Keys(vec![scene.key(p, c)]))
+}
+
+#[tokio::test]
+async fn reads_its_own_writes_and_nobody_else_does() {
+    let scene = scene().await;
+    let mut transaction = begin(&scene).await;
+    let update = RowOperation::Update {
+        assignments: scene.set("changed"),
+    };
+    let writes = vec![
+        scene.mutation(1, 1, update),
+        scene.mutation(1, 2, RowOperation::Delete),
+        scene.put(1, 3, "three"),
+    ];
+    transaction.write(writes).await.unwrap();
+    let seen = transaction.read(scene.everything()).await.unwrap();
+    let texts: Vec<String> = seen.rows.iter().map(|row| scene.text(row)).collect();
+    assert_eq!(texts, ["changed", "three"]);
+    assert_eq!(scene.texts().await, ["one", "two"]);
+    let commit = transaction.commit(Vec::new()).await.unwrap();
+    assert_eq!(commit.mutation_count, 3);
+    assert_eq!(scene.texts().await, ["changed", "three"]);
+}
+
+#[tokio::test]
+async fn aborts_when_a_row_that_it_read_has_changed() {
+    let scene = scene().await;
+    let mut transaction = begin(&scene).await;
+    transaction.read(one(&scene, 1, 1)).await.unwrap();
+    scene
+        .write(vec![scene.put(1, 2, "elsewhere")])
+        .await
+        .unwrap();
+    transaction
+        .write(vec![scene.put(1, 5, "five")])
+        .await
+        .unwrap();
+    scene.write(vec![scene.put(1, 1, "changed")]).await.unwrap();
+    let aborted = transaction.commit(Vec::new()).await;
+    assert!(
+        matches!(aborted, Err(Error::Retry(Retry::Aborted(_)))),
+        "{aborted:?}"
+    );
+    assert_eq!(scene.texts().await, ["changed", "elsewhere"]);
+}
+
+#[tokio::test]
+async fn a_row_that_appears_in_a_range_that_was_read_is_a_conflict() {
+    let scene = scene().await;
+    let mut transaction = begin(&scene).await;
+    let range = KeyRange {
+        start: scene.key(1, 5),
+        end: Some(scene.key(1, 9)),
+    };
+    let request = ReadRequest::new(scene.table.id, Selection::Ranges(vec![range]));
+    assert!(transaction.read(request).await.unwrap().rows.is_empty());
+    scene.write(vec![scene.put(1, 7, "phantom")]).await.unwrap();
+    let aborted = transaction.commit(vec![scene.put(1, 1, "x")]).await;
+    assert!(
+        matches!(aborted, Err(Error::Retry(Retry::Aborted(_)))),
+        "{aborted:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_lies_behind_a_limit_was_not_read() {
+    let scene = scene().await;
+    let mut transaction = begin(&scene).await;
+    let request = ReadRequest {
+        row_limit: Some(1),
+        ..scene.everything()
+    };
+    assert_eq!(transaction.read(request).await.unwrap().rows.len(), 1);
+    scene.write(vec![scene.put(1, 2, "behind")]).await.unwrap();
+    transaction
+        .commit(vec![scene.put(1, 1, "mine")])
+        .await
+        .unwrap();
+    assert_eq!(scene.texts().await, ["mine", "behind"]);
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_leaves_the_transaction_as_it_was() {
+    let scene = scene().await;
+    let mut transaction = begin(&scene).await;
+    transaction
+        .write(vec![scene.put(1, 3, "three")])
+        .await
+        .unwrap();
+    let insert = RowOperation::Insert {
+        assignments: scene.set("again"),
+    };
+    transaction
+        .write(vec![scene.put(1, 4, "four"), scene.mutation(1, 1, insert)])
+        .await
+        .unwrap_err();
+    transaction.commit(Vec::new()).await.unwrap();
+    assert_eq!(scene.texts().await, ["one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn a_rollback_leaves_nothing() {
+    let scene = scene().await;
+    let mut transaction = begin(&scene).await;
+    transaction
+        .write(vec![scene.put(1, 1, "gone")])
+        .await
+        .unwrap();
+    transaction.rollback().await;
+    assert_eq!(scene.texts().await, ["one", "two"]);
+}
