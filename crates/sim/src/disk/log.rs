@@ -35,6 +35,10 @@ impl OneLog {
     fn next(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
+
+    fn exists(&self) -> bool {
+        self.next() > 1 || !self.records.is_empty()
+    }
 }
 
 #[derive(Clone, Default)]
@@ -90,8 +94,8 @@ impl Content {
         for operation in &batch.operations {
             match operation {
                 LogOperation::Append { log, entries } => {
-                    let one = self.logs.entry(*log).or_default();
                     if let Some(begin) = entries.first().map(|entry| entry.index) {
+                        let one = self.logs.entry(*log).or_default();
                         one.entries.truncate((begin - one.first) as usize);
                         one.entries.extend(entries.iter().cloned());
                     }
@@ -195,6 +199,17 @@ pub(super) fn settle(disk: &mut Disk, now: Instant) {
             log.synced += 1;
         }
     }
+}
+
+/// Makes all that is queued durable.
+pub(super) fn sync(disk: &mut Disk) {
+    let log = &mut disk.log;
+    log.synced += log.queue.len() as u64;
+    for batch in log.queue.drain(..) {
+        log.durable.apply(&batch);
+    }
+    log.syncs.clear();
+    log.deadline = None;
 }
 
 /// Power loss: settles, keeps a seeded prefix of what was queued, and forgets the rest.
@@ -321,7 +336,8 @@ impl Log for SimLog {
     fn bounds(&self, log: LogId) -> Option<LogBounds> {
         self.read(
             |content| {
-                content.logs.get(&log).map(|one| LogBounds {
+                let one = content.logs.get(&log).filter(|one| one.exists())?;
+                Some(LogBounds {
                     first: one.first,
                     last: one.next() - 1,
                 })
@@ -338,6 +354,12 @@ impl Log for SimLog {
     }
 
     fn logs(&self) -> Vec<LogId> {
-        self.read(|content| content.logs.keys().copied().collect(), Vec::new())
+        self.read(
+            |content| {
+                let existing = content.logs.iter().filter(|(_, one)| one.exists());
+                existing.map(|(log, _)| *log).collect()
+            },
+            Vec::new(),
+        )
     }
 }

@@ -87,6 +87,11 @@ impl SimDisk {
         disk.stores.forget_open();
     }
 
+    /// Makes durable at once what is queued in the log: an orderly stop does that.
+    pub fn sync(&self) {
+        log::sync(&mut self.shared.lock());
+    }
+
     /// From now on everything takes `factor` times as long; 1 is healthy.
     pub fn set_slow(&self, factor: u32) {
         self.shared.lock().slowness = factor.max(1);

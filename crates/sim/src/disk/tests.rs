@@ -6,7 +6,7 @@ use std::time::Duration;
 use world::planted::{self, Bug};
 use world::{
     Applied, Kind, Log, LogBatch, LogEntry, LogError, LogId, LogOperation, Store, StoreBatch,
-    StoreOperation,
+    StoreOperation, Stores,
 };
 
 const LOG: LogId = LogId(7);
@@ -178,4 +178,64 @@ async fn an_installation_that_leaves_old_rows_shows() {
         assert_eq!(value(&store, "left"), expected);
         planted::plant(None);
     }
+}
+
+struct Conforming(SimDisk);
+
+impl storage::conformance::Disk for Conforming {
+    fn open(&mut self) -> (Arc<dyn Log>, Arc<dyn Stores>) {
+        self.0.open()
+    }
+
+    /// There is nothing that an orderly stop would do: what is queued is written when it is synced.
+    fn close(&mut self) {
+        self.0.set_slow(1);
+        self.0.sync();
+        self.0.crash();
+    }
+
+    fn crash(&mut self) {
+        self.0.crash();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_passes_what_the_real_one_passes() {
+    for seed in 0..20 {
+        let new =
+            || -> Box<dyn storage::conformance::Disk> { Box::new(Conforming(SimDisk::new(seed))) };
+        storage::conformance::log(&new).await;
+        storage::conformance::stores(&new).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_disk() {
+    async fn run(seed: u64) -> Vec<u64> {
+        let disk = SimDisk::new(seed);
+        let mut trace = Vec::new();
+        let begin = tokio::time::Instant::now();
+        for _ in 0..5 {
+            let (log, stores) = disk.open();
+            let store = stores.open(REPLICA).unwrap();
+            trace.push(last(&log));
+            trace.push(store.applied().index);
+            for _ in 0..30 {
+                let index = last(&log) + 1;
+                let written = log.write(entry(index));
+                if index % 3 == 0 {
+                    written.await.unwrap();
+                }
+                if store.applied().index < index {
+                    store.apply(row(index)).unwrap();
+                }
+                trace.push(store.flushed().index);
+                trace.push(begin.elapsed().as_micros() as u64);
+            }
+            disk.crash();
+        }
+        trace
+    }
+    assert_eq!(run(1).await, run(1).await);
+    assert_ne!(run(1).await, run(2).await);
 }
