@@ -109,10 +109,12 @@ impl Table {
     pub fn parent_key(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.spec.parent?;
         let inherited = self.inherited_columns();
-        let (mut seen, mut own_begins) = (0, 0);
+        let mut seen = 0;
+        // The row's marker, where the table adds no columns of its own.
+        let mut own_size = 1;
         let is_row = self.walk_key(key, |column, rest| {
             if seen == inherited {
-                own_begins = key.len() - rest.len();
+                own_size = rest.len();
             }
             seen += 1;
             key::skip(rest, &column.kind, direction(column))
@@ -120,9 +122,10 @@ impl Table {
         if is_row != Ok(true) {
             return None;
         }
-        // A child without columns of its own would have its parent's key: there is none.
         let marker_size = 1 + size_of::<TableId>();
-        let mut parent = key.get(..own_begins.checked_sub(marker_size)?)?.to_vec();
+        let end = key.len().checked_sub(own_size + marker_size)?;
+        let mut parent = Vec::with_capacity(end + 1);
+        parent.extend_from_slice(&key[..end]);
         parent.push(ROW);
         Some(parent)
     }

@@ -100,6 +100,16 @@ impl Number {
         self.exponent
     }
 
+    /// Significant digits; zero has one.
+    pub fn digit_count(&self) -> u32 {
+        self.coefficient().checked_ilog10().map_or(1, |log| log + 1)
+    }
+
+    /// The decimal exponent of the first digit: 2 for 123, -1 for 0.1, 0 for zero.
+    pub fn magnitude(&self) -> i32 {
+        self.exponent + self.digit_count() as i32 - 1
+    }
+
     /// Reads `[+-] digits [. digits] [e [+-] digits]`, as DynamoDB does. Zeros in front and at the end do
     /// not count as digits.
     pub fn parse(text: &str) -> Result<Number, NumberError> {
