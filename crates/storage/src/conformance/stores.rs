@@ -175,10 +175,10 @@ pub(super) async fn a_snapshot_does_not_change(new: NewDisk<'_>) {
     // A scan under way is not disturbed either.
     let at = store.snapshot();
     let expected = content(&store);
-    let mut scan = store.scan(&[], None, &at);
+    let scan = store.scan(&[], None, &at);
     let mut seen = Vec::new();
     let mut index = 40;
-    while let Some(pair) = scan.next() {
+    for pair in scan {
         let (key, value) = pair.expect("a store can be scanned");
         seen.push((key.to_vec(), value.to_vec()));
         index += 1;

@@ -22,7 +22,7 @@ const CHECKSUM_BYTES: usize = 4;
 /// Digits of the sequence number that a file's name begins with.
 const SEQUENCE_DIGITS: usize = 16;
 
-/// What was cut off.
+/// A write that a crash had cut short, and that was cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TornTail {
     pub file: PathBuf,
@@ -52,10 +52,11 @@ pub(super) fn check(directory: &Path) -> Result<Vec<TornTail>, OpenError> {
             }
         }
     }
-    for tail in &torn {
+    for (tail, _) in &torn {
         cut(directory, tail)?;
     }
-    Ok(torn)
+    let torn = torn.into_iter().filter(|(_, unused)| !unused);
+    Ok(torn.map(|(tail, _)| tail).collect())
 }
 
 const ADVICE: &str = "This is damage, not a torn write: nothing was changed. Either bring the file back from a \
@@ -81,7 +82,12 @@ fn list(directory: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>, OpenError
     Ok(files)
 }
 
-fn check_file(path: &Path, sequence: u64, is_last: bool) -> Result<Option<TornTail>, OpenError> {
+/// What is to be cut off the end of a file, and whether that is mere space that was allocated ahead.
+fn check_file(
+    path: &Path,
+    sequence: u64,
+    is_last: bool,
+) -> Result<Option<(TornTail, bool)>, OpenError> {
     let content = fs::read(path).map_err(OpenError::io(path))?;
     let begin = if header_is_good(&content) {
         FILE_HEADER_BYTES
@@ -97,7 +103,7 @@ fn check_file(path: &Path, sequence: u64, is_last: bool) -> Result<Option<TornTa
     if begin > 0 && offset == content.len() {
         return Ok(None);
     }
-    // Space is allocated ahead of the writes: zeros up to the end are no record at all.
+    // Zeros up to the end are no record at all.
     let unused = begin > 0 && content[offset..].iter().all(|byte| *byte == 0);
     let next = match unused {
         true => None,
@@ -114,11 +120,14 @@ fn check_file(path: &Path, sequence: u64, is_last: bool) -> Result<Option<TornTa
             "{}: the record at byte {offset} is bad, and a later file exists. {ADVICE}",
             path.display()
         ))),
-        None => Ok(Some(TornTail {
-            file: path.to_owned(),
-            offset: offset as u64,
-            bytes: (content.len() - offset) as u64,
-        })),
+        None => {
+            let tail = TornTail {
+                file: path.to_owned(),
+                offset: offset as u64,
+                bytes: (content.len() - offset) as u64,
+            };
+            Ok(Some((tail, unused)))
+        }
     }
 }
 

@@ -44,6 +44,9 @@ const STOP_BYTES: u64 = 128 << 20;
 /// What an operation costs in the queue apart from its data.
 const OPERATION_BYTES: u64 = 64;
 
+/// How long opening waits for another process to let go of the directory.
+const IN_USE_WAIT: Duration = Duration::from_millis(300);
+
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     /// A file that has reached this size is closed, and a new one begun.
@@ -227,11 +230,7 @@ impl FileLog {
             enable_log_recycle: false,
             ..Config::default()
         };
-        let opened = catch_unwind(|| Engine::open(config));
-        let engine = match opened {
-            Ok(engine) => Arc::new(engine.map_err(|error| open_error(directory, &error))?),
-            Err(_) => return Err(OpenError::Corrupt(format!("{}", directory.display()))),
-        };
+        let engine = Arc::new(open_engine(directory, &config)?);
         sync_directory(directory)?;
         let logs = Logs::new(recover(&engine)?, options.tail_bytes);
         let metrics = Arc::new(LogMetrics::default());
@@ -370,6 +369,23 @@ fn path_to_string(path: &Path) -> Result<String, OpenError> {
     path_string
         .map(str::to_owned)
         .ok_or_else(|| OpenError::Io(format!("{}: the path is not valid UTF-8", path.display())))
+}
+
+/// Waits a little for a process that is just ending.
+fn open_engine(directory: &Path, config: &Config) -> Result<Engine, OpenError> {
+    let begin = Instant::now();
+    loop {
+        let opened = match catch_unwind(|| Engine::open(config.clone())) {
+            Ok(opened) => opened.map_err(|error| open_error(directory, &error)),
+            Err(_) => Err(OpenError::Corrupt(directory.display().to_string())),
+        };
+        match opened {
+            Err(OpenError::InUse(_)) if begin.elapsed() < IN_USE_WAIT => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn open_error(directory: &Path, error: &raft_engine::Error) -> OpenError {

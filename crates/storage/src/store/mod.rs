@@ -44,6 +44,8 @@ pub struct StoreOptions {
     pub cache_bytes: u64,
     /// Files that are kept open.
     pub open_files: usize,
+    /// A store is rewritten to be rid of old history when this much of it was written, and a third of its size.
+    pub history_bytes: u64,
 }
 
 impl Default for StoreOptions {
@@ -54,6 +56,7 @@ impl Default for StoreOptions {
             flush_age: Duration::from_secs(300),
             cache_bytes: 64 << 20,
             open_files: 512,
+            history_bytes: 32 << 20,
         }
     }
 }

@@ -33,8 +33,6 @@ const COMPACTIONS_MAX: usize = 8;
 /// Runs of tables in level 0 at which proposals slow down, and at which they stop.
 const SLOW_RUNS: u32 = 12;
 const STOP_RUNS: u32 = 32;
-/// A store is rewritten to be rid of old history when at least this much of it was written.
-const HISTORY_BYTES_MIN: u64 = 32 << 20;
 
 pub(super) struct Tree {
     pub(super) replica: ReplicaId,
@@ -232,7 +230,11 @@ impl Tree {
     /// without being rewritten, or that nothing is merged into, would keep it for ever.
     fn drop_history(&self) -> Result<(), StoreError> {
         let written = self.past_bytes.load(Ordering::Relaxed);
-        let threshold = HISTORY_BYTES_MIN.max(self.tree.disk_space() / 3);
+        let threshold = self
+            .node
+            .options
+            .history_bytes
+            .max(self.tree.disk_space() / 3);
         let newest = self.past_newest.load(Ordering::Relaxed);
         if written < threshold || self.history.horizon() <= newest {
             return Ok(());
