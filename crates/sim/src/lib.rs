@@ -4,6 +4,7 @@
 //! Without the feature `nodes` there are only the world's ports, for tests of the crates that a node is made
 //! of.
 
+pub mod checker;
 mod clock;
 pub mod disk;
 mod network;
