@@ -295,7 +295,7 @@ impl State {
             status: NodeStatus::Member,
         };
         self.nodes.insert(node, Arc::new(record));
-        self.tablets.insert(META, Arc::new(meta));
+        self.found_tablet(meta);
         Ok(vec![Effect::NodeJoined(node), Effect::TabletCreated(META)])
     }
 
@@ -367,6 +367,7 @@ impl State {
             .collect();
         for id in dropped {
             self.tablets.remove(&id);
+            self.founders.remove(&id);
             effects.push(Effect::TabletDropped(id));
         }
         for (id, table) in &new.tables {
@@ -411,7 +412,7 @@ impl State {
                 replicas,
                 epoch: PlacementEpoch(1),
             };
-            self.tablets.insert(id, Arc::new(tablet));
+            self.found_tablet(tablet);
             effects.push(Effect::TabletCreated(id));
         }
         Ok(())
@@ -511,7 +512,7 @@ impl State {
         };
         self.head.next_tablet += 1;
         let created = right.id;
-        self.tablets.insert(created, Arc::new(right));
+        self.found_tablet(right);
         let mut effects = self.put_tablet(left);
         effects.push(Effect::TabletCreated(created));
         Ok(effects)
@@ -538,6 +539,12 @@ impl State {
             });
         }
         Ok(tablet.as_ref().clone())
+    }
+
+    fn found_tablet(&mut self, tablet: Tablet) {
+        self.founders
+            .insert(tablet.id, Arc::new(tablet.replicas.clone()));
+        self.tablets.insert(tablet.id, Arc::new(tablet));
     }
 
     fn put_tablet(&mut self, mut tablet: Tablet) -> Vec<Effect> {

@@ -6,6 +6,7 @@
 //! | `c` | the catalog without its tables |
 //! | `n` · node id (8 bytes) | node |
 //! | `r` · tablet id (8 bytes) | tablet |
+//! | `f` · tablet id (8 bytes) | the replicas that the tablet began with |
 //! | `t` · table id (8 bytes) | table |
 
 use crate::state::Head;
@@ -22,6 +23,7 @@ const HEAD: u8 = b'h';
 const CATALOG: u8 = b'c';
 const NODE: u8 = b'n';
 const TABLET: u8 = b'r';
+const FOUNDERS: u8 = b'f';
 const TABLE: u8 = b't';
 
 fn key(kind: u8, id: u64) -> Vec<u8> {
@@ -77,6 +79,8 @@ impl State {
         differences(&old.nodes, &self.nodes, key_of, &mut pieces);
         let key_of = |id: TabletId| key(TABLET, id.0);
         differences(&old.tablets, &self.tablets, key_of, &mut pieces);
+        let key_of = |id: TabletId| key(FOUNDERS, id.0);
+        differences(&old.founders, &self.founders, key_of, &mut pieces);
         pieces
     }
 
@@ -103,6 +107,14 @@ impl State {
                 Some(&TABLET) => {
                     let tablet: Tablet = minicbor::decode(value)?;
                     state.tablets.insert(tablet.id, Arc::new(tablet));
+                }
+                Some(&FOUNDERS) => {
+                    let id = <[u8; 8]>::try_from(&key[1..])
+                        .map_err(|_| minicbor::decode::Error::message("malformed key"))?;
+                    let id = TabletId(u64::from_be_bytes(id));
+                    state
+                        .founders
+                        .insert(id, Arc::new(minicbor::decode(value)?));
                 }
                 Some(&TABLE) => {
                     let table: Table = minicbor::decode(value)?;

@@ -4,10 +4,10 @@
 //! tablet's epoch grows with each change of its range or replicas; `version` grows by one with each accepted
 //! command and with nothing else.
 
-use crate::{Applied, ProposalId, Tablet};
+use crate::{Applied, ProposalId, Replica, Tablet};
 use catalog::Catalog;
 use minicbor::{Decode, Encode};
-use model::{ClusterId, Incarnation, NodeId, TableId, TabletId};
+use model::{ClusterId, Incarnation, NodeId, ReplicaId, TableId, TabletId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -99,6 +99,8 @@ pub struct State {
     pub(crate) nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
     /// All tablets, the meta group's own (0) included.
     pub(crate) tablets: BTreeMap<TabletId, Arc<Tablet>>,
+    /// The replicas that each tablet began with: all of them begin its group with the same list, however late.
+    pub(crate) founders: BTreeMap<TabletId, Arc<Vec<Replica>>>,
 }
 
 impl State {
@@ -146,6 +148,16 @@ impl State {
 
     pub fn tablet(&self, id: TabletId) -> Option<&Arc<Tablet>> {
         self.tablets.get(&id)
+    }
+
+    /// Whether this replica id was given out in this state or before it.
+    pub fn has_allotted(&self, replica: ReplicaId) -> bool {
+        replica.0 < self.head.next_replica
+    }
+
+    /// The replicas that a tablet began with.
+    pub fn founders(&self, id: TabletId) -> &[Replica] {
+        self.founders.get(&id).map_or(&[], |founders| founders)
     }
 
     /// The tablets of a table group, in the order of their ranges.

@@ -1,7 +1,39 @@
 //! One running node: routes requests, drives replicas, executes what the pure rules of `cluster` plan.
+//!
+//! ```text
+//!  doors ── gateway ─┬─ strong ── leaseholder (here, or over rpc) ── txn ── consensus ─┐
+//!                    ├─ eventual ─ quorum ── replicas (here, or over rpc) ─────────────┼─ log, stores
+//!                    └─ change ── follow ── meta group ── consensus ───────────────────┘
+//!  peers ─── service ── the same, from the other side
+//!  state of the meta group ── view ──┬─ replicas (opens, tells, closes)
+//!                                    └─ placement (fills learners, moves, members of groups)
+//! ```
+//!
+//! Invariants:
+//! * A node serves only with a state of the meta group at least as new as its own start.
+//! * Everything it runs is a task of its own set: dropping the node stops it where it is.
+//! * A write is repeated only under its own command id, and what cannot be known is reported as unknown.
 
 mod config;
+mod core;
+mod fill;
+mod follow;
+mod gateway;
+mod identity;
+mod liveness;
+mod meta;
+mod metrics;
+mod peers;
+mod placement;
+mod replicas;
+mod rpc;
+mod service;
+mod shutdown;
+mod split;
+mod start;
 mod status;
+mod tasks;
+mod view;
 
 pub use config::Config;
 pub use status::{Health, NodeStatus, ReplicaStatus, Status, TabletStatus};
@@ -16,57 +48,63 @@ use world::World;
 pub enum StartError {
     #[error("the log failed: {0}")]
     Log(#[from] world::LogError),
-    #[error("a store failed: {0}")]
-    Store(#[from] world::StoreError),
-    #[error("this node's identity record is malformed: {0}")]
+    #[error("this node's identity record, or a peer's answer, is malformed: {0}")]
     Identity(String),
     #[error("the cluster refused this node: {0}")]
     Refused(#[from] cluster::Refusal),
-    #[error("not built yet")]
-    NotBuilt,
+    #[error("the meta group's replica cannot be opened")]
+    Meta,
 }
 
 /// A running node. Dropping it, or `crash`, stops all its tasks where they are.
 pub struct Node {
-    database: Arc<dyn Database>,
-    status: Status,
+    core: Arc<core::Core>,
+    gateway: Arc<gateway::Gateway>,
+    _stop: start::Stop,
 }
 
 impl Node {
     /// Starts a node on what its log and stores hold; returns when it serves: founded, joined, or back in its
-    /// cluster with a quorum of the meta group reached.
+    /// cluster with a quorum of the meta group reached. Dropping the future stops the start.
     pub async fn start(world: World, config: Config) -> Result<Arc<Node>, StartError> {
-        let _ = (world, config);
-        Err(StartError::NotBuilt)
+        let started = start::start(world, config).await?;
+        Ok(Arc::new(Node {
+            core: started.core,
+            gateway: started.gateway,
+            _stop: started.stop,
+        }))
     }
 
     pub fn id(&self) -> NodeId {
-        NodeId(0)
+        self.core.node
     }
 
-    /// What the doors are given.
-    pub fn database(self: &Arc<Node>) -> Arc<dyn Database> {
-        Arc::clone(&self.database)
+    /// What the doors are given. It outlives the node, and then says that it does not serve.
+    pub fn database(&self) -> Arc<dyn Database> {
+        Arc::clone(&self.gateway) as Arc<dyn Database>
     }
 
     pub fn status(&self) -> Status {
-        self.status.clone()
+        status::status(&self.core)
     }
 
     /// Registers the node's metrics.
     pub fn metrics(&self, registry: &mut Registry) {
-        let _ = registry;
+        self.core.metrics.register(registry, &self.core);
     }
 
     /// Cuts the tablet of a range-partitioned table that holds `key` in two there.
     pub async fn split_tablet(&self, table: TableId, key: Vec<u8>) -> Result<(), api::Error> {
-        let _ = (table, key);
-        Err(api::Error::unsupported("not built yet"))
+        split::split(&self.core, table, key).await
     }
 
     /// Releases leases, tells the others, and stops.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        shutdown::shutdown(&self.core).await;
+    }
 
     /// Stops all tasks where they are, as a crash does: for the simulator.
-    pub fn crash(&self) {}
+    pub fn crash(&self) {
+        self.core.stop();
+    }
 }

@@ -1,8 +1,13 @@
 //! What a node knows of its cluster, for people and their tools.
 
+use crate::core::Core;
+use crate::replicas::Held;
+use crate::service::{leader_of, leaseholder_of};
+use cluster::{META, State, Tablet};
 use model::{
     ClusterId, Incarnation, NodeId, PlacementEpoch, ReplicaId, SchemaVersion, TableId, TabletId,
 };
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -69,4 +74,104 @@ pub struct ReplicaStatus {
     pub id: ReplicaId,
     pub node: NodeId,
     pub is_learner: bool,
+}
+
+pub(crate) fn status(core: &Core) -> Status {
+    let view = core.view();
+    let state = &view.state;
+    let mut replicas_by_node: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for tablet in state.tablets().values().filter(|tablet| tablet.id != META) {
+        for replica in &tablet.replicas {
+            *replicas_by_node.entry(replica.node).or_default() += 1;
+        }
+    }
+    let nodes = state
+        .members()
+        .map(|node| NodeStatus {
+            id: node.id,
+            incarnation: node.incarnation,
+            is_alive: core.views.is_alive(node.id),
+            internode: node.profile.internode.clone(),
+            client_address: node.profile.client_address.clone(),
+            cql_port: node.profile.cql_port,
+            data_center: node.profile.data_center.clone(),
+            rack: node.profile.rack.clone(),
+            version: node.profile.version.clone(),
+            replicas: replicas_by_node.get(&node.id).copied().unwrap_or(0),
+        })
+        .collect();
+    Status {
+        cluster: state.cluster(),
+        cluster_name: state.name().to_owned(),
+        this_node: core.node,
+        incarnation: core.incarnation,
+        meta_version: state.version(),
+        schema: state.catalog().version,
+        meta_leader: leader_of(core, META),
+        health: health(core),
+        nodes,
+        tablets: state
+            .tablets()
+            .values()
+            .map(|tablet| tablet_status(core, state, tablet))
+            .collect(),
+    }
+}
+
+fn health(core: &Core) -> Health {
+    if core.is_stopping() {
+        return Health::Stopping;
+    }
+    if !core.is_serving() {
+        return Health::Starting;
+    }
+    match core.complaint.lock().clone() {
+        Some(complaint) => Health::Degraded(complaint),
+        None => Health::Serving,
+    }
+}
+
+fn tablet_status(core: &Core, state: &State, tablet: &Tablet) -> TabletStatus {
+    let table = state.catalog().table(tablet.root);
+    let held = core.replicas.get(tablet.id);
+    let group = core.groups.status(tablet.id);
+    let (applied, size_bytes) = match held.as_ref().map(|held| &held.held) {
+        Some(Held::Strong(strong)) => (
+            group.map(|group| group.applied),
+            Some(strong.status().size_bytes),
+        ),
+        Some(Held::Eventual(replica)) => {
+            let store = replica.store();
+            (Some(store.applied().index), Some(store.size_bytes()))
+        }
+        None => (group.map(|group| group.applied), None),
+    };
+    TabletStatus {
+        id: tablet.id,
+        table: tablet.root,
+        table_name: match table {
+            Some(table) => format!("{}.{}", table.namespace(), table.name()),
+            None if tablet.id == META => "(meta)".into(),
+            None => String::new(),
+        },
+        is_strong: tablet.id == META || table.is_some_and(|table| table.is_strong()),
+        epoch: tablet.epoch,
+        start: tablet.range.start.clone(),
+        end: tablet.range.end.clone(),
+        replicas: tablet
+            .replicas
+            .iter()
+            .map(|replica| ReplicaStatus {
+                id: replica.id,
+                node: replica.node,
+                is_learner: replica.is_learner,
+            })
+            .collect(),
+        leaseholder: match tablet.id {
+            META => leader_of(core, META),
+            _ => leaseholder_of(core, tablet),
+        },
+        applied,
+        size_bytes,
+    }
 }

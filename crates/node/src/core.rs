@@ -1,0 +1,199 @@
+//! What the parts of a node share. No part owns another: each is a module of functions over the core.
+
+use crate::config::Config;
+use crate::identity::Records;
+use crate::metrics::Metrics;
+use crate::replicas::Replicas;
+use crate::rpc::{CallError, Failure, Reply, Request, Rpc};
+use crate::tasks::Tasks;
+use crate::view::{View, Views};
+use bytes::Bytes;
+use cluster::NodeProfile;
+use consensus::Groups;
+use model::{Incarnation, Interval, NodeId, RequestId, TabletId, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use world::World;
+
+/// Leaseholders remembered for routing.
+const HINTS_MAX: usize = 100_000;
+
+pub(crate) struct Core {
+    pub world: World,
+    pub config: Config,
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub profile: NodeProfile,
+    pub records: Records,
+    pub rpc: Arc<Rpc>,
+    pub views: Arc<Views>,
+    pub tasks: Arc<Tasks>,
+    pub groups: Groups,
+    pub replicas: Replicas,
+    pub metrics: Metrics,
+    /// Packets for the gossip task.
+    pub gossip: mpsc::Sender<Bytes>,
+    /// Whether this node leads the meta group.
+    pub leads_meta: watch::Sender<bool>,
+    /// The meta group's leader, as last heard.
+    pub meta_leader: Mutex<Option<NodeId>>,
+    /// Who held a tablet's lease when last heard.
+    hints: RwLock<BTreeMap<TabletId, NodeId>>,
+    next_request: AtomicU64,
+    is_serving: AtomicBool,
+    is_stopping: AtomicBool,
+    /// One pull of the meta group's state at a time.
+    pub pulling: tokio::sync::Mutex<()>,
+    /// What an operator should look at.
+    pub complaint: Mutex<Option<String>>,
+}
+
+/// What a core is made from, beside its own fresh parts.
+pub(crate) struct Parts {
+    pub world: World,
+    pub config: Config,
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub profile: NodeProfile,
+    pub rpc: Arc<Rpc>,
+    pub views: Arc<Views>,
+    pub tasks: Arc<Tasks>,
+    pub groups: Groups,
+    pub gossip: mpsc::Sender<Bytes>,
+    pub leads_meta: watch::Sender<bool>,
+}
+
+impl Core {
+    pub fn new(parts: Parts) -> Core {
+        Core {
+            records: Records::new(Arc::clone(&parts.world.log)),
+            world: parts.world,
+            config: parts.config,
+            node: parts.node,
+            incarnation: parts.incarnation,
+            profile: parts.profile,
+            rpc: parts.rpc,
+            views: parts.views,
+            tasks: parts.tasks,
+            groups: parts.groups,
+            replicas: Replicas::new(),
+            metrics: Metrics::default(),
+            gossip: parts.gossip,
+            leads_meta: parts.leads_meta,
+            meta_leader: Mutex::new(None),
+            hints: RwLock::default(),
+            next_request: AtomicU64::new(1),
+            is_serving: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+            pulling: tokio::sync::Mutex::new(()),
+            complaint: Mutex::new(None),
+        }
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        self.views.current()
+    }
+
+    /// Unique within this incarnation.
+    pub fn next_request(&self) -> RequestId {
+        RequestId(self.next_request.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub fn is_serving(&self) -> bool {
+        self.is_serving.load(Ordering::Relaxed) && !self.is_stopping()
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    pub fn set_serving(&self) {
+        self.is_serving.store(true, Ordering::Relaxed);
+    }
+
+    pub fn set_stopping(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops everything where it is.
+    pub fn stop(&self) {
+        self.set_stopping();
+        self.rpc.stop();
+        self.tasks.stop();
+    }
+
+    pub fn hint(&self, tablet: TabletId) -> Option<NodeId> {
+        self.hints.read().get(&tablet).copied()
+    }
+
+    pub fn set_hint(&self, tablet: TabletId, node: Option<NodeId>) {
+        if self.hint(tablet) == node {
+            return;
+        }
+        let mut hints = self.hints.write();
+        match node {
+            Some(node) => {
+                if hints.len() >= HINTS_MAX {
+                    hints.clear();
+                }
+                hints.insert(tablet, node);
+            }
+            None => {
+                hints.remove(&tablet);
+            }
+        }
+    }
+
+    /// Sends a request to a node and awaits its answer.
+    pub async fn call(
+        &self,
+        to: NodeId,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Reply, CallFailure> {
+        let address = self.view().address(to);
+        let address = address.ok_or(CallFailure::NoAddress(to))?;
+        match self.rpc.call(address, request, patience).await? {
+            Reply::Failed(failure) => Err(CallFailure::Failed(failure)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// The clock's reading; where it cannot bound its error, the wall clock stands in for what needs no
+    /// promise.
+    pub fn now(&self) -> Interval {
+        self.world.clock.now().unwrap_or_else(|_| {
+            let wall = Timestamp(self.world.clock.wall_micros());
+            Interval {
+                earliest: wall,
+                latest: wall,
+            }
+        })
+    }
+}
+
+/// Why a node gave no answer that says something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallFailure {
+    #[error("{0} has no known address")]
+    NoAddress(NodeId),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The node did nothing.
+    #[error(transparent)]
+    Failed(Failure),
+}
+
+impl CallFailure {
+    /// Whether the request was certainly not carried out.
+    pub fn is_harmless(&self) -> bool {
+        !matches!(
+            self,
+            CallFailure::Call(CallError::Timeout | CallError::Stopped)
+        )
+    }
+}

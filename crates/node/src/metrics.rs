@@ -1,0 +1,173 @@
+//! The node's metrics: requests as the gateway answers them, and what is looked up at each scrape.
+
+use crate::core::Core;
+use crate::replicas::Held;
+use api::Error;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OutcomeLabels {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+/// Counters of one kind of request; looked up once, since families lock.
+pub(crate) struct Requests {
+    ok: Counter,
+    refused: Counter,
+    retry: Counter,
+    broken: Counter,
+    seconds: Histogram,
+}
+
+impl Requests {
+    fn new(kind: &'static str, outcomes: &Family<OutcomeLabels, Counter>) -> Requests {
+        let counter = |outcome| {
+            outcomes
+                .get_or_create(&OutcomeLabels { kind, outcome })
+                .clone()
+        };
+        Requests {
+            ok: counter("ok"),
+            refused: counter("refused"),
+            retry: counter("retry"),
+            broken: counter("broken"),
+            // 50 µs to about 13 s.
+            seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 19)),
+        }
+    }
+
+    pub fn observe<T>(&self, outcome: &Result<T, Error>, elapsed: Duration) {
+        let counter = match outcome {
+            Ok(_) => &self.ok,
+            Err(Error::Refused(_)) => &self.refused,
+            Err(Error::Retry(_)) => &self.retry,
+            Err(Error::Broken(_)) => &self.broken,
+        };
+        counter.inc();
+        self.seconds.observe(elapsed.as_secs_f64());
+    }
+}
+
+pub(crate) struct Metrics {
+    outcomes: Family<OutcomeLabels, Counter>,
+    pub reads: Requests,
+    pub writes: Requests,
+    pub changes: Requests,
+    /// Requests that other nodes sent to this one.
+    pub served: Counter,
+    /// Of them, those that were refused because too many were in flight.
+    pub shed: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let outcomes = Family::default();
+        Metrics {
+            reads: Requests::new("read", &outcomes),
+            writes: Requests::new("write", &outcomes),
+            changes: Requests::new("change", &outcomes),
+            served: Counter::default(),
+            shed: Counter::default(),
+            outcomes,
+        }
+    }
+}
+
+impl Metrics {
+    pub fn register(&self, registry: &mut Registry, core: &Arc<Core>) {
+        registry.register(
+            "node_requests",
+            "Requests at the gateway",
+            self.outcomes.clone(),
+        );
+        for (name, requests) in [
+            ("node_read_seconds", &self.reads),
+            ("node_write_seconds", &self.writes),
+            ("node_change_seconds", &self.changes),
+        ] {
+            registry.register(name, "Time to answer", requests.seconds.clone());
+        }
+        registry.register(
+            "node_internode_served",
+            "Requests of other nodes",
+            self.served.clone(),
+        );
+        registry.register(
+            "node_internode_shed",
+            "Requests of other nodes that were refused for want of room",
+            self.shed.clone(),
+        );
+        registry.register_collector(Box::new(Levels(Arc::downgrade(core))));
+    }
+}
+
+/// What is looked up when somebody asks.
+struct Levels(Weak<Core>);
+
+impl fmt::Debug for Levels {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Levels")
+    }
+}
+
+impl Collector for Levels {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Some(core) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let view = core.view();
+        let held = core.replicas.all();
+        let leases = held.values().filter(|held| match &held.held {
+            Held::Strong(strong) => strong.status().is_leaseholder,
+            Held::Eventual(_) => false,
+        });
+        let alive = view
+            .state
+            .members()
+            .filter(|node| core.views.is_alive(node.id));
+        for (name, help, value) in [
+            ("node_replicas", "Replicas held", held.len()),
+            ("node_leases", "Leases held", leases.count()),
+            (
+                "node_tablets",
+                "Tablets of the cluster",
+                view.state.tablets().len().saturating_sub(1),
+            ),
+            (
+                "node_members_alive",
+                "Members taken for alive",
+                alive.count(),
+            ),
+            (
+                "node_internode_in_flight",
+                "Requests to other nodes that are unanswered",
+                core.rpc.in_flight(),
+            ),
+            (
+                "node_meta_version",
+                "Version of the meta group's state",
+                view.state.version() as usize,
+            ),
+        ] {
+            let gauge = ConstGauge::new(value as i64);
+            let metric = encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                prometheus_client::encoding::EncodeMetric::metric_type(&gauge),
+            )?;
+            gauge.encode(metric)?;
+        }
+        Ok(())
+    }
+}

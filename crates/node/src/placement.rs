@@ -1,0 +1,166 @@
+//! The placement loop: on the node that leads the meta group, carries out what `cluster::plan` says; on every
+//! node, keeps the members of the groups that it leads in line with the tablet map. Both look at the state as it
+//! is and take one step towards where it should be, so they can stop and begin again anywhere.
+
+use crate::core::Core;
+use crate::fill;
+use crate::follow;
+use crate::replicas::member;
+use crate::rpc::{Reply, Request};
+use crate::service::leader_of;
+use cluster::{Command, META, Replica, Step, Tablet, plan};
+use consensus::{ChangeMembers, Role};
+use model::{NodeId, TabletId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+const INTERVAL: Duration = Duration::from_millis(250);
+const STEPS_AT_ONCE_MAX: usize = 16;
+const STEP_PATIENCE: Duration = Duration::from_secs(5);
+const ADMIT_PATIENCE: Duration = Duration::from_secs(3);
+const CHANGE_PATIENCE: Duration = Duration::from_secs(3);
+
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        let had_steps = *core.leads_meta.borrow() && carry_out_plan(&core).await;
+        converge_groups(&core).await;
+        if had_steps {
+            // The next steps are at hand; but a learner that is being filled needs its time.
+            sleep(INTERVAL / 5).await;
+        } else {
+            let mut versions = core.views.watch_version();
+            let _ = timeout(INTERVAL, versions.changed()).await;
+        }
+    }
+}
+
+async fn carry_out_plan(core: &Core) -> bool {
+    let state = Arc::clone(&core.view().state);
+    let steps = plan(&state, &|node| core.views.is_alive(node), STEPS_AT_ONCE_MAX);
+    let is_busy = !steps.is_empty();
+    let carrying = steps.into_iter().map(|step| carry_out(core, step));
+    futures::future::join_all(carrying).await;
+    is_busy
+}
+
+async fn carry_out(core: &Core, step: Step) {
+    match step {
+        Step::Propose(command) => propose(core, command).await,
+        Step::Fill { tablet, replica } => {
+            if fill_one(core, tablet, replica).await {
+                let replica = replica.id;
+                propose(core, Command::Promote { tablet, replica }).await;
+            }
+        }
+    }
+}
+
+async fn propose(core: &Core, command: Command) {
+    match follow::execute(core, command, STEP_PATIENCE).await {
+        Ok(Ok(_)) => {}
+        // Somebody was faster, or the plan was made with an older state.
+        Ok(Err(refusal)) => tracing::debug!(%refusal, "a step was refused"),
+        Err(error) => tracing::debug!(%error, "a step has no outcome"),
+    }
+}
+
+/// Asks whoever can fill a learner to do so. Says whether it is filled.
+async fn fill_one(core: &Core, tablet: TabletId, replica: Replica) -> bool {
+    let view = core.view();
+    let Some(place) = view.state.tablet(tablet) else {
+        return false;
+    };
+    let table = view.state.catalog().table(place.root);
+    let is_strong = tablet == META || table.is_some_and(|table| table.is_strong());
+    if !is_strong {
+        let request = Request::Fill { tablet, replica };
+        let answer = core.call(replica.node, request, ADMIT_PATIENCE).await;
+        return matches!(answer, Ok(Reply::Admitted { is_complete: true }));
+    }
+    for leader in candidates(core, place) {
+        let member = member(&replica);
+        let answer = if leader == core.node {
+            fill::admit(core, tablet, member).await
+        } else {
+            let request = Request::Admit { tablet, member };
+            match core.call(leader, request, ADMIT_PATIENCE).await {
+                Ok(answer) => answer,
+                Err(_) => continue,
+            }
+        };
+        match answer {
+            Reply::Admitted { is_complete } => {
+                core.set_hint(tablet, Some(leader));
+                return is_complete;
+            }
+            Reply::NotLeader {
+                leader: Some(leader),
+            } => core.set_hint(tablet, Some(leader)),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whom to ask for a strong tablet's leader, likeliest first.
+fn candidates(core: &Core, tablet: &Tablet) -> Vec<NodeId> {
+    let mut nodes: Vec<NodeId> = leader_of(core, tablet.id).into_iter().collect();
+    nodes.extend(core.hint(tablet.id));
+    nodes.extend(tablet.voters().map(|voter| voter.node));
+    let mut seen = Vec::new();
+    nodes.retain(|node| {
+        let is_new = !seen.contains(node);
+        seen.push(*node);
+        is_new
+    });
+    nodes
+}
+
+/// For each group that is led here: members that the map has are added as learners, and those that it has no
+/// more are removed.
+async fn converge_groups(core: &Core) {
+    let state = Arc::clone(&core.view().state);
+    for status in core.groups.statuses() {
+        if status.role != Role::Leader {
+            continue;
+        }
+        let Some(tablet) = state.tablet(status.tablet) else {
+            continue;
+        };
+        let missing = tablet.replicas.iter().find(|replica| {
+            let is_member = status
+                .members
+                .iter()
+                .any(|known| known.replica == replica.id);
+            !is_member && replica.is_learner
+        });
+        // A member that this state is too old to know must not be removed for it.
+        let surplus = status.members.iter().find(|known| {
+            tablet.replica(known.replica).is_none() && state.has_allotted(known.replica)
+        });
+        let change = match (missing, surplus) {
+            (Some(replica), _) => ChangeMembers::AddLearner(member(replica)),
+            (None, Some(known)) if known.node != core.node => ChangeMembers::Remove(known.replica),
+            (None, Some(_)) => {
+                // The leader itself is to go: somebody else leads first.
+                let heir = status
+                    .members
+                    .iter()
+                    .find(|known| known.node != core.node && !known.is_learner);
+                if let Some(heir) = heir {
+                    core.groups.transfer_leadership(status.tablet, heir.replica);
+                }
+                continue;
+            }
+            (None, None) => continue,
+        };
+        let changing = core.groups.change_members(status.tablet, change);
+        match timeout(CHANGE_PATIENCE, changing).await {
+            Ok(Ok(())) => {}
+            outcome => {
+                tracing::debug!(tablet = %status.tablet, ?change, ?outcome, "not changed");
+            }
+        }
+    }
+}

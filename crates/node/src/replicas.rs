@@ -1,0 +1,350 @@
+//! The replicas that this node holds, brought in line with the tablet map: opened, told of new placements,
+//! closed and removed. Every step can be repeated.
+
+use crate::core::Core;
+use crate::fill::Streams;
+use crate::identity::Identity;
+use crate::meta::MetaMachine;
+use crate::peers::NodePeers;
+use cluster::{META, Replica, State, Tablet};
+use consensus::{GroupSpec, Member, Origin};
+use model::{ReplicaId, TabletId};
+use parking_lot::RwLock;
+use quorum::{EventualReplica, ReplicaConfig};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use txn::{StrongConfig, StrongTablet, TabletSpec};
+use world::{LogBatch, LogId, LogOperation};
+
+/// What failed is tried again so often.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Replicas opened at one time.
+const OPEN_AT_ONCE: usize = 64;
+
+#[derive(Clone)]
+pub(crate) enum Held {
+    Strong(StrongTablet),
+    Eventual(Arc<EventualReplica>),
+}
+
+pub(crate) struct HeldReplica {
+    pub replica: ReplicaId,
+    /// As this replica was last told.
+    pub tablet: Arc<Tablet>,
+    pub held: Held,
+}
+
+pub(crate) struct Replicas {
+    held: RwLock<Arc<BTreeMap<TabletId, Arc<HeldReplica>>>>,
+    /// The version of the state that this node's replicas are in line with.
+    version: watch::Sender<u64>,
+    pub streams: Streams,
+}
+
+impl Replicas {
+    pub fn new() -> Replicas {
+        Replicas {
+            held: RwLock::default(),
+            version: watch::Sender::new(0),
+            streams: Streams::default(),
+        }
+    }
+
+    pub fn all(&self) -> Arc<BTreeMap<TabletId, Arc<HeldReplica>>> {
+        Arc::clone(&self.held.read())
+    }
+
+    pub fn get(&self, tablet: TabletId) -> Option<Arc<HeldReplica>> {
+        self.held.read().get(&tablet).cloned()
+    }
+
+    pub fn strong(&self, tablet: TabletId) -> Option<StrongTablet> {
+        match &self.held.read().get(&tablet)?.held {
+            Held::Strong(strong) => Some(strong.clone()),
+            Held::Eventual(_) => None,
+        }
+    }
+
+    pub fn eventual(&self, tablet: TabletId) -> Option<Arc<EventualReplica>> {
+        match &self.held.read().get(&tablet)?.held {
+            Held::Strong(_) => None,
+            Held::Eventual(replica) => Some(Arc::clone(replica)),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<TabletId, Arc<HeldReplica>>)) {
+        let mut held = self.held.write();
+        let mut map = held.as_ref().clone();
+        change(&mut map);
+        *held = Arc::new(map);
+    }
+
+    pub fn watch_version(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Waits until this node's replicas are in line with a version of the state.
+    pub async fn reach(&self, version: u64) {
+        let mut versions = self.watch_version();
+        let _ = versions.wait_for(|known| *known >= version).await;
+    }
+}
+
+/// Follows the tablet map for as long as the node lives.
+pub(crate) async fn reconcile(core: Arc<Core>) {
+    let mut versions = core.views.watch_version();
+    loop {
+        versions.borrow_and_update();
+        let state = Arc::clone(&core.view().state);
+        let is_complete = bring_in_line(&core, &state).await;
+        if is_complete {
+            core.replicas.version.send_replace(state.version());
+            if versions.changed().await.is_err() {
+                return;
+            }
+        } else {
+            let _ = timeout(RETRY_INTERVAL, versions.changed()).await;
+        }
+    }
+}
+
+async fn bring_in_line(core: &Arc<Core>, state: &State) -> bool {
+    let mut is_complete = true;
+    if let Some(meta) = state.tablet(META)
+        && let Some(replica) = meta.replica_on(core.node)
+        && core.groups.status(META).is_none()
+    {
+        is_complete &= join_meta(core, *replica).await;
+    }
+    let mut missing: Vec<(Arc<Tablet>, Replica)> = Vec::new();
+    for tablet in state.tablets().values().filter(|tablet| tablet.id != META) {
+        let Some(replica) = tablet.replica_on(core.node) else {
+            continue;
+        };
+        match core.replicas.get(tablet.id) {
+            Some(held) if held.replica == replica.id => {
+                if held.tablet.epoch != tablet.epoch {
+                    tell(core, &held, tablet);
+                }
+            }
+            Some(held) => {
+                close(core, &held).await;
+                missing.push((Arc::clone(tablet), *replica));
+            }
+            None => missing.push((Arc::clone(tablet), *replica)),
+        }
+    }
+    for held in core.replicas.all().values() {
+        let place = state.tablet(held.tablet.id);
+        if place.is_none_or(|tablet| tablet.replica_on(core.node).is_none()) {
+            close(core, held).await;
+        }
+    }
+    for some in missing.chunks(OPEN_AT_ONCE) {
+        let opening = some
+            .iter()
+            .map(|(tablet, replica)| open(core, state, tablet, *replica));
+        let opened = futures::future::join_all(opening).await;
+        is_complete &= opened.iter().all(|is_open| *is_open);
+    }
+    is_complete
+}
+
+fn tell(core: &Core, held: &HeldReplica, tablet: &Arc<Tablet>) {
+    match &held.held {
+        Held::Strong(strong) => strong.placed(tablet.as_ref().clone()),
+        Held::Eventual(replica) => replica.set_tablet(tablet.as_ref().clone()),
+    }
+    let told = HeldReplica {
+        replica: held.replica,
+        tablet: Arc::clone(tablet),
+        held: held.held.clone(),
+    };
+    core.replicas.change(|map| {
+        map.insert(tablet.id, Arc::new(told));
+    });
+}
+
+async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Replica) -> bool {
+    let Some(table) = state.catalog().table(tablet.root) else {
+        return true;
+    };
+    let opened = if table.is_strong() {
+        open_strong(core, state, tablet, replica).await
+    } else {
+        open_eventual(core, table, tablet, replica)
+    };
+    match opened {
+        Ok(held) => {
+            let held = HeldReplica {
+                replica: replica.id,
+                tablet: Arc::clone(tablet),
+                held,
+            };
+            core.replicas.change(|map| {
+                map.insert(tablet.id, Arc::new(held));
+            });
+            true
+        }
+        Err(error) => {
+            tracing::error!(tablet = %tablet.id, replica = %replica.id, %error, "a replica cannot be opened");
+            *core.complaint.lock() = Some(format!("{} of {}: {error}", replica.id, tablet.id));
+            false
+        }
+    }
+}
+
+async fn open_strong(
+    core: &Arc<Core>,
+    state: &State,
+    tablet: &Tablet,
+    replica: Replica,
+) -> Result<Held, String> {
+    let founders = state.founders(tablet.id);
+    let is_founder = founders.iter().any(|founder| founder.id == replica.id);
+    let spec = TabletSpec {
+        tablet: tablet.clone(),
+        replica: replica.id,
+        node: core.node,
+        origin: if is_founder {
+            Origin::Founded(founders.iter().map(member).collect())
+        } else {
+            Origin::Joining
+        },
+        groups: core.groups.clone(),
+        stores: Arc::clone(&core.world.stores),
+        clock: Arc::clone(&core.world.clock),
+        catalog: core.views.watch_catalog(),
+        config: StrongConfig::default(),
+    };
+    let strong = StrongTablet::start(spec)
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    core.tasks.spawn(strong.clone().run());
+    if tablet.voters().count() == 1 && is_founder {
+        core.groups.campaign(tablet.id);
+    }
+    Ok(Held::Strong(strong))
+}
+
+fn open_eventual(
+    core: &Arc<Core>,
+    table: &Arc<catalog::Table>,
+    tablet: &Tablet,
+    replica: Replica,
+) -> Result<Held, String> {
+    let stores = &core.world.stores;
+    let store = stores.open(replica.id).map_err(|error| error.to_string())?;
+    let config = ReplicaConfig {
+        tablet: tablet.clone(),
+        replica: replica.id,
+        table: Arc::clone(table),
+    };
+    let tasks = Arc::new(NodePeers::new(core));
+    EventualReplica::open(config, store, Arc::clone(&core.world.log), tasks)
+        .map(Held::Eventual)
+        .map_err(|error| error.to_string())
+}
+
+/// Closes a replica that this node should not hold any more, and removes what it kept.
+async fn close(core: &Core, held: &HeldReplica) {
+    core.replicas.change(|map| {
+        map.remove(&held.tablet.id);
+    });
+    if let Held::Strong(strong) = &held.held {
+        strong.stop().await;
+        core.groups.remove(held.tablet.id).await;
+    }
+    remove(core, held.replica).await;
+}
+
+async fn remove(core: &Core, replica: ReplicaId) {
+    let operations = vec![LogOperation::Remove {
+        log: LogId(replica.0),
+    }];
+    if let Err(error) = core.world.log.write(LogBatch { operations }).await {
+        tracing::error!(%replica, %error, "a replica's log cannot be removed");
+    }
+    if let Err(error) = core.world.stores.remove(replica) {
+        tracing::error!(%replica, %error, "a replica's store cannot be removed");
+    }
+}
+
+/// Removes what is left of replicas that the map does not know here. To be called with a state that is known
+/// to be current: an old one would not know the newest replicas.
+pub(crate) async fn remove_strays(core: &Core) {
+    let view = core.view();
+    let known: BTreeSet<ReplicaId> = view
+        .state
+        .tablets()
+        .values()
+        .filter_map(|tablet| tablet.replica_on(core.node))
+        .map(|replica| replica.id)
+        .collect();
+    let mut found: BTreeSet<ReplicaId> = core
+        .world
+        .log
+        .logs()
+        .into_iter()
+        .filter(|log| log.0 != 0)
+        .map(|log| ReplicaId(log.0))
+        .collect();
+    match core.world.stores.list() {
+        Ok(list) => found.extend(list.into_iter().map(|(replica, _)| replica)),
+        Err(error) => tracing::error!(%error, "the stores cannot be listed"),
+    }
+    for replica in found.difference(&known) {
+        tracing::info!(%replica, "removing what is left of a replica");
+        remove(core, *replica).await;
+    }
+}
+
+pub(crate) fn member(replica: &Replica) -> Member {
+    Member {
+        replica: replica.id,
+        node: replica.node,
+        is_learner: replica.is_learner,
+    }
+}
+
+/// Becomes a member of the meta group, whose leader will send its state.
+async fn join_meta(core: &Core, replica: Replica) -> bool {
+    let identity = match core.records.identity() {
+        Ok(Some(identity)) => identity,
+        _ => return false,
+    };
+    let identity = Identity {
+        meta_replica: Some(replica.id),
+        ..identity
+    };
+    if let Err(error) = core.records.put_identity(&identity).await {
+        tracing::error!(%error, "the meta group's replica cannot be recorded");
+        return false;
+    }
+    create_meta(core, replica.id, Origin::Joining).await
+}
+
+pub(crate) async fn create_meta(core: &Core, replica: ReplicaId, origin: Origin) -> bool {
+    let machine = MetaMachine::open(
+        replica,
+        Arc::clone(&core.world.stores),
+        Arc::clone(&core.views),
+        core.leads_meta.clone(),
+    );
+    let spec = GroupSpec {
+        tablet: META,
+        replica,
+        origin,
+        machine: Box::new(machine),
+    };
+    match core.groups.create(spec).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%error, "the meta group cannot be opened");
+            false
+        }
+    }
+}

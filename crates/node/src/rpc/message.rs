@@ -1,0 +1,203 @@
+//! What nodes say to each other. The first byte of a message says what follows it: an envelope (CBOR), a
+//! frame of the consensus loop, or a packet of gossip. See `docs/formats/internode-requests.md`.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cluster::{Applied, NodeProfile, Proposal, Refusal, Replica, Tablet};
+use consensus::Member;
+use minicbor::{Decode, Encode};
+use model::{ClusterId, Interval, NodeId, TabletId};
+
+pub(crate) const ENVELOPE: u8 = 1;
+pub(crate) const CONSENSUS: u8 = 2;
+pub(crate) const GOSSIP: u8 = 3;
+
+#[derive(Debug, Encode, Decode)]
+pub(crate) enum Envelope {
+    #[n(0)]
+    Request {
+        /// Unique among the sender's unanswered requests.
+        #[n(0)]
+        id: u64,
+        /// What is left of the sender's patience, in milliseconds.
+        #[n(1)]
+        patience_ms: u32,
+        #[n(2)]
+        request: Request,
+    },
+    #[n(1)]
+    Reply {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        reply: Reply,
+    },
+    /// The sender's version of the meta group's state, and its clock.
+    #[n(2)]
+    Beat {
+        #[n(0)]
+        version: u64,
+        #[n(1)]
+        clock: Option<Interval>,
+    },
+}
+
+#[derive(Debug, Encode, Decode)]
+pub(crate) enum Request {
+    /// By a node that has no id yet. Answered with `Joined`.
+    #[n(0)]
+    Join(#[n(0)] NodeProfile),
+    /// Answered with `Proposed`, or `NotLeader`.
+    #[n(1)]
+    Propose(#[n(0)] Proposal),
+    /// The meta group's state, if it is newer than this version. Answered with `State`.
+    #[n(2)]
+    Pull {
+        #[n(0)]
+        have: u64,
+    },
+    /// Answered with `Done` when the node has this version and has brought its replicas up to it.
+    #[n(3)]
+    Reach {
+        #[n(0)]
+        version: u64,
+    },
+    /// Answered with `Written`.
+    #[n(4)]
+    Write(#[n(0)] txn::TabletWrite),
+    /// Answered with `Read`.
+    #[n(5)]
+    Read(#[n(0)] txn::TabletRead),
+    /// Answered with `Quorum`.
+    #[n(6)]
+    Quorum(#[n(0)] quorum::Request),
+    /// To the leader of a strong tablet: bring this member one step closer to being a voter. Answered with
+    /// `Admitted`, or `NotLeader`.
+    #[n(7)]
+    Admit {
+        #[n(0)]
+        tablet: TabletId,
+        #[n(1)]
+        member: Member,
+    },
+    /// To the node of a learner of an eventual tablet: fill it from the others. Answered with `Admitted`.
+    #[n(8)]
+    Fill {
+        #[n(0)]
+        tablet: TabletId,
+        #[n(1)]
+        replica: Replica,
+    },
+    /// Stand for election in these tablets' groups. Answered with `Done`.
+    #[n(9)]
+    Campaign(#[n(0)] Vec<TabletId>),
+    /// To the leaseholder: divide. Answered with `Divided`.
+    #[n(10)]
+    Split {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        at: Vec<u8>,
+        #[n(1)]
+        left: Tablet,
+        #[n(2)]
+        right: Tablet,
+    },
+}
+
+#[derive(Debug, Encode, Decode)]
+pub(crate) enum Reply {
+    #[n(0)]
+    Joined {
+        #[n(0)]
+        cluster: ClusterId,
+        #[n(1)]
+        node: NodeId,
+        #[cbor(n(2), with = "minicbor::bytes")]
+        state: Vec<u8>,
+    },
+    #[n(1)]
+    Proposed(#[n(0)] Result<Applied, Refusal>),
+    #[n(2)]
+    NotLeader {
+        #[n(0)]
+        leader: Option<NodeId>,
+    },
+    #[n(3)]
+    State(#[cbor(n(0), with = "minicbor::bytes")] Option<Vec<u8>>),
+    #[n(4)]
+    Done,
+    #[n(5)]
+    Written(#[n(0)] Result<api::WriteResponse, txn::TabletError>),
+    #[n(6)]
+    Read(#[n(0)] Result<api::ReadResponse, txn::TabletError>),
+    #[n(7)]
+    Quorum(#[n(0)] quorum::Reply),
+    #[n(8)]
+    Admitted {
+        #[n(0)]
+        is_complete: bool,
+    },
+    /// The request was not carried out.
+    #[n(9)]
+    Failed(#[n(0)] Failure),
+    #[n(10)]
+    Divided(#[n(0)] Result<(), txn::TabletError>),
+}
+
+/// Why a node did nothing about a request.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub(crate) enum Failure {
+    #[n(0)]
+    #[error("too many requests are in flight")]
+    Overloaded,
+    #[n(1)]
+    #[error("the node is starting or stopping")]
+    NotServing,
+    #[n(2)]
+    #[error("{0}")]
+    Other(#[n(0)] String),
+}
+
+pub(crate) fn encode(envelope: &Envelope) -> Bytes {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.push(ENVELOPE);
+    minicbor::encode(envelope, &mut bytes).expect("encoding to memory does not fail");
+    bytes.into()
+}
+
+pub(crate) fn tagged(tag: u8, body: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(body.len() + 1);
+    bytes.put_u8(tag);
+    bytes.put_slice(body);
+    bytes.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envelopes_survive_the_wire() {
+        let envelope = Envelope::Request {
+            id: 7,
+            patience_ms: 1_000,
+            request: Request::Pull { have: 3 },
+        };
+        let bytes = encode(&envelope);
+        assert_eq!(bytes[0], ENVELOPE);
+        let decoded: Envelope = minicbor::decode(&bytes[1..]).unwrap();
+        assert_eq!(format!("{decoded:?}"), format!("{envelope:?}"));
+    }
+
+    #[test]
+    fn unknown_variants_are_refused() {
+        // A request with the variant number 99.
+        let bytes = [0x82, 0x00, 0x83, 0x07, 0x0a, 0x82, 0x18, 0x63, 0x80];
+        assert!(minicbor::decode::<Envelope>(&bytes).is_err());
+        let beat = minicbor::to_vec(Envelope::Beat {
+            version: 1,
+            clock: None,
+        })
+        .unwrap();
+        assert!(minicbor::decode::<Envelope>(&beat).is_ok());
+        assert!(minicbor::decode::<Envelope>(&beat[..beat.len() - 1]).is_err());
+    }
+}

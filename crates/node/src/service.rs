@@ -1,0 +1,315 @@
+//! Takes what arrives from other nodes and hands it to whom it concerns. Every request is a task of its own;
+//! past a limit they are refused.
+
+use crate::core::Core;
+use crate::fill;
+use crate::follow;
+use crate::replicas::Held;
+use crate::rpc::{CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc};
+use cluster::{Command, Effect, META, NodeProfile};
+use consensus::Role;
+use model::{ClusterId, Interval, NodeId, TabletId};
+use quorum::ReplicaError;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use world::{Incoming, Network};
+
+/// Requests of other nodes under way at one time.
+const SERVED_AT_ONCE_MAX: usize = 8_192;
+/// A request that is ahead of this node waits so long for the node to catch up.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
+const JOIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Clocks may be this far apart, beyond what both admit, before somebody should look: a message's way counts.
+const CLOCK_SLACK_MICROS: i64 = 500_000;
+
+/// Receives until the network is shut down. Before the node has its core, only answers count.
+pub(crate) async fn receive(
+    network: Arc<dyn Network>,
+    rpc: Arc<Rpc>,
+    core: Arc<OnceLock<Weak<Core>>>,
+) {
+    let slots = Arc::new(Semaphore::new(SERVED_AT_ONCE_MAX));
+    while let Some(incoming) = network.receive().await {
+        let Some(tag) = incoming.message.first().copied() else {
+            continue;
+        };
+        let body = incoming.message.slice(1..);
+        let core = core.get().and_then(Weak::upgrade);
+        match (tag, core) {
+            (ENVELOPE, core) => match minicbor::decode::<Envelope>(&body) {
+                Ok(envelope) => take(&rpc, core, &slots, &incoming, envelope),
+                Err(error) => {
+                    tracing::warn!(from = %incoming.from.node, %error, "a message is not understood");
+                }
+            },
+            (CONSENSUS, Some(core)) => core.groups.deliver(incoming.from.node, body),
+            (GOSSIP, Some(core)) => {
+                // A full queue is a lost packet, which gossip expects.
+                let _ = core.gossip.try_send(body);
+            }
+            (CONSENSUS | GOSSIP, None) => {}
+            (tag, _) => tracing::warn!(from = %incoming.from.node, tag, "unknown kind of message"),
+        }
+    }
+}
+
+fn take(
+    rpc: &Rpc,
+    core: Option<Arc<Core>>,
+    slots: &Arc<Semaphore>,
+    incoming: &Incoming,
+    envelope: Envelope,
+) {
+    let (from, address) = (incoming.from.node, incoming.address);
+    match (envelope, core) {
+        (Envelope::Reply { id, reply }, _) => rpc.answered(id, reply),
+        (Envelope::Request { id, .. }, None) => {
+            rpc.reply(address, id, Reply::Failed(Failure::NotServing));
+        }
+        (
+            Envelope::Request {
+                id,
+                patience_ms,
+                request,
+            },
+            Some(core),
+        ) => {
+            let is_stranger = incoming.from.cluster == ClusterId::default();
+            if is_stranger && !matches!(request, Request::Join(_)) {
+                rpc.reply(address, id, Reply::Failed(Failure::NotServing));
+                return;
+            }
+            let Ok(slot) = Arc::clone(slots).try_acquire_owned() else {
+                core.metrics.shed.inc();
+                rpc.reply(address, id, Reply::Failed(Failure::Overloaded));
+                return;
+            };
+            core.metrics.served.inc();
+            let tasks = Arc::clone(&core.tasks);
+            tasks.spawn(async move {
+                let reply = serve(&core, from, address, request, patience_ms).await;
+                core.rpc.reply(address, id, reply);
+                drop(slot);
+            });
+        }
+        (Envelope::Beat { version, clock }, Some(core)) => {
+            heard(&core, from, address, version, clock);
+        }
+        (Envelope::Beat { .. }, None) => {}
+    }
+}
+
+fn heard(
+    core: &Arc<Core>,
+    from: NodeId,
+    address: SocketAddr,
+    version: u64,
+    clock: Option<Interval>,
+) {
+    if version > core.view().state.version() && core.pulling.try_lock().is_ok() {
+        let core = Arc::clone(core);
+        let tasks = Arc::clone(&core.tasks);
+        tasks.spawn(async move {
+            follow::pull(&core, address).await;
+        });
+    }
+    if let (Some(theirs), Ok(ours)) = (clock, core.world.clock.now()) {
+        // Their reading is as old as the message's way is long: it can be behind, but hardly ahead.
+        let ahead = theirs.earliest.0.saturating_sub(ours.latest.0);
+        let behind = ours.earliest.0.saturating_sub(theirs.latest.0);
+        if ahead > 0 || behind > CLOCK_SLACK_MICROS {
+            let complaint = format!(
+                "the clocks of {} and {from} disagree beyond their bounds",
+                core.node
+            );
+            let mut known = core.complaint.lock();
+            if known.as_ref() != Some(&complaint) {
+                tracing::warn!(%from, ahead, behind, "clocks disagree beyond their bounds");
+                *known = Some(complaint);
+            }
+        }
+    }
+}
+
+async fn serve(
+    core: &Arc<Core>,
+    from: NodeId,
+    address: SocketAddr,
+    request: Request,
+    patience_ms: u32,
+) -> Reply {
+    match request {
+        Request::Join(profile) => join(core, profile).await,
+        Request::Propose(proposal) => match follow::propose_here(core, &proposal).await {
+            Ok(outcome) => Reply::Proposed(outcome),
+            Err(leader) => Reply::NotLeader { leader },
+        },
+        Request::Pull { have } => {
+            let view = core.view();
+            let is_newer = view.state.version() > have;
+            Reply::State(is_newer.then(|| view.state.to_bytes()))
+        }
+        Request::Reach { version } => {
+            if version > core.view().state.version() {
+                follow::pull(core, address).await;
+            }
+            let patience = Duration::from_millis(u64::from(patience_ms));
+            let reaching = async {
+                follow::reach(core, version, patience).await.is_ok() && {
+                    core.replicas.reach(version).await;
+                    true
+                }
+            };
+            match timeout(patience, reaching).await {
+                Ok(true) => Reply::Done,
+                _ => Reply::Failed(Failure::NotServing),
+            }
+        }
+        Request::Quorum(request) => Reply::Quorum(serve_quorum(core, address, request).await),
+        Request::Admit { tablet, member } => fill::admit(core, tablet, member).await,
+        Request::Fill { tablet, replica } => fill::serve(core, tablet, replica),
+        Request::Campaign(tablets) => {
+            for tablet in tablets {
+                core.groups.campaign(tablet);
+            }
+            Reply::Done
+        }
+        request => serve_strong(core, from, address, request).await,
+    }
+}
+
+async fn serve_strong(
+    core: &Arc<Core>,
+    from: NodeId,
+    address: SocketAddr,
+    request: Request,
+) -> Reply {
+    let absent = |tablet: TabletId| {
+        tracing::debug!(%tablet, %from, "asked for a tablet that is not here");
+        txn::TabletError::NotLeaseholder { hint: None }
+    };
+    match request {
+        Request::Write(write) => {
+            catch_up(core, address, write.schema, write.tablet, write.epoch).await;
+            Reply::Written(match core.replicas.strong(write.tablet) {
+                Some(strong) => strong.write(write).await,
+                None => Err(absent(write.tablet)),
+            })
+        }
+        Request::Read(read) => {
+            catch_up(core, address, read.schema, read.tablet, read.epoch).await;
+            Reply::Read(match core.replicas.strong(read.tablet) {
+                Some(strong) => strong.read(read).await,
+                None => Err(absent(read.tablet)),
+            })
+        }
+        Request::Split { at, left, right } => Reply::Divided(match core.replicas.strong(left.id) {
+            Some(strong) => strong.split(txn::SplitPlan { at, left, right }).await,
+            None => Err(absent(left.id)),
+        }),
+        _ => Reply::Failed(Failure::Other("the request has no meaning here".into())),
+    }
+}
+
+/// Waits, not for long, until this node knows the catalog and the placement that a request was made with, and
+/// says whether it does.
+async fn catch_up(
+    core: &Core,
+    address: SocketAddr,
+    schema: model::SchemaVersion,
+    tablet: TabletId,
+    epoch: model::PlacementEpoch,
+) -> bool {
+    let is_known = || {
+        core.views.catalog().version >= schema
+            && core
+                .replicas
+                .get(tablet)
+                .is_some_and(|held| held.tablet.epoch >= epoch)
+    };
+    if is_known() {
+        return true;
+    }
+    let mut versions = core.replicas.watch_version();
+    let waiting = async {
+        follow::pull(core, address).await;
+        while !is_known() && versions.changed().await.is_ok() {}
+    };
+    let _ = timeout(CATCH_UP_PATIENCE, waiting).await;
+    is_known()
+}
+
+async fn serve_quorum(
+    core: &Arc<Core>,
+    address: SocketAddr,
+    request: quorum::Request,
+) -> quorum::Reply {
+    let schema = core.views.catalog().version;
+    if !catch_up(core, address, schema, request.tablet, request.epoch).await
+        && core.replicas.get(request.tablet).is_some()
+    {
+        // Who streams from here relies on this replica refusing older epochs from now on.
+        let reason = "the tablet's placement is not known here yet";
+        return quorum::Reply::Refused(ReplicaError::Overloaded(reason.into()));
+    }
+    match core.replicas.eventual(request.tablet) {
+        Some(replica) => replica.handle(request).await,
+        None => quorum::Reply::Refused(ReplicaError::NoReplica(request.tablet)),
+    }
+}
+
+async fn join(core: &Arc<Core>, profile: NodeProfile) -> Reply {
+    if !core.is_serving() {
+        return Reply::Failed(Failure::NotServing);
+    }
+    match follow::execute(core, Command::Join { profile }, JOIN_PATIENCE).await {
+        Ok(Ok(applied)) => {
+            let joined = applied.effects.iter().find_map(|effect| match effect {
+                Effect::NodeJoined(node) => Some(*node),
+                _ => None,
+            });
+            let state = &core.view().state;
+            match joined {
+                Some(node) => Reply::Joined {
+                    cluster: state.cluster(),
+                    node,
+                    state: state.to_bytes(),
+                },
+                None => Reply::Failed(Failure::Other("no node joined".into())),
+            }
+        }
+        Ok(Err(refusal)) => Reply::Proposed(Err(refusal)),
+        Err(_) => Reply::Failed(Failure::NotServing),
+    }
+}
+
+/// Who leads a tablet's group, as this node knows; for the meta group and strong tablets.
+pub(crate) fn leader_of(core: &Core, tablet: TabletId) -> Option<NodeId> {
+    if let Some(status) = core.groups.status(tablet) {
+        return match status.role {
+            Role::Leader => Some(core.node),
+            _ => status.leader.map(|leader| leader.node),
+        };
+    }
+    match tablet {
+        META => *core.meta_leader.lock(),
+        tablet => core.hint(tablet),
+    }
+}
+
+/// The leaseholder of a strong tablet, where its replica here knows.
+pub(crate) fn leaseholder_of(core: &Core, tablet: &cluster::Tablet) -> Option<NodeId> {
+    let held = core.replicas.get(tablet.id)?;
+    let Held::Strong(strong) = &held.held else {
+        return None;
+    };
+    let status = strong.status();
+    if status.is_leaseholder {
+        return Some(core.node);
+    }
+    let holder = status.lease?.holder;
+    tablet.replica(holder).map(|replica| replica.node)
+}

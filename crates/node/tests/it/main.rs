@@ -1,0 +1,6 @@
+//! Whole nodes over a simulated disk and network, with time paused: what a client of one node, and of three, may
+//! rely on.
+
+mod cluster;
+mod one_node;
+mod three_nodes;

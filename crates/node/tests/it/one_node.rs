@@ -1,0 +1,129 @@
+//! One node by itself.
+
+use crate::cluster::{Cluster, count, create_table, get, put, put_all};
+use api::{Atomicity, Error, Refused, Retry, WriteRequest};
+use catalog::{Partitioning, Protocol};
+use node::Health;
+
+const KINDS: [(Protocol, Partitioning); 4] = [
+    (Protocol::Eventual, Partitioning::Hash),
+    (Protocol::Strong, Partitioning::Hash),
+    (Protocol::Strong, Partitioning::Range),
+    (Protocol::Eventual, Partitioning::Range),
+];
+
+#[tokio::test(start_paused = true)]
+async fn tables_are_made_written_and_read() {
+    let mut cluster = Cluster::new();
+    cluster.start(1).await;
+    let database = cluster.database(1);
+    for (number, (protocol, partitioning)) in KINDS.into_iter().enumerate() {
+        let name = format!("t{number}");
+        let table = create_table(database.as_ref(), &name, protocol, partitioning).await;
+        put(database.as_ref(), table, "a", "one").await.unwrap();
+        assert_eq!(get(database.as_ref(), table, "a").await, Ok(Some("one".into())));
+        put(database.as_ref(), table, "a", "two").await.unwrap();
+        assert_eq!(get(database.as_ref(), table, "a").await, Ok(Some("two".into())));
+        assert_eq!(get(database.as_ref(), table, "b").await, Ok(None));
+        put_all(database.as_ref(), table, 0..100, "many").await.unwrap();
+        assert_eq!(count(database.as_ref(), table, 7).await, 101);
+        assert_eq!(count(database.as_ref(), table, 1_000).await, 101);
+    }
+    assert_eq!(cluster.nodes[&1].status().health, Health::Serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_everything() {
+    let mut cluster = Cluster::new();
+    cluster.start(1).await;
+    let mut tables = Vec::new();
+    for (number, (protocol, partitioning)) in KINDS.into_iter().enumerate() {
+        let database = cluster.database(1);
+        let name = format!("t{number}");
+        let table = create_table(database.as_ref(), &name, protocol, partitioning).await;
+        put(database.as_ref(), table, "a", "one").await.unwrap();
+        tables.push(table);
+    }
+    for round in 0..3 {
+        let before = cluster.nodes[&1].status();
+        if round == 1 {
+            cluster.stop(1).await;
+        } else {
+            cluster.crash(1);
+        }
+        cluster.start(1).await;
+        let after = cluster.nodes[&1].status();
+        assert_eq!(after.cluster, before.cluster);
+        assert!(after.incarnation > before.incarnation);
+        assert_eq!(after.schema, before.schema);
+        let database = cluster.database(1);
+        for table in &tables {
+            let expected = if round == 0 { "one" } else { "again" };
+            assert_eq!(
+                get(database.as_ref(), *table, "a").await,
+                Ok(Some(expected.into()))
+            );
+            put(database.as_ref(), *table, "a", "again").await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_done_is_refused() {
+    let mut cluster = Cluster::new();
+    cluster.start(1).await;
+    let database = cluster.database(1);
+    let database = database.as_ref();
+    let strong = create_table(database, "s", Protocol::Strong, Partitioning::Hash).await;
+    let eventual = create_table(database, "e", Protocol::Eventual, Partitioning::Hash).await;
+    let mutations = |table| {
+        (0..20)
+            .map(|id| crate::cluster::note(database, table, &id.to_string(), "x"))
+            .collect::<Vec<_>>()
+    };
+    let all = WriteRequest::new(mutations(strong));
+    assert_eq!(
+        database.write(all).await.map(|_| ()),
+        Err(Error::Refused(Refused::SpansTablets))
+    );
+    let each = WriteRequest {
+        atomicity: Atomicity::Each,
+        ..WriteRequest::new([mutations(strong), mutations(eventual)].concat())
+    };
+    database.write(each).await.unwrap();
+    assert_eq!(count(database, strong, 100).await, 20);
+    assert_eq!(count(database, eventual, 100).await, 20);
+    let mut conditional = mutations(eventual).remove(0);
+    conditional.condition = Some(api::Condition::RowMissing);
+    assert!(matches!(
+        database.write(WriteRequest::new(vec![conditional])).await,
+        Err(Error::Refused(Refused::Unsupported(_)))
+    ));
+    cluster.stop(1).await;
+    assert!(matches!(
+        get(database, strong, "1").await,
+        Err(Error::Retry(Retry::NotServing(_)))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_table_takes_its_replicas_with_it() {
+    let mut cluster = Cluster::new();
+    cluster.start(1).await;
+    let database = cluster.database(1);
+    let database = database.as_ref();
+    let mut tables = Vec::new();
+    for (number, (protocol, partitioning)) in KINDS.into_iter().enumerate() {
+        tables.push(create_table(database, &format!("t{number}"), protocol, partitioning).await);
+    }
+    for table in tables {
+        let change = catalog::Change::DropTable { table };
+        database.change_catalog(change).await.unwrap();
+        assert_eq!(
+            get(database, table, "a").await.unwrap_err().to_string(),
+            format!("table {table} does not exist")
+        );
+    }
+    let tablets = cluster.nodes[&1].status().tablets;
+    assert_eq!(tablets.len(), 1, "{tablets:?}");
+}
