@@ -1,1 +1,41 @@
-//! Under construction.
+//! GoogleSQL: text in, rows out.
+//!
+//! ```text
+//! text ── lexer, parse ──> ast ── analyse (names, types, key ranges) ──> plan ── execute ──> batches of rows
+//! ```
+//!
+//! Three passes that know nothing of each other's insides. `parse` knows the grammar only. `analyse` sees one
+//! catalog snapshot and the parameters, and leaves a tree with no names in it. `execute` pulls batches of rows
+//! through that tree, reading and writing through `Storage`, which a door implements over a snapshot or a
+//! transaction. Beside them: `definition` turns data definition into catalog changes and back, `rows` holds the
+//! rules for what a row may contain, `value` what GoogleSQL does with values.
+//!
+//! Built: queries over one table, INFORMATION_SCHEMA view, array or subquery; aggregates; subqueries that are
+//! not correlated; INSERT, UPDATE, DELETE; CREATE, ALTER and DROP TABLE. Not built yet, and refused by name:
+//! joins, correlated subqueries, window functions, set operations but UNION ALL, indexes, views.
+
+pub mod analyse;
+pub mod ast;
+pub mod definition;
+pub mod error;
+pub mod execute;
+mod functions;
+mod information_schema;
+pub mod lexer;
+pub mod parse;
+pub mod plan;
+mod ranges;
+pub mod rows;
+pub mod typed;
+pub mod types;
+pub mod value;
+
+pub use analyse::{
+    Environment, NoParameters, ParameterType, Parameters, analyse_manipulation, analyse_query,
+    find_column, find_table,
+};
+pub use error::{Error, ErrorKind, Position};
+pub use execute::{Cursor, Effect, Storage, execute_manipulation, refuse_orphans};
+pub use parse::{parse_definition, parse_statement};
+pub use plan::{Manipulation, OutputColumn, Plan, Row};
+pub use types::SqlType;

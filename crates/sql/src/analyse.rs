@@ -1,0 +1,127 @@
+//! The tree of the text to a tree of relations: names are resolved against one catalog snapshot, types are
+//! checked and coerced, parameters become literals, predicates on keys become key ranges. Pure.
+//!
+//! A literal, NULL or undeclared parameter is *loose*: it takes the type of what it meets. `Draft` carries
+//! that until `coerce` or `settle` ends it.
+
+mod call;
+mod expression;
+mod manipulation;
+mod query;
+mod scope;
+
+pub use manipulation::analyse_manipulation;
+pub use query::analyse_query;
+
+use crate::error::Error;
+use crate::plan::{Aggregate, Subquery};
+use crate::types::SqlType;
+use catalog::{Catalog, Table};
+use model::{Timestamp, Value};
+use std::sync::Arc;
+
+/// Selects that one statement may come to, after WITH is expanded.
+const SELECTS_MAX: usize = 500;
+
+/// What a statement is analysed against.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    pub catalog: &'a Catalog,
+    pub namespace: &'a str,
+    pub parameters: &'a dyn Parameters,
+    /// CURRENT_TIMESTAMP of this statement.
+    pub now: Timestamp,
+}
+
+/// The parameters that came with a statement.
+pub trait Parameters {
+    /// Names compare without case.
+    fn find(&self, name: &str) -> Option<ParameterType>;
+
+    /// The parameter's value, read as this type.
+    fn value(&self, name: &str, kind: &SqlType) -> Result<Value, Error>;
+}
+
+pub enum ParameterType {
+    Declared(SqlType),
+    /// The type to take when nothing around it decides.
+    Undeclared(SqlType),
+}
+
+/// No parameters.
+pub struct NoParameters;
+
+impl Parameters for NoParameters {
+    fn find(&self, _: &str) -> Option<ParameterType> {
+        None
+    }
+
+    fn value(&self, name: &str, _: &SqlType) -> Result<Value, Error> {
+        Err(Error::invalid(format!("there is no parameter {name}")))
+    }
+}
+
+pub(crate) struct Analyser<'a> {
+    environment: Environment<'a>,
+    subqueries: Vec<Subquery>,
+    /// Of the select under analysis; `None` where aggregates have no place.
+    aggregates: Option<Vec<Aggregate>>,
+    /// WITH queries in sight, innermost last.
+    with: Vec<(String, crate::ast::Query)>,
+    selects: usize,
+}
+
+impl<'a> Analyser<'a> {
+    fn new(environment: Environment<'a>) -> Analyser<'a> {
+        Analyser {
+            environment,
+            subqueries: Vec::new(),
+            aggregates: None,
+            with: Vec::new(),
+            selects: 0,
+        }
+    }
+
+    fn table(&self, path: &crate::ast::Path) -> Result<Arc<Table>, Error> {
+        let [name] = path.parts.as_slice() else {
+            return Err(
+                Error::invalid(format!("Table not found: {}", path.dotted())).at(path.at()),
+            );
+        };
+        find_table(
+            self.environment.catalog,
+            self.environment.namespace,
+            &name.text,
+        )
+        .cloned()
+        .ok_or_else(|| Error::invalid(format!("Table not found: {}", name.text)).at(name.at))
+    }
+}
+
+/// A table by name without regard to case, as GoogleSQL has it; an exact match wins.
+pub fn find_table<'c>(catalog: &'c Catalog, namespace: &str, name: &str) -> Option<&'c Arc<Table>> {
+    if let Some(table) = catalog.table_by_name(namespace, name) {
+        return Some(table);
+    }
+    let tables = &catalog.namespaces.get(namespace)?.tables;
+    let (_, id) = tables
+        .iter()
+        .find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+    catalog.table(*id)
+}
+
+/// A column's index by name without regard to case.
+pub fn find_column(table: &Table, name: &str) -> Option<usize> {
+    let columns = table.columns();
+    columns
+        .iter()
+        .position(|column| column.name == name)
+        .or_else(|| {
+            columns
+                .iter()
+                .position(|column| column.name.eq_ignore_ascii_case(name))
+        })
+}
+
+#[cfg(test)]
+mod tests;

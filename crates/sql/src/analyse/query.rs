@@ -1,0 +1,1031 @@
+//! Queries: FROM, WHERE, GROUP BY, SELECT, DISTINCT, ORDER BY, LIMIT, in the order in which they take effect.
+
+use super::expression::fold;
+use super::scope::{NameScope, ScopeColumn};
+use super::{Analyser, Environment, SELECTS_MAX};
+use crate::ast::{self, Body, From, OrderItem, SelectItem};
+use crate::error::Error;
+use crate::information_schema;
+use crate::plan::{OutputColumn, Plan, Relation, Scan, SortKey};
+use crate::ranges;
+use crate::rows::declared_columns;
+use crate::typed::{Expression, Node};
+use crate::types::SqlType;
+use api::{Direction, KeyRange, Selection};
+use catalog::{Partitioning, Table};
+use model::Value;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub fn analyse_query(environment: Environment<'_>, query: &ast::Query) -> Result<Plan, Error> {
+    let mut analyser = Analyser::new(environment);
+    let (root, columns) = analyser.query(query, None)?;
+    Ok(Plan {
+        columns,
+        root,
+        subqueries: analyser.subqueries,
+    })
+}
+
+/// What FROM comes to: rows, and their names.
+struct Source<'o> {
+    relation: Relation,
+    scope: NameScope<'o>,
+}
+
+/// A select list: what its items are called, and what they are.
+struct Items {
+    columns: Vec<OutputColumn>,
+    expressions: Vec<Expression>,
+}
+
+impl<'a> Analyser<'a> {
+    pub(super) fn query(
+        &mut self,
+        query: &ast::Query,
+        outer: Option<&NameScope<'_>>,
+    ) -> Result<(Relation, Vec<OutputColumn>), Error> {
+        let in_sight = self.with.len();
+        for (name, query) in &query.with {
+            self.with.push((name.text.clone(), query.clone()));
+        }
+        let result = self.query_here(query, outer);
+        self.with.truncate(in_sight);
+        result
+    }
+
+    fn query_here(
+        &mut self,
+        query: &ast::Query,
+        outer: Option<&NameScope<'_>>,
+    ) -> Result<(Relation, Vec<OutputColumn>), Error> {
+        let limit = self.row_count(query.limit.as_ref(), "LIMIT")?;
+        let offset = self
+            .row_count(query.offset.as_ref(), "OFFSET")?
+            .unwrap_or(0);
+        let keep = limit.map(|limit| limit.saturating_add(offset));
+        let (mut relation, columns) = match &query.body {
+            Body::Select(select) => self.select(select, &query.order_by, keep, outer)?,
+            Body::Query(inner) => {
+                let (relation, columns) = self.query(inner, outer)?;
+                self.sort_output(relation, columns, &query.order_by, keep)?
+            }
+            Body::UnionAll(bodies) => {
+                let (relation, columns) = self.union(bodies, outer)?;
+                self.sort_output(relation, columns, &query.order_by, keep)?
+            }
+        };
+        if limit.is_some() || offset > 0 {
+            push_limit(&mut relation, keep);
+            relation = Relation::Limit {
+                input: Box::new(relation),
+                count: limit,
+                offset,
+            };
+        }
+        Ok((relation, columns))
+    }
+
+    fn row_count(
+        &mut self,
+        text: Option<&ast::Expression>,
+        clause: &str,
+    ) -> Result<Option<u64>, Error> {
+        let Some(text) = text else { return Ok(None) };
+        let draft = self.draft(text, &NameScope::default())?;
+        let wrong = || {
+            Error::invalid(format!(
+                "{clause} expects a non-negative integer literal or parameter"
+            ))
+            .at(text.at)
+        };
+        if !self.can_coerce(&draft, &SqlType::Int64) {
+            return Err(wrong());
+        }
+        match self.coerce(draft, &SqlType::Int64)?.as_literal() {
+            Some(Value::Int(count)) => u64::try_from(*count).map(Some).map_err(|_| wrong()),
+            _ => Err(wrong()),
+        }
+    }
+
+    fn union(
+        &mut self,
+        bodies: &[Body],
+        outer: Option<&NameScope<'_>>,
+    ) -> Result<(Relation, Vec<OutputColumn>), Error> {
+        let mut parts = Vec::new();
+        for body in bodies {
+            parts.push(match body {
+                Body::Select(select) => self.select(select, &[], None, outer)?,
+                Body::Query(query) => self.query(query, outer)?,
+                Body::UnionAll(bodies) => self.union(bodies, outer)?,
+            });
+        }
+        let mut columns = parts[0].1.clone();
+        for (_, other) in &parts {
+            if other.len() != columns.len() {
+                return Err(Error::invalid(format!(
+                    "Queries in UNION ALL have mismatched column count: {} and {}",
+                    columns.len(),
+                    other.len()
+                )));
+            }
+            for (column, other) in columns.iter_mut().zip(other) {
+                column.kind = column.kind.supertype(&other.kind).ok_or_else(|| {
+                    Error::invalid(format!(
+                        "Column {} in UNION ALL has incompatible types: {}, {}",
+                        column.name, column.kind, other.kind
+                    ))
+                })?;
+            }
+        }
+        let relations = parts
+            .into_iter()
+            .map(|(relation, own)| cast_columns(relation, &own, &columns))
+            .collect();
+        Ok((Relation::UnionAll(relations), columns))
+    }
+
+    /// ORDER BY over nothing but the output's columns.
+    fn sort_output(
+        &mut self,
+        relation: Relation,
+        columns: Vec<OutputColumn>,
+        order_by: &[OrderItem],
+        keep: Option<u64>,
+    ) -> Result<(Relation, Vec<OutputColumn>), Error> {
+        if order_by.is_empty() {
+            return Ok((relation, columns));
+        }
+        let scope = NameScope {
+            columns: scope_of(&columns, None),
+            outer: None,
+        };
+        let width = columns.len();
+        let mut expressions: Vec<Expression> = columns
+            .iter()
+            .enumerate()
+            .map(|(position, column)| Expression::column(position, column.kind.clone()))
+            .collect();
+        let mut keys = Vec::new();
+        for item in order_by {
+            let column = match ordinal(item, width)? {
+                Some(column) => column,
+                None => {
+                    expressions.push(self.expression(&item.expression, &scope)?);
+                    expressions.len() - 1
+                }
+            };
+            keys.push(sort_key(item, column, &expressions[column].kind)?);
+        }
+        let sorted = sort_and_trim(relation, expressions, keys, width, keep);
+        Ok((sorted, columns))
+    }
+
+    // ---- FROM ----
+
+    fn source<'o>(
+        &mut self,
+        from: Option<&From>,
+        outer: Option<&'o NameScope<'o>>,
+    ) -> Result<Source<'o>, Error> {
+        let (relation, columns) = match from {
+            None => (Relation::Rows(vec![Vec::new()]), Vec::new()),
+            Some(From::Table { path, hints, alias }) => {
+                check_hints(hints, path)?;
+                self.from_table(path, alias.as_ref())?
+            }
+            Some(From::Query { query, alias }) => {
+                let (relation, columns) = self.query(query, outer)?;
+                let qualifier = alias.as_ref().map(|alias| alias.text.clone());
+                (relation, scope_of(&columns, qualifier))
+            }
+            Some(From::Unnest {
+                array,
+                alias,
+                offset,
+            }) => {
+                let array = self.expression(
+                    array,
+                    &NameScope {
+                        columns: Vec::new(),
+                        outer,
+                    },
+                )?;
+                let SqlType::Array(element) = array.kind.clone() else {
+                    return Err(Error::invalid(format!(
+                        "Values referenced in UNNEST must be arrays. UNNEST contains expression of type {}",
+                        array.kind
+                    ))
+                    .at(array.at));
+                };
+                if let SqlType::Struct(_) = *element {
+                    return Err(Error::unimplemented("UNNEST of an array of structs").at(array.at));
+                }
+                let name = alias
+                    .as_ref()
+                    .map_or(String::new(), |alias| alias.text.clone());
+                let mut columns = vec![ScopeColumn {
+                    qualifier: None,
+                    name,
+                    kind: *element,
+                }];
+                if let Some(offset) = offset {
+                    columns.push(ScopeColumn {
+                        qualifier: None,
+                        name: offset.text.clone(),
+                        kind: SqlType::Int64,
+                    });
+                }
+                let relation = Relation::Unnest {
+                    array,
+                    with_offset: offset.is_some(),
+                };
+                (relation, columns)
+            }
+        };
+        Ok(Source {
+            relation,
+            scope: NameScope { columns, outer },
+        })
+    }
+
+    fn from_table(
+        &mut self,
+        path: &ast::Path,
+        alias: Option<&ast::Name>,
+    ) -> Result<(Relation, Vec<ScopeColumn>), Error> {
+        let last = path.parts.last().map_or("", |name| name.text.as_str());
+        let qualifier = Some(alias.map_or(last, |alias| alias.text.as_str()).to_owned());
+        if let [name] = path.parts.as_slice() {
+            let found = self
+                .with
+                .iter()
+                .rposition(|(with, _)| with.eq_ignore_ascii_case(&name.text));
+            if let Some(index) = found {
+                let query = self.with[index].1.clone();
+                // A WITH query sees those before it.
+                let hidden = self.with.split_off(index);
+                let result = self.query(&query, None);
+                self.with.extend(hidden);
+                let (relation, columns) = result?;
+                return Ok((relation, scope_of(&columns, qualifier)));
+            }
+        }
+        if let [schema, name] = path.parts.as_slice() {
+            if schema.text.eq_ignore_ascii_case("INFORMATION_SCHEMA") {
+                let Environment {
+                    catalog, namespace, ..
+                } = self.environment;
+                let table = information_schema::table(catalog, namespace, &name.text)
+                    .map_err(|error| error.at(path.at()))?;
+                return Ok((
+                    Relation::Rows(table.rows),
+                    scope_of(&table.columns, qualifier),
+                ));
+            }
+            if schema.text.eq_ignore_ascii_case("SPANNER_SYS") {
+                return Err(Error::unimplemented("SPANNER_SYS").at(path.at()));
+            }
+            return Err(
+                Error::invalid(format!("Table not found: {}", path.dotted())).at(path.at()),
+            );
+        }
+        let table = self.table(path)?;
+        let (scan, columns) = whole_scan(&table);
+        let columns = columns.into_iter().map(|column| ScopeColumn {
+            qualifier: qualifier.clone(),
+            ..column
+        });
+        Ok((Relation::Scan(scan), columns.collect()))
+    }
+
+    // ---- SELECT ----
+
+    fn select(
+        &mut self,
+        select: &ast::Select,
+        order_by: &[OrderItem],
+        keep: Option<u64>,
+        outer: Option<&NameScope<'_>>,
+    ) -> Result<(Relation, Vec<OutputColumn>), Error> {
+        self.selects += 1;
+        if self.selects > SELECTS_MAX {
+            return Err(Error::invalid(format!(
+                "the statement comes to more than {SELECTS_MAX} selects"
+            ))
+            .at(select.at));
+        }
+        let Source { relation, scope } = self.source(select.from.as_ref(), outer)?;
+        let filter = match &select.filter {
+            Some(filter) => {
+                if select.from.is_none() {
+                    return Err(Error::invalid(
+                        "Query without FROM clause cannot have a WHERE clause",
+                    )
+                    .at(filter.at));
+                }
+                Some(self.condition(filter, &scope, "WHERE clause")?)
+            }
+            None => None,
+        };
+        let outer_aggregates = self.aggregates.replace(Vec::new());
+        let result = self.select_over(select, order_by, &scope);
+        let aggregates =
+            std::mem::replace(&mut self.aggregates, outer_aggregates).unwrap_or_default();
+        let mut body = result?;
+        let mut input = filtered(relation, filter);
+        let is_aggregated = !aggregates.is_empty() || !select.group_by.is_empty();
+        if is_aggregated {
+            let having = body.having.take();
+            let keys = body.keys.clone();
+            for expression in body.expressions_mut() {
+                *expression = lift(expression, &keys, &scope)?;
+            }
+            input = Relation::Aggregate {
+                input: Box::new(input),
+                keys: body.keys,
+                aggregates,
+            };
+            if let Some((having, keys)) = having {
+                let predicate = lift(&having, &keys, &scope)?;
+                input = Relation::Filter {
+                    input: Box::new(input),
+                    predicate,
+                };
+            }
+        } else if let Some((having, _)) = &body.having {
+            return Err(Error::invalid(
+                "The HAVING clause requires GROUP BY or aggregation to be present",
+            )
+            .at(having.at));
+        }
+        let width = body.items.columns.len();
+        let mut expressions = body.items.expressions;
+        let mut keys = Vec::new();
+        for (item, target) in order_by.iter().zip(body.order) {
+            let column = match target {
+                OrderTarget::Item(column) => column,
+                OrderTarget::Expression(expression) => {
+                    if select.distinct {
+                        return Err(Error::invalid(
+                            "ORDER BY of a SELECT DISTINCT must name its columns",
+                        )
+                        .at(item.expression.at));
+                    }
+                    match expressions
+                        .iter()
+                        .position(|known| same(known, &expression))
+                    {
+                        Some(column) => column,
+                        None => {
+                            expressions.push(expression);
+                            expressions.len() - 1
+                        }
+                    }
+                }
+            };
+            keys.push(sort_key(item, column, &expressions[column].kind)?);
+        }
+        if select.distinct {
+            for column in &body.items.columns {
+                if !column.kind.is_comparable() {
+                    return Err(Error::invalid(format!(
+                        "Column {} of type {} cannot be used in SELECT DISTINCT",
+                        column.name, column.kind
+                    )));
+                }
+            }
+            input = Relation::Distinct {
+                input: Box::new(Relation::Project {
+                    input: Box::new(input),
+                    expressions,
+                }),
+            };
+            expressions = body
+                .items
+                .columns
+                .iter()
+                .enumerate()
+                .map(|(position, column)| Expression::column(position, column.kind.clone()))
+                .collect();
+        }
+        let mut relation = match is_aggregated
+            || select.distinct
+            || !order_from_scan(&mut input, &expressions, &keys)
+        {
+            true => sort_and_trim(input, expressions, keys, width, keep),
+            false => {
+                expressions.truncate(width);
+                Relation::Project {
+                    input: Box::new(input),
+                    expressions,
+                }
+            }
+        };
+        prune(&mut relation);
+        Ok((relation, body.items.columns))
+    }
+
+    fn select_over(
+        &mut self,
+        select: &ast::Select,
+        order_by: &[OrderItem],
+        scope: &NameScope<'_>,
+    ) -> Result<SelectBody, Error> {
+        let items = self.items(&select.items, scope)?;
+        let aggregates = self.aggregates.take();
+        let keys = self.group_keys(select, &items, scope);
+        self.aggregates = aggregates;
+        let keys = keys?;
+        let having = match &select.having {
+            Some(having) => Some((
+                self.condition(having, scope, "HAVING clause")?,
+                keys.clone(),
+            )),
+            None => None,
+        };
+        let mut order = Vec::new();
+        for item in order_by {
+            let by_alias = match &item.expression.node {
+                ast::Node::Name(name) => items
+                    .columns
+                    .iter()
+                    .position(|column| column.name.eq_ignore_ascii_case(name)),
+                _ => ordinal(item, items.columns.len())?,
+            };
+            order.push(match by_alias {
+                Some(column) => OrderTarget::Item(column),
+                None => OrderTarget::Expression(self.expression(&item.expression, scope)?),
+            });
+        }
+        Ok(SelectBody {
+            items,
+            keys,
+            having,
+            order,
+        })
+    }
+
+    fn items(&mut self, items: &[SelectItem], scope: &NameScope<'_>) -> Result<Items, Error> {
+        let mut made = Items {
+            columns: Vec::new(),
+            expressions: Vec::new(),
+        };
+        for item in items {
+            match item {
+                SelectItem::Star { of, except, at } => {
+                    expand_star(of.as_ref(), except, scope, &mut made)
+                        .map_err(|error| error.at(*at))?;
+                }
+                SelectItem::Expression { expression, alias } => {
+                    let name = match alias {
+                        Some(alias) => alias.text.clone(),
+                        None => implied_name(expression),
+                    };
+                    let expression = self.expression(expression, scope)?;
+                    made.columns.push(OutputColumn {
+                        name,
+                        kind: expression.kind.clone(),
+                    });
+                    made.expressions.push(expression);
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    fn group_keys(
+        &mut self,
+        select: &ast::Select,
+        items: &Items,
+        scope: &NameScope<'_>,
+    ) -> Result<Vec<Expression>, Error> {
+        let mut keys = Vec::new();
+        for text in &select.group_by {
+            let by_item = match &text.node {
+                ast::Node::Integer(digits) => {
+                    let index = digits.parse::<usize>().ok();
+                    let index = index.and_then(|index| index.checked_sub(1));
+                    Some(
+                        index
+                            .filter(|index| *index < items.columns.len())
+                            .ok_or_else(|| {
+                                Error::invalid(format!(
+                                    "GROUP BY column number {digits} is out of range"
+                                ))
+                                .at(text.at)
+                            })?,
+                    )
+                }
+                ast::Node::Name(name) => {
+                    let named = ast::Name {
+                        text: name.clone(),
+                        at: text.at,
+                    };
+                    match scope.find(None, &named) {
+                        Ok(Some(_)) => None,
+                        _ => items
+                            .columns
+                            .iter()
+                            .position(|column| column.name.eq_ignore_ascii_case(name)),
+                    }
+                }
+                _ => None,
+            };
+            let key = match by_item {
+                Some(index) => items.expressions[index].clone(),
+                None => self.expression(text, scope)?,
+            };
+            if has_aggregate(&key) {
+                return Err(
+                    Error::invalid("Aggregate functions are not allowed in GROUP BY").at(text.at),
+                );
+            }
+            if !key.kind.is_comparable() {
+                return Err(Error::invalid(format!(
+                    "Grouping by expressions of type {} is not allowed",
+                    key.kind
+                ))
+                .at(text.at));
+            }
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+}
+
+struct SelectBody {
+    items: Items,
+    keys: Vec<Expression>,
+    having: Option<(Expression, Vec<Expression>)>,
+    order: Vec<OrderTarget>,
+}
+
+impl SelectBody {
+    fn expressions_mut(&mut self) -> impl Iterator<Item = &mut Expression> {
+        let ordered = self.order.iter_mut().filter_map(|target| match target {
+            OrderTarget::Expression(expression) => Some(expression),
+            OrderTarget::Item(_) => None,
+        });
+        self.items.expressions.iter_mut().chain(ordered)
+    }
+}
+
+enum OrderTarget {
+    /// An item of the select list.
+    Item(usize),
+    Expression(Expression),
+}
+
+/// Structural equality without the places in the text.
+fn same(left: &Expression, right: &Expression) -> bool {
+    if left.kind != right.kind {
+        return false;
+    }
+    let mut left = left.clone();
+    let mut right = right.clone();
+    clear_places(&mut left);
+    clear_places(&mut right);
+    left == right
+}
+
+fn clear_places(expression: &mut Expression) {
+    expression.at = 0;
+    for child in expression.children_mut() {
+        clear_places(child);
+    }
+}
+
+fn has_aggregate(expression: &Expression) -> bool {
+    matches!(expression.node, Node::Aggregate(_))
+        || expression
+            .children()
+            .iter()
+            .any(|child| has_aggregate(child))
+}
+
+/// Rewrites an expression over the input into one over the aggregate's output.
+fn lift(
+    expression: &Expression,
+    keys: &[Expression],
+    scope: &NameScope<'_>,
+) -> Result<Expression, Error> {
+    if let Some(position) = keys.iter().position(|key| same(key, expression)) {
+        return Ok(Expression {
+            kind: expression.kind.clone(),
+            node: Node::Column(position),
+            at: expression.at,
+        });
+    }
+    let mut lifted = expression.clone();
+    match &mut lifted.node {
+        Node::Aggregate(index) => lifted.node = Node::Column(keys.len() + *index),
+        Node::Column(position) => {
+            let name = scope
+                .columns
+                .get(*position)
+                .map_or("", |column| &column.name);
+            return Err(Error::invalid(format!(
+                "SELECT list expression references column {name} which is neither grouped nor aggregated"
+            ))
+            .at(expression.at));
+        }
+        _ => {
+            for child in lifted.children_mut() {
+                *child = lift(child, keys, scope)?;
+            }
+        }
+    }
+    Ok(lifted)
+}
+
+fn check_hints(hints: &[ast::Hint], path: &ast::Path) -> Result<(), Error> {
+    for hint in hints {
+        let is_index = hint.name.eq_ignore_ascii_case("FORCE_INDEX");
+        if is_index && !hint.value.eq_ignore_ascii_case("_BASE_TABLE") {
+            return Err(Error::invalid(format!(
+                "The table {} does not have a secondary index called {}",
+                path.dotted(),
+                hint.value
+            ))
+            .at(path.at()));
+        }
+    }
+    Ok(())
+}
+
+fn expand_star(
+    of: Option<&ast::Name>,
+    except: &[ast::Name],
+    scope: &NameScope<'_>,
+    made: &mut Items,
+) -> Result<(), Error> {
+    if scope.columns.is_empty() {
+        return Err(Error::invalid("SELECT * must have a FROM clause"));
+    }
+    if let Some(of) = of
+        && !scope.has_qualifier(&of.text)
+    {
+        return Err(Error::invalid(format!("Unrecognized name: {}", of.text)));
+    }
+    for name in except {
+        if scope.find(None, name)?.is_none() {
+            return Err(Error::invalid(format!(
+                "Column {} in SELECT * EXCEPT list does not exist",
+                name.text
+            )));
+        }
+    }
+    for (position, column) in scope.columns.iter().enumerate() {
+        let is_of = of.is_none_or(|of| {
+            column
+                .qualifier
+                .as_ref()
+                .is_some_and(|own| own.eq_ignore_ascii_case(&of.text))
+        });
+        let is_excepted = except
+            .iter()
+            .any(|name| name.text.eq_ignore_ascii_case(&column.name));
+        if is_of && !is_excepted {
+            made.columns.push(OutputColumn {
+                name: column.name.clone(),
+                kind: column.kind.clone(),
+            });
+            made.expressions
+                .push(Expression::column(position, column.kind.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// A column without an alias is named after what it reads, or not at all.
+fn implied_name(expression: &ast::Expression) -> String {
+    match &expression.node {
+        ast::Node::Name(name) => name.clone(),
+        ast::Node::Field(_, field) => field.text.clone(),
+        _ => String::new(),
+    }
+}
+
+fn scope_of(columns: &[OutputColumn], qualifier: Option<String>) -> Vec<ScopeColumn> {
+    columns
+        .iter()
+        .map(|column| ScopeColumn {
+            qualifier: qualifier.clone(),
+            name: column.name.clone(),
+            kind: column.kind.clone(),
+        })
+        .collect()
+}
+
+/// A scan of everything, with the columns that SQL can see in the order of their declaration.
+pub(super) fn whole_scan(table: &Arc<Table>) -> (Scan, Vec<ScopeColumn>) {
+    let mut columns = Vec::new();
+    let mut names = Vec::new();
+    for index in declared_columns(table) {
+        let column = &table.columns()[index];
+        if let Some(kind) = SqlType::of_column(&column.kind) {
+            columns.push(index);
+            names.push(ScopeColumn {
+                qualifier: None,
+                name: column.name.clone(),
+                kind,
+            });
+        }
+    }
+    let scan = Scan {
+        table: table.clone(),
+        columns,
+        selection: Selection::Ranges(vec![whole_range(table)]),
+        direction: Direction::Forward,
+        row_limit: None,
+    };
+    (scan, names)
+}
+
+pub(super) fn whole_range(table: &Table) -> KeyRange {
+    match table.spec.partitioning {
+        Partitioning::Hash => KeyRange::all(),
+        Partitioning::Range => match table.key_prefix(&[]) {
+            Ok(prefix) => KeyRange::prefix(prefix),
+            Err(_) => KeyRange::all(),
+        },
+    }
+}
+
+/// WHERE: what of it the key can answer becomes the scan's selection, the rest a filter.
+pub(super) fn filtered(relation: Relation, filter: Option<Expression>) -> Relation {
+    let Some(predicate) = filter else {
+        return relation;
+    };
+    let (relation, rest) = match relation {
+        Relation::Scan(mut scan) => {
+            let rest = ranges::select(&mut scan, predicate);
+            (Relation::Scan(scan), rest)
+        }
+        other => (other, Some(predicate)),
+    };
+    match rest {
+        None => relation,
+        Some(predicate) => match fold(predicate) {
+            Expression {
+                node: Node::Literal(Value::Bool(true)),
+                ..
+            } => relation,
+            Expression {
+                node: Node::Literal(_),
+                ..
+            } => Relation::Rows(Vec::new()),
+            predicate => Relation::Filter {
+                input: Box::new(relation),
+                predicate,
+            },
+        },
+    }
+}
+
+fn ordinal(item: &OrderItem, width: usize) -> Result<Option<usize>, Error> {
+    let ast::Node::Integer(digits) = &item.expression.node else {
+        return Ok(None);
+    };
+    let index = digits.parse::<usize>().ok();
+    match index.and_then(|index| index.checked_sub(1)) {
+        Some(index) if index < width => Ok(Some(index)),
+        _ => Err(
+            Error::invalid(format!("ORDER BY column number {digits} is out of range"))
+                .at(item.expression.at),
+        ),
+    }
+}
+
+fn sort_key(item: &OrderItem, column: usize, kind: &SqlType) -> Result<SortKey, Error> {
+    if !kind.is_orderable() {
+        return Err(Error::invalid(format!(
+            "ORDER BY does not support expressions of type {kind}"
+        ))
+        .at(item.expression.at));
+    }
+    Ok(SortKey {
+        column,
+        descending: item.descending,
+        nulls_first: item.nulls_first.unwrap_or(!item.descending),
+    })
+}
+
+fn sort_and_trim(
+    input: Relation,
+    expressions: Vec<Expression>,
+    keys: Vec<SortKey>,
+    width: usize,
+    keep: Option<u64>,
+) -> Relation {
+    let total = expressions.len();
+    let mut relation = Relation::Project {
+        input: Box::new(input),
+        expressions,
+    };
+    if !keys.is_empty() {
+        relation = Relation::Sort {
+            input: Box::new(relation),
+            keys,
+            keep: keep.and_then(|keep| usize::try_from(keep).ok()),
+        };
+    }
+    match total > width {
+        true => Relation::Trim {
+            input: Box::new(relation),
+            width,
+        },
+        false => relation,
+    }
+}
+
+/// Whether the scan below yields rows in the wanted order already; turns it round if that is what it takes.
+fn order_from_scan(input: &mut Relation, expressions: &[Expression], keys: &[SortKey]) -> bool {
+    if keys.is_empty() {
+        return true;
+    }
+    let scan = match input {
+        Relation::Scan(scan) => scan,
+        Relation::Filter { input, .. } => match input.as_mut() {
+            Relation::Scan(scan) => scan,
+            _ => return false,
+        },
+        _ => return false,
+    };
+    let mut wanted = Vec::new();
+    for key in keys {
+        let Node::Column(position) = expressions[key.column].node else {
+            return false;
+        };
+        wanted.push((scan.columns[position], key.descending, key.nulls_first));
+    }
+    ranges::order(scan, &wanted)
+}
+
+/// Lets a scan stop early when nothing between it and the limit drops or reorders rows.
+fn push_limit(relation: &mut Relation, keep: Option<u64>) {
+    match relation {
+        Relation::Project { input, .. } | Relation::Trim { input, .. } => push_limit(input, keep),
+        Relation::Scan(scan) => scan.row_limit = keep,
+        _ => {}
+    }
+}
+
+fn cast_columns(relation: Relation, own: &[OutputColumn], wanted: &[OutputColumn]) -> Relation {
+    if own
+        .iter()
+        .zip(wanted)
+        .all(|(own, wanted)| own.kind == wanted.kind)
+    {
+        return relation;
+    }
+    let expressions = own
+        .iter()
+        .zip(wanted)
+        .enumerate()
+        .map(|(position, (own, wanted))| {
+            let column = Expression::column(position, own.kind.clone());
+            match own.kind == wanted.kind {
+                true => column,
+                false => Expression {
+                    kind: wanted.kind.clone(),
+                    at: 0,
+                    node: Node::Cast {
+                        operand: Box::new(column),
+                        safe: false,
+                    },
+                },
+            }
+        });
+    Relation::Project {
+        expressions: expressions.collect(),
+        input: Box::new(relation),
+    }
+}
+
+/// Makes the scan at the bottom read only the columns that anything above it uses.
+fn prune(relation: &mut Relation) {
+    let mut used = BTreeSet::new();
+    if !collect(relation, &mut used) {
+        return;
+    }
+    let used: Vec<usize> = used.into_iter().collect();
+    rewrite(relation, &|position| {
+        used.binary_search(&position).unwrap_or(position)
+    });
+    if let Some(scan) = bottom(relation) {
+        scan.columns = used
+            .iter()
+            .map(|position| scan.columns[*position])
+            .collect();
+    }
+}
+
+/// Columns of the scan that are used above it; false when there is no scan to prune.
+fn collect(relation: &Relation, used: &mut BTreeSet<usize>) -> bool {
+    let mut see = |expression: &Expression| {
+        expression.columns(&mut |position| {
+            used.insert(position);
+        })
+    };
+    match relation {
+        Relation::Trim { input, .. }
+        | Relation::Sort { input, .. }
+        | Relation::Distinct { input } => collect(input, used),
+        Relation::Project { input, expressions } => match is_over_scan(input) {
+            true => {
+                expressions.iter().for_each(&mut see);
+                collect(input, used)
+            }
+            false => collect(input, used),
+        },
+        Relation::Filter { input, predicate } => match is_over_scan(input) {
+            true => {
+                see(predicate);
+                collect(input, used)
+            }
+            false => collect(input, used),
+        },
+        Relation::Aggregate {
+            input,
+            keys,
+            aggregates,
+        } => {
+            if !is_over_scan(input) {
+                return false;
+            }
+            keys.iter().for_each(&mut see);
+            aggregates
+                .iter()
+                .filter_map(|aggregate| aggregate.argument.as_ref())
+                .for_each(&mut see);
+            collect(input, used)
+        }
+        Relation::Scan(_) => true,
+        _ => false,
+    }
+}
+
+/// Rows of the input are the scan's own.
+fn is_over_scan(relation: &Relation) -> bool {
+    match relation {
+        Relation::Scan(_) => true,
+        Relation::Filter { input, .. } => is_over_scan(input),
+        _ => false,
+    }
+}
+
+fn rewrite(relation: &mut Relation, new: &dyn Fn(usize) -> usize) {
+    match relation {
+        Relation::Trim { input, .. }
+        | Relation::Sort { input, .. }
+        | Relation::Distinct { input } => {
+            rewrite(input, new);
+        }
+        Relation::Project { input, expressions } => {
+            if is_over_scan(input) {
+                for expression in expressions {
+                    expression.remap(new);
+                }
+            }
+            rewrite(input, new);
+        }
+        Relation::Filter { input, predicate } => {
+            if is_over_scan(input) {
+                predicate.remap(new);
+            }
+            rewrite(input, new);
+        }
+        Relation::Aggregate {
+            input,
+            keys,
+            aggregates,
+        } => {
+            for key in keys {
+                key.remap(new);
+            }
+            for aggregate in aggregates {
+                if let Some(argument) = &mut aggregate.argument {
+                    argument.remap(new);
+                }
+            }
+            rewrite(input, new);
+        }
+        _ => {}
+    }
+}
+
+fn bottom(relation: &mut Relation) -> Option<&mut Scan> {
+    match relation {
+        Relation::Trim { input, .. }
+        | Relation::Sort { input, .. }
+        | Relation::Distinct { input }
+        | Relation::Project { input, .. }
+        | Relation::Filter { input, .. }
+        | Relation::Aggregate { input, .. } => bottom(input),
+        Relation::Scan(scan) => Some(scan),
+        _ => None,
+    }
+}

@@ -1,0 +1,188 @@
+//! What the analyser makes and the executor runs: a tree of relations with typed expressions, no names left.
+
+use crate::ast::OnConflict;
+use crate::typed::Expression;
+use crate::types::SqlType;
+use api::{Direction, Selection};
+use catalog::Table;
+use model::Value;
+use std::sync::Arc;
+
+/// A row of values, by position.
+pub type Row = Vec<Value>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputColumn {
+    pub name: String,
+    pub kind: SqlType,
+}
+
+/// A query, ready to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub columns: Vec<OutputColumn>,
+    pub root: Relation,
+    /// Run first, in this order; each result is a slot of everything after it.
+    pub subqueries: Vec<Subquery>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subquery {
+    pub form: SubqueryForm,
+    pub root: Relation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubqueryForm {
+    /// Whether there is a row.
+    Exists,
+    /// The one value of the one row; NULL without a row.
+    Scalar,
+    /// The values of the one column.
+    Array,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Relation {
+    /// Rows that analysis knows already: none, one empty row, INFORMATION_SCHEMA.
+    Rows(Vec<Row>),
+    /// One row per list of expressions, which see no columns.
+    Values(Vec<Vec<Expression>>),
+    Scan(Scan),
+    /// One row per element, with its index if asked.
+    Unnest {
+        array: Expression,
+        with_offset: bool,
+    },
+    Filter {
+        input: Box<Relation>,
+        predicate: Expression,
+    },
+    Project {
+        input: Box<Relation>,
+        expressions: Vec<Expression>,
+    },
+    /// Rows are the keys, then the aggregates. Without keys there is always one row.
+    Aggregate {
+        input: Box<Relation>,
+        keys: Vec<Expression>,
+        aggregates: Vec<Aggregate>,
+    },
+    Distinct {
+        input: Box<Relation>,
+    },
+    Sort {
+        input: Box<Relation>,
+        keys: Vec<SortKey>,
+        /// Rows behind this many are not needed.
+        keep: Option<usize>,
+    },
+    Limit {
+        input: Box<Relation>,
+        count: Option<u64>,
+        offset: u64,
+    },
+    /// The first columns only.
+    Trim {
+        input: Box<Relation>,
+        width: usize,
+    },
+    UnionAll(Vec<Relation>),
+}
+
+/// Rows of one table, by key or by key range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scan {
+    pub table: Arc<Table>,
+    /// Indexes into the table's columns: what a row holds.
+    pub columns: Vec<usize>,
+    pub selection: Selection,
+    pub direction: Direction,
+    /// No more rows than this are needed.
+    pub row_limit: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SortKey {
+    pub column: usize,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aggregate {
+    pub function: AggregateFunction,
+    /// `None` for COUNT(*).
+    pub argument: Option<Expression>,
+    /// STRING_AGG's delimiter.
+    pub delimiter: Option<Expression>,
+    pub distinct: bool,
+    pub kind: SqlType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AggregateFunction {
+    Count,
+    CountIf,
+    Sum,
+    Average,
+    Minimum,
+    Maximum,
+    AnyValue,
+    ArrayAgg,
+    StringAgg,
+    LogicalAnd,
+    LogicalOr,
+}
+
+// ---- data manipulation ----
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manipulation {
+    pub table: Arc<Table>,
+    pub action: Action,
+    pub returning: Option<Returning>,
+    pub subqueries: Vec<Subquery>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Insert {
+        conflict: OnConflict,
+        /// Indexes into the table's columns.
+        columns: Vec<usize>,
+        source: InsertSource,
+    },
+    Update {
+        /// Rows are all columns of the table, in its order.
+        rows: Relation,
+        assignments: Vec<(usize, CellExpression)>,
+    },
+    Delete {
+        /// Rows are all columns of the table, in its order.
+        rows: Relation,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum InsertSource {
+    Values(Vec<Vec<CellExpression>>),
+    /// Rows have the columns of the insert.
+    Query(Relation),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum CellExpression {
+    Value(Expression),
+    /// PENDING_COMMIT_TIMESTAMP().
+    CommitTimestamp,
+}
+
+/// THEN RETURN: expressions over all columns of the table, in its order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Returning {
+    pub columns: Vec<OutputColumn>,
+    pub expressions: Vec<Expression>,
+    /// The last output column names the action.
+    pub with_action: bool,
+}
