@@ -37,10 +37,8 @@ pub fn ring(state: &State) -> BTreeMap<NodeId, Vec<i64>> {
     }
     let width = (1u64 << 63) / u64::from(HASH_TABLETS / 2);
     for position in 0..HASH_TABLETS {
-// The last one's end is 2^64, so what wraps is right.
-        let last = width
-            .wrapping_mul(u64::from(position + 1))
-            .wrapping_sub(1);
+        // The last one's end is 2^64, so what wraps is right.
+        let last = width.wrapping_mul(u64::from(position + 1)).wrapping_sub(1);
         let token = (last ^ (1 << 63)) as i64;
         let owner = members[position as usize % members.len()];
         tokens.entry(owner).or_default().push(token);

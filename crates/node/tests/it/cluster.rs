@@ -40,7 +40,7 @@ impl Cluster {
                 .with_test_writer()
                 .try_init();
         }
-        let network = SimNetwork::new(1, Conditions::CALM, Trace::new(Lines::None));
+        let network = SimNetwork::new(1, Conditions::CALM, Trace::new(Lines::Dropped));
         tokio::spawn(network.clone().run());
         Cluster {
             network,

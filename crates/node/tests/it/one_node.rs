@@ -1,31 +1,50 @@
 //! One node by itself.
 
 use crate::cluster::{Cluster, count, create_table, get, put, put_all};
-use api::{Atomicity, Error, Refused, Retry, WriteRequest};
+use api::{Atomicity, Error, ReadRequest, Refused, Retry, Selection, WriteRequest};
 use catalog::{Partitioning, Protocol};
 use node::Health;
 
-const KINDS: [(Protocol, Partitioning); 4] = [
+const EVENTUAL: [(Protocol, Partitioning); 2] = [
     (Protocol::Eventual, Partitioning::Hash),
+    (Protocol::Eventual, Partitioning::Range),
+];
+const STRONG: [(Protocol, Partitioning); 2] = [
     (Protocol::Strong, Partitioning::Hash),
     (Protocol::Strong, Partitioning::Range),
-    (Protocol::Eventual, Partitioning::Range),
 ];
 
 #[tokio::test(start_paused = true)]
-async fn tables_are_made_written_and_read() {
+async fn eventual_tables_are_made_written_and_read() {
+    write_and_read(EVENTUAL).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn strong_tables_are_made_written_and_read() {
+    write_and_read(STRONG).await;
+}
+
+async fn write_and_read(kinds: [(Protocol, Partitioning); 2]) {
     let mut cluster = Cluster::new();
     cluster.start(1).await;
     let database = cluster.database(1);
-    for (number, (protocol, partitioning)) in KINDS.into_iter().enumerate() {
+    for (number, (protocol, partitioning)) in kinds.into_iter().enumerate() {
         let name = format!("t{number}");
         let table = create_table(database.as_ref(), &name, protocol, partitioning).await;
         put(database.as_ref(), table, "a", "one").await.unwrap();
-        assert_eq!(get(database.as_ref(), table, "a").await, Ok(Some("one".into())));
+        assert_eq!(
+            get(database.as_ref(), table, "a").await,
+            Ok(Some("one".into()))
+        );
         put(database.as_ref(), table, "a", "two").await.unwrap();
-        assert_eq!(get(database.as_ref(), table, "a").await, Ok(Some("two".into())));
+        assert_eq!(
+            get(database.as_ref(), table, "a").await,
+            Ok(Some("two".into()))
+        );
         assert_eq!(get(database.as_ref(), table, "b").await, Ok(None));
-        put_all(database.as_ref(), table, 0..100, "many").await.unwrap();
+        put_all(database.as_ref(), table, 0..100, "many")
+            .await
+            .unwrap();
         assert_eq!(count(database.as_ref(), table, 7).await, 101);
         assert_eq!(count(database.as_ref(), table, 1_000).await, 101);
     }
@@ -33,11 +52,20 @@ async fn tables_are_made_written_and_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_keeps_everything() {
+async fn eventual_tables_outlive_restarts() {
+    restart(EVENTUAL).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn strong_tables_outlive_restarts() {
+    restart(STRONG).await;
+}
+
+async fn restart(kinds: [(Protocol, Partitioning); 2]) {
     let mut cluster = Cluster::new();
     cluster.start(1).await;
     let mut tables = Vec::new();
-    for (number, (protocol, partitioning)) in KINDS.into_iter().enumerate() {
+    for (number, (protocol, partitioning)) in kinds.into_iter().enumerate() {
         let database = cluster.database(1);
         let name = format!("t{number}");
         let table = create_table(database.as_ref(), &name, protocol, partitioning).await;
@@ -107,21 +135,32 @@ async fn what_cannot_be_done_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_table_takes_its_replicas_with_it() {
+async fn eventual_tables_take_their_replicas_with_them() {
+    drop_tables(EVENTUAL).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn strong_tables_take_their_replicas_with_them() {
+    drop_tables(STRONG).await;
+}
+
+async fn drop_tables(kinds: [(Protocol, Partitioning); 2]) {
     let mut cluster = Cluster::new();
     cluster.start(1).await;
     let database = cluster.database(1);
     let database = database.as_ref();
     let mut tables = Vec::new();
-    for (number, (protocol, partitioning)) in KINDS.into_iter().enumerate() {
+    for (number, (protocol, partitioning)) in kinds.into_iter().enumerate() {
         tables.push(create_table(database, &format!("t{number}"), protocol, partitioning).await);
     }
     for table in tables {
         let change = catalog::Change::DropTable { table };
         database.change_catalog(change).await.unwrap();
-        assert_eq!(
-            get(database, table, "a").await.unwrap_err().to_string(),
-            format!("table {table} does not exist")
+        let selection = Selection::Keys(vec![b"a".to_vec()]);
+        let read = database.read(ReadRequest::new(table, selection)).await;
+        assert!(
+            matches!(&read, Err(Error::Refused(Refused::NoTable(_)))),
+            "{read:?}"
         );
     }
     let tablets = cluster.nodes[&1].status().tablets;

@@ -8,16 +8,23 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
-async fn tables_get_three_replicas_with_the_third_node() {
+async fn eventual_tables_get_three_replicas_with_the_third_node() {
+    grow(Protocol::Eventual).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn strong_tables_get_three_replicas_with_the_third_node() {
+    grow(Protocol::Strong).await;
+}
+
+async fn grow(protocol: Protocol) {
     let mut cluster = Cluster::new();
     cluster.start(1).await;
     let database = cluster.database(1);
-    let strong = create_table(database.as_ref(), "s", Protocol::Strong, Partitioning::Hash).await;
-    let eventual =
-        create_table(database.as_ref(), "e", Protocol::Eventual, Partitioning::Hash).await;
-    for table in [strong, eventual] {
-        put_all(database.as_ref(), table, 0..200, "before").await.unwrap();
-    }
+    let table = create_table(database.as_ref(), "t", protocol, Partitioning::Hash).await;
+    put_all(database.as_ref(), table, 0..200, "before")
+        .await
+        .unwrap();
     cluster.start(2).await;
     sleep(Duration::from_secs(5)).await;
     let status = cluster.nodes[&2].status();
@@ -29,20 +36,18 @@ async fn tables_get_three_replicas_with_the_third_node() {
     );
     cluster.start(3).await;
     for id in 200..300 {
-        for table in [strong, eventual] {
-            put(database.as_ref(), table, &id.to_string(), "during").await.unwrap();
-        }
+        put(database.as_ref(), table, &id.to_string(), "during")
+            .await
+            .unwrap();
     }
     cluster.settle(3).await;
     for number in 1..=3 {
         let database = cluster.database(number);
-        for table in [strong, eventual] {
-            assert_eq!(count(database.as_ref(), table, 50).await, 300);
-        }
+        assert_eq!(count(database.as_ref(), table, 50).await, 300);
         let level = ReadBound::Level(Level::All);
         for id in ["0", "199", "200", "299"] {
             assert!(
-                get_at(database.as_ref(), eventual, id, level)
+                get_at(database.as_ref(), table, id, level)
                     .await
                     .unwrap()
                     .is_some()
@@ -53,34 +58,33 @@ async fn tables_get_three_replicas_with_the_third_node() {
     cluster.crash(1);
     sleep(Duration::from_secs(5)).await;
     let database = cluster.database(2);
-    for table in [strong, eventual] {
-        assert_eq!(count(database.as_ref(), table, 1_000).await, 300);
-    }
+    assert_eq!(count(database.as_ref(), table, 1_000).await, 300);
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_node_answers_for_every_tablet() {
+async fn eventual_every_node_answers_for_every_tablet() {
+    ask_everybody(Protocol::Eventual).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn strong_every_node_answers_for_every_tablet() {
+    ask_everybody(Protocol::Strong).await;
+}
+
+async fn ask_everybody(protocol: Protocol) {
     let cluster = Cluster::of_three().await;
-    let tables = {
-        let database = cluster.database(2);
-        [
-            create_table(database.as_ref(), "s", Protocol::Strong, Partitioning::Hash).await,
-            create_table(database.as_ref(), "r", Protocol::Strong, Partitioning::Range).await,
-            create_table(database.as_ref(), "e", Protocol::Eventual, Partitioning::Hash).await,
-        ]
-    };
-    for table in tables {
-        for (number, writer) in [(1, 3), (2, 1), (3, 2)] {
-            let database = cluster.database(writer);
-            let id = number.to_string();
-            put(database.as_ref(), table, &id, "here").await.unwrap();
-            for reader in 1..=3 {
-                let database = cluster.database(reader);
-                assert_eq!(
-                    get(database.as_ref(), table, &id).await,
-                    Ok(Some("here".into()))
-                );
-            }
+    let partitioning = Partitioning::Hash;
+    let table = create_table(cluster.database(2).as_ref(), "t", protocol, partitioning).await;
+    for (number, writer) in [(1, 3), (2, 1), (3, 2)] {
+        let database = cluster.database(writer);
+        let id = number.to_string();
+        put(database.as_ref(), table, &id, "here").await.unwrap();
+        for reader in 1..=3 {
+            let database = cluster.database(reader);
+            assert_eq!(
+                get(database.as_ref(), table, &id).await,
+                Ok(Some("here".into()))
+            );
         }
     }
     let topology = cluster.database(3).topology();
@@ -93,7 +97,13 @@ async fn every_node_answers_for_every_tablet() {
 async fn a_killed_leaseholder_is_replaced_within_five_seconds() {
     let mut cluster = Cluster::of_three().await;
     let database = cluster.database(1);
-    let table = create_table(database.as_ref(), "r", Protocol::Strong, Partitioning::Range).await;
+    let table = create_table(
+        database.as_ref(),
+        "r",
+        Protocol::Strong,
+        Partitioning::Range,
+    )
+    .await;
     put(database.as_ref(), table, "a", "one").await.unwrap();
     for round in 0..2 {
         let holder = cluster
@@ -105,7 +115,9 @@ async fn a_killed_leaseholder_is_replaced_within_five_seconds() {
         let killed = Instant::now();
         let survivor = *cluster.nodes.keys().next().unwrap();
         let database = cluster.database(survivor);
-        put(database.as_ref(), table, "a", &round.to_string()).await.unwrap();
+        put(database.as_ref(), table, "a", &round.to_string())
+            .await
+            .unwrap();
         let took = killed.elapsed();
         assert!(took < Duration::from_secs(5), "took {took:?}");
         assert_eq!(
@@ -126,15 +138,22 @@ async fn a_killed_leaseholder_is_replaced_within_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_lost_power_comes_back_whole() {
+async fn eventual_tables_outlive_a_loss_of_power() {
+    lose_power(Protocol::Eventual).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn strong_tables_outlive_a_loss_of_power() {
+    lose_power(Protocol::Strong).await;
+}
+
+async fn lose_power(protocol: Protocol) {
     let mut cluster = Cluster::of_three().await;
     let database = cluster.database(1);
-    let strong = create_table(database.as_ref(), "s", Protocol::Strong, Partitioning::Hash).await;
-    let eventual =
-        create_table(database.as_ref(), "e", Protocol::Eventual, Partitioning::Hash).await;
-    for table in [strong, eventual] {
-        put_all(database.as_ref(), table, 0..50, "kept").await.unwrap();
-    }
+    let table = create_table(database.as_ref(), "t", protocol, Partitioning::Hash).await;
+    put_all(database.as_ref(), table, 0..50, "kept")
+        .await
+        .unwrap();
     for number in 1..=3 {
         cluster.crash(number);
     }
@@ -142,9 +161,7 @@ async fn a_cluster_that_lost_power_comes_back_whole() {
     sleep(Duration::from_secs(3)).await;
     for number in 1..=3 {
         let database = cluster.database(number);
-        for table in [strong, eventual] {
-            assert_eq!(count(database.as_ref(), table, 1_000).await, 50);
-        }
+        assert_eq!(count(database.as_ref(), table, 1_000).await, 50);
     }
 }
 
@@ -159,7 +176,10 @@ async fn changes_skip_the_dead_and_reach_them_later() {
     cluster.start(3).await;
     let database = cluster.database(3);
     assert!(database.catalog().table(table).is_some());
-    assert_eq!(get(database.as_ref(), table, "a").await, Ok(Some("one".into())));
+    assert_eq!(
+        get(database.as_ref(), table, "a").await,
+        Ok(Some("one".into()))
+    );
     cluster.settle(3).await;
 }
 
@@ -171,13 +191,22 @@ async fn a_node_that_was_cut_off_catches_up() {
     }
     sleep(Duration::from_secs(5)).await;
     let database = cluster.database(1);
-    let table = create_table(database.as_ref(), "e", Protocol::Eventual, Partitioning::Hash).await;
+    let table = create_table(
+        database.as_ref(),
+        "e",
+        Protocol::Eventual,
+        Partitioning::Hash,
+    )
+    .await;
     put(database.as_ref(), table, "a", "one").await.unwrap();
     assert!(cluster.database(3).catalog().table(table).is_none());
     cluster.network.join_all();
     sleep(Duration::from_secs(8)).await;
     let database = cluster.database(3);
     assert!(database.catalog().table(table).is_some());
-    assert_eq!(get(database.as_ref(), table, "a").await, Ok(Some("one".into())));
+    assert_eq!(
+        get(database.as_ref(), table, "a").await,
+        Ok(Some("one".into()))
+    );
     assert!(database.topology().nodes.iter().all(|node| node.is_alive));
 }
