@@ -405,6 +405,7 @@ fn publish(board: &Board, group: &Group) -> bool {
     let role = group.role();
     let term = group.raw.raft.term;
     let leader = group.leader();
+    let matched = group.matched();
     if let Some(status) = statuses.get_mut(&group.tablet)
         && status.members == group.members()
     {
@@ -412,7 +413,9 @@ fn publish(board: &Board, group: &Group) -> bool {
             || status.term != term
             || status.leader != leader
             || status.applied != store.applied().index
-            || status.committed != group.committed();
+            || status.committed != group.committed()
+            || status.is_hibernating != group.is_hibernating
+            || status.matched != matched;
         status.role = role;
         status.term = term;
         status.leader = leader;
@@ -421,7 +424,7 @@ fn publish(board: &Board, group: &Group) -> bool {
         status.first_index = store.first();
         status.last_index = store.last();
         status.is_hibernating = group.is_hibernating;
-        status.matched = group.matched();
+        status.matched = matched;
         return is_changed;
     }
     let status = GroupStatus {
@@ -436,7 +439,7 @@ fn publish(board: &Board, group: &Group) -> bool {
         first_index: store.first(),
         last_index: store.last(),
         is_hibernating: group.is_hibernating,
-        matched: group.matched(),
+        matched,
     };
     statuses.insert(group.tablet, status);
     true

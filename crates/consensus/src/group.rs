@@ -332,7 +332,9 @@ impl Group {
             return;
         }
         self.heard_from.insert(from, node);
-        self.wake();
+        if kind != MessageType::MsgHeartbeatResponse {
+            self.wake();
+        }
         if !matches!(
             kind,
             MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse
@@ -393,7 +395,9 @@ impl Group {
             self.campaign();
         }
         self.idle_ticks += 1;
-        if self.idle_ticks >= self.config.hibernate_ticks {
+        // Not with a heartbeat on its way, whose answer would wake everyone.
+        let is_between = self.raw.raft.heartbeat_elapsed() > 0;
+        if self.idle_ticks >= self.config.hibernate_ticks && is_between {
             self.hibernate(is_alive, outbox);
         }
     }
@@ -773,7 +777,7 @@ fn raw_node(
     let raft_config = raft::Config {
         id: replica.0,
         election_tick: ticks,
-        heartbeat_tick: (ticks / 5).max(1),
+        heartbeat_tick: (ticks / 5).max(2),
         min_election_tick: ticks,
         max_election_tick: 2 * ticks,
         applied: log.applied().index,
