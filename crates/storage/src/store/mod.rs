@@ -320,6 +320,8 @@ impl Threads {
                 tracing::error!("a thread of the stores panicked");
             }
         }
+        // Trees hold the node that holds them.
+        self.node.open.lock().clear();
     }
 }
 

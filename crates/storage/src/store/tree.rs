@@ -1,9 +1,9 @@
 //! The store of one replica: a bare `lsm-tree` in a folder of its own, and the applied index inside it.
 //!
-//! A batch goes into the memtable under one sequence number, the applied index last, and is published when all
-//! of it is there. Memtables are sealed only between batches, under the lock that batches are applied under, and
-//! all that is sealed is flushed at once: so what is on disk is always exactly the state after one batch, and
-//! says which.
+//! A batch goes into the memtable under one sequence number, and is published when all of it is there. Memtables
+//! are sealed only between batches, under the lock that batches are applied under; the applied index is the last
+//! thing that goes into each; and all that is sealed is flushed at once. So what is on disk is always exactly the
+//! state after one batch, and says which.
 //!
 //! Sequence numbers belong to the tree (its flushes and compactions take some too), and a reader's snapshot is
 //! one. The tree keeps the tables and memtables that a snapshot reads until no reader is below it.
@@ -148,8 +148,12 @@ impl Tree {
         self.flush_requested.store(false, Ordering::Relaxed);
         let (sealed, bytes) = {
             let mut writing = self.writing.lock();
-            if self.tree.rotate_memtable().is_some() {
+            if !writing.memtable.is_empty() {
                 writing.sealed = *self.applied.lock();
+                let value = Some(encode_applied(writing.sealed));
+                let at = self.sequences.next();
+                self.insert(&writing, APPLIED_KEY.to_vec(), value, at);
+                self.tree.rotate_memtable();
                 writing.sealed_bytes = self.unflushed_bytes.load(Ordering::Relaxed);
                 writing.memtable = self.tree.active_memtable();
                 writing.unflushed_since = None;
@@ -422,8 +426,6 @@ impl Store for Tree {
                 StoreOperation::Delete { key } => self.insert(&writing, key, None, at),
             };
         }
-        let value = encode_applied(batch.applied);
-        bytes += self.insert(&writing, APPLIED_KEY.to_vec(), Some(value), at);
         self.snapshots.publish(at + 1);
         *self.applied.lock() = batch.applied;
         writing.unflushed_since.get_or_insert_with(Instant::now);
