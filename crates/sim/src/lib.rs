@@ -6,12 +6,33 @@
 
 pub mod checker;
 mod clock;
+#[cfg(feature = "nodes")]
+mod cluster;
 pub mod disk;
+#[cfg(feature = "nodes")]
+mod nemesis;
 mod network;
+#[cfg(feature = "nodes")]
+mod plan;
 mod random;
+#[cfg(feature = "nodes")]
+mod run;
 mod trace;
+#[cfg(feature = "nodes")]
+mod workload;
 
 pub use clock::{EPOCH_MICROS, SimClock, TrueTime};
 pub use network::{Conditions, SimNetwork, Statistics};
 pub use random::SimRandom;
 pub use trace::{Lines, Trace, hash_bytes};
+
+#[cfg(feature = "nodes")]
+pub use cluster::{Cluster, Door};
+#[cfg(feature = "nodes")]
+pub use nemesis::Strikes;
+#[cfg(feature = "nodes")]
+pub use plan::{Fault, Plan};
+#[cfg(feature = "nodes")]
+pub use run::{Report, run, watch_panics};
+#[cfg(feature = "nodes")]
+pub use workload::{Counts, Workload};

@@ -1,0 +1,361 @@
+//! A cluster of simulated nodes, and what can be done to them.
+
+use crate::clock::{SimClock, TrueTime};
+use crate::disk::SimDisk;
+use crate::network::SimNetwork;
+use crate::plan::Plan;
+use crate::random::SimRandom;
+use crate::trace::Trace;
+use api::Database;
+use node::{Config, Node};
+use parking_lot::Mutex;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use world::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, World};
+
+/// How long, in simulated time, a cluster without faults may take to form or to heal.
+pub const HEAL_PATIENCE: Duration = Duration::from_secs(40);
+
+/// Clones are the same cluster. Nodes are counted from 0 here; node 0 founds the cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    time: TrueTime,
+    network: SimNetwork,
+    trace: Trace,
+    members: Mutex<Vec<Member>>,
+    random: Mutex<SmallRng>,
+    /// What must never happen, and did.
+    complaints: Mutex<Vec<String>>,
+}
+
+struct Member {
+    address: SocketAddr,
+    disk: SimDisk,
+    clock: SimClock,
+    /// Counts the starts.
+    life: u64,
+    state: Life,
+}
+
+enum Life {
+    Down,
+    Starting {
+        task: AbortHandle,
+    },
+    Up {
+        node: Arc<Node>,
+        /// Changes when the node crashes: whoever talks to it hears nothing more.
+        gone: watch::Sender<bool>,
+    },
+}
+
+/// A node as its clients see it.
+pub struct Door {
+    pub node: usize,
+    pub database: Arc<dyn Database>,
+    pub gone: watch::Receiver<bool>,
+}
+
+fn address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, index as u8 + 1], 7000))
+}
+
+impl Cluster {
+    /// Call within the simulator's runtime. No node is started yet.
+    pub fn new(plan: &Plan, network: SimNetwork, trace: Trace, mut random: SmallRng) -> Cluster {
+        let time = TrueTime::start();
+        let members = (0..plan.nodes)
+            .map(|index| Member {
+                address: address(index),
+                disk: SimDisk::new(random.random()),
+                clock: SimClock::new(time, plan.clock_bound_micros),
+                life: 0,
+                state: Life::Down,
+            })
+            .collect();
+        Cluster {
+            shared: Arc::new(Shared {
+                time,
+                network,
+                trace,
+                members: Mutex::new(members),
+                random: Mutex::new(random),
+                complaints: Mutex::new(Vec::new()),
+            }),
+        }
+    }
+
+    pub fn size(&self) -> usize {
+        self.shared.members.lock().len()
+    }
+
+    pub fn network(&self) -> &SimNetwork {
+        &self.shared.network
+    }
+
+    pub fn trace(&self) -> &Trace {
+        &self.shared.trace
+    }
+
+    /// Simulated microseconds since the beginning.
+    pub fn now(&self) -> u64 {
+        self.shared.time.elapsed_micros()
+    }
+
+    pub fn address(&self, index: usize) -> SocketAddr {
+        address(index)
+    }
+
+    /// A generator of its own for someone, from the seed.
+    pub fn draw_random(&self) -> SmallRng {
+        SmallRng::seed_from_u64(self.shared.random.lock().random())
+    }
+
+    /// Notes what must never happen.
+    pub fn complain(&self, complaint: String) {
+        self.note("complain", 0, || complaint.clone());
+        self.shared.complaints.lock().push(complaint);
+    }
+
+    pub fn complaints(&self) -> Vec<String> {
+        self.shared.complaints.lock().clone()
+    }
+
+    pub fn note(&self, kind: &str, number: u64, line: impl FnOnce() -> String) {
+        self.shared.trace.note(kind, &[number], line);
+    }
+
+    /// Starts a node that is down. Returns at once; `door` tells when it serves.
+    pub fn start(&self, index: usize) {
+        let mut members = self.shared.members.lock();
+        let member = &mut members[index];
+        if !matches!(member.state, Life::Down) {
+            return;
+        }
+        member.life += 1;
+        let life = member.life;
+        self.note("start", index as u64, || {
+            format!("node {} for the {life}. time", index + 1)
+        });
+        let (log, stores) = member.disk.open();
+        let world = World {
+            clock: Arc::new(member.clock.clone()),
+            network: self.shared.network.attach(member.address),
+            log: Arc::new(TracedLog {
+                inner: log,
+                node: index as u64,
+                trace: self.shared.trace.clone(),
+            }),
+            stores,
+            random: Arc::new(SimRandom::new(self.shared.random.lock().random())),
+        };
+        let config = Config {
+            cluster_name: "sim".into(),
+            join: if index == 0 {
+                Vec::new()
+            } else {
+                vec![address(0)]
+            },
+            client_address: address(index).ip(),
+            ..Config::default()
+        };
+        let cluster = self.clone();
+        let task = tokio::spawn(async move {
+            let outcome = Node::start(world, config).await;
+            cluster.started(index, life, outcome);
+        });
+        member.state = Life::Starting {
+            task: task.abort_handle(),
+        };
+    }
+
+    fn started(&self, index: usize, life: u64, outcome: Result<Arc<Node>, node::StartError>) {
+        match outcome {
+            Ok(node) => {
+                self.note("serve", index as u64, || {
+                    format!("node {} is {}", index + 1, node.id())
+                });
+                let mut members = self.shared.members.lock();
+                let member = &mut members[index];
+                if member.life == life {
+                    let (gone, _) = watch::channel(false);
+                    member.state = Life::Up { node, gone };
+                }
+            }
+            Err(error) => {
+                self.complain(format!("node {} does not start: {error}", index + 1));
+            }
+        }
+    }
+
+    /// Power loss of one node: its tasks stop where they are, and what it had not synced is gone.
+    pub fn crash(&self, index: usize) {
+        let mut members = self.shared.members.lock();
+        let member = &mut members[index];
+        let state = std::mem::replace(&mut member.state, Life::Down);
+        let (address, disk) = (member.address, member.disk.clone());
+        member.life += u64::from(!matches!(state, Life::Down));
+        drop(members);
+        if matches!(state, Life::Down) {
+            return;
+        }
+        self.note("crash", index as u64, || format!("node {}", index + 1));
+        self.shared.network.detach(address);
+        match state {
+            Life::Down => {}
+            Life::Starting { task } => task.abort(),
+            Life::Up { node, gone } => {
+                node.crash();
+                gone.send_replace(true);
+            }
+        }
+        disk.crash();
+    }
+
+    pub fn is_up(&self, index: usize) -> bool {
+        matches!(self.shared.members.lock()[index].state, Life::Up { .. })
+    }
+
+    pub fn is_down(&self, index: usize) -> bool {
+        matches!(self.shared.members.lock()[index].state, Life::Down)
+    }
+
+    pub fn door(&self, index: usize) -> Option<Door> {
+        match &self.shared.members.lock()[index].state {
+            Life::Up { node, gone } => Some(Door {
+                node: index,
+                database: node.database(),
+                gone: gone.subscribe(),
+            }),
+            _ => None,
+        }
+    }
+
+    pub fn node(&self, index: usize) -> Option<Arc<Node>> {
+        match &self.shared.members.lock()[index].state {
+            Life::Up { node, .. } => Some(node.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn clock(&self, index: usize) -> SimClock {
+        self.shared.members.lock()[index].clock.clone()
+    }
+
+    pub fn disk(&self, index: usize) -> SimDisk {
+        self.shared.members.lock()[index].disk.clone()
+    }
+
+    /// Founds the cluster and lets the others join, one after the other.
+    pub async fn form(&self) -> Result<(), String> {
+        for index in 0..self.size() {
+            self.start(index);
+            self.wait("the cluster to form", || self.is_up(index))
+                .await?;
+        }
+        self.wait("all nodes to know each other", || self.is_whole())
+            .await
+    }
+
+    /// Whether every node is up and sees all others alive.
+    pub fn is_whole(&self) -> bool {
+        (0..self.size()).all(|index| {
+            self.door(index).is_some_and(|door| {
+                let topology = door.database.topology();
+                topology.nodes.len() == self.size()
+                    && topology.nodes.iter().all(|node| node.is_alive)
+            })
+        })
+    }
+
+    /// Ends all faults and starts what is down.
+    pub fn heal(&self) {
+        self.note("heal", 0, || "all faults end".into());
+        let network = &self.shared.network;
+        network.set_conditions(crate::network::Conditions::CALM);
+        network.join_all();
+        for index in 0..self.size() {
+            network.release(address(index));
+            self.disk(index).set_slow(1);
+            self.start(index);
+        }
+    }
+
+    /// Waits for a condition, in simulated time.
+    pub async fn wait(&self, what: &str, holds: impl Fn() -> bool) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + HEAL_PATIENCE;
+        while !holds() {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(format!(
+                    "waited {} s for {what} in vain",
+                    HEAL_PATIENCE.as_secs()
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+}
+
+/// A log that tells the trace when something has become durable.
+struct TracedLog {
+    inner: Arc<dyn Log>,
+    node: u64,
+    trace: Trace,
+}
+
+impl Log for TracedLog {
+    fn write(&self, batch: LogBatch) -> Durable {
+        let operations = batch.operations.len() as u64;
+        let durable = self.inner.write(batch);
+        let (node, trace) = (self.node, self.trace.clone());
+        Box::pin(async move {
+            let outcome = durable.await;
+            trace.note(
+                "sync",
+                &[node, operations, u64::from(outcome.is_ok())],
+                || format!("node {}: {operations} operations {outcome:?}", node + 1),
+            );
+            outcome
+        })
+    }
+
+    fn write_later(&self, batch: LogBatch, interval_ms: u32) {
+        self.inner.write_later(batch, interval_ms);
+    }
+
+    fn entries(
+        &self,
+        log: LogId,
+        first: u64,
+        last: u64,
+        size_bytes_max: u64,
+    ) -> Result<Vec<LogEntry>, LogError> {
+        self.inner.entries(log, first, last, size_bytes_max)
+    }
+
+    fn bounds(&self, log: LogId) -> Option<LogBounds> {
+        self.inner.bounds(log)
+    }
+
+    fn get(&self, log: LogId, key: &[u8]) -> Option<bytes::Bytes> {
+        self.inner.get(log, key)
+    }
+
+    fn logs(&self) -> Vec<LogId> {
+        self.inner.logs()
+    }
+
+    fn pressure_permille(&self) -> u32 {
+        self.inner.pressure_permille()
+    }
+}

@@ -1,0 +1,220 @@
+//! `sim`: runs seeds, replays one, or shows that the checkers find planted bugs.
+
+use clap::Parser;
+use sim::{Lines, Report, Workload, run};
+use std::process::ExitCode;
+use world::planted::Bug;
+
+/// Of so many seeds one is run twice, to see that it is the same run.
+const DETERMINISM_EVERY: u64 = 100;
+/// A planted bug must be found within so many seeds.
+const BUG_SEEDS_MAX: u64 = 1_000;
+
+/// Runs whole clusters in simulated time, with faults, from seeds.
+#[derive(Parser)]
+#[command(name = "sim")]
+struct Arguments {
+    /// Run this one seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run so many seeds per workload.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// register or quorum; both if not said.
+    #[arg(long)]
+    workload: Option<Workload>,
+    /// Print what happens, in readable lines.
+    #[arg(long)]
+    trace: bool,
+    /// Plant this bug, by its name (see `--list-bugs`).
+    #[arg(long)]
+    bug: Option<String>,
+    /// Plant each bug in turn, and look for a seed that shows it.
+    #[arg(long)]
+    find_bugs: bool,
+    /// Say which bugs can be planted.
+    #[arg(long)]
+    list_bugs: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .without_time()
+            .init();
+    }
+    sim::watch_panics();
+    if arguments.list_bugs {
+        for bug in Bug::ALL {
+            println!("{bug:?}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let bug = match arguments.bug.as_deref().map(find_bug) {
+        Some(Err(message)) => {
+            eprintln!("{message}");
+            return ExitCode::FAILURE;
+        }
+        Some(Ok(bug)) => Some(bug),
+        None => None,
+    };
+    let all_is_well = match (arguments.find_bugs, arguments.seed) {
+        (true, _) => find_bugs(bug, arguments.seeds.max(BUG_SEEDS_MAX)),
+        (false, Some(seed)) => replay(&arguments, seed, bug),
+        (false, None) => run_many(&arguments, bug),
+    };
+    if all_is_well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn find_bug(name: &str) -> Result<Bug, String> {
+    Bug::ALL
+        .into_iter()
+        .find(|bug| format!("{bug:?}").eq_ignore_ascii_case(name))
+        .ok_or_else(|| format!("no bug is called {name}: see --list-bugs"))
+}
+
+fn workloads(chosen: Option<Workload>) -> Vec<Workload> {
+    match chosen {
+        Some(workload) => vec![workload],
+        None => Workload::ALL.to_vec(),
+    }
+}
+
+fn replay(arguments: &Arguments, seed: u64, bug: Option<Bug>) -> bool {
+    let lines = if arguments.trace {
+        Lines::Printed
+    } else {
+        Lines::Dropped
+    };
+    let mut failed = 0;
+    let mut passed = 0;
+    for workload in workloads(arguments.workload) {
+        let report = run(seed, workload, bug, lines);
+        println!("{}", summary(&report));
+        match &report.failure {
+            Some(_) => failed += 1,
+            None => passed += 1,
+        }
+        complain(&report);
+    }
+    println!("{passed} passed, {failed} failed");
+    failed == 0
+}
+
+fn run_many(arguments: &Arguments, bug: Option<Bug>) -> bool {
+    let (mut passed, mut failed) = (0, 0);
+    for workload in workloads(arguments.workload) {
+        for seed in arguments.first..arguments.first + arguments.seeds {
+            let mut report = run(seed, workload, bug, Lines::Dropped);
+            if report.failure.is_none() && (seed - arguments.first) % DETERMINISM_EVERY == 0 {
+                let again = run(seed, workload, bug, Lines::Dropped);
+                if again.hash != report.hash {
+                    report.failure = Some(format!(
+                        "two runs differ: {:016x} ({} events) and {:016x} ({} events)",
+                        report.hash, report.events, again.hash, again.events
+                    ));
+                }
+            }
+            if arguments.trace || report.failure.is_some() {
+                println!("{}", summary(&report));
+            }
+            match &report.failure {
+                Some(_) => failed += 1,
+                None => passed += 1,
+            }
+            complain(&report);
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    failed == 0
+}
+
+fn summary(report: &Report) -> String {
+    let strikes: Vec<String> = report
+        .strikes
+        .iter()
+        .map(|(fault, count)| format!("{fault:?} {count}"))
+        .collect();
+    format!(
+        "seed {} {}: {} answered, {} refused, {} unknown; {} messages; {:.1} s simulated; {} events, hash {:016x}; {}",
+        report.seed,
+        report.workload,
+        report.counts.succeeded,
+        report.counts.refused,
+        report.counts.unknown,
+        report.messages.delivered,
+        report.simulated.as_secs_f64(),
+        report.events,
+        report.hash,
+        strikes.join(", "),
+    )
+}
+
+fn complain(report: &Report) {
+    if let Some(failure) = &report.failure {
+        println!("FAILED: {failure}\n  replay: {}", report.replay_command());
+    }
+}
+
+/// Which workloads can show a bug.
+fn suspects(bug: Bug) -> Vec<Workload> {
+    match bug {
+        Bug::ServeAfterLeaseEnd
+        | Bug::NewLeaseholderDoesNotWait
+        | Bug::ApplyOldEpoch
+        | Bug::LosePromised
+        | Bug::InstallLeavesOldRows
+        | Bug::AppliedIndexOutsideBatch
+        | Bug::VoteNotPersisted => vec![Workload::Register],
+        Bug::SkipReadRepair
+        | Bug::CountFailedReplicaAsAcknowledged
+        | Bug::MergeForgetsTombstoneAtEqualTimestamp => vec![Workload::Quorum],
+        Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
+    }
+}
+
+fn find_bugs(only: Option<Bug>, seeds_max: u64) -> bool {
+    let (mut found, mut missed) = (0, 0);
+    for bug in Bug::ALL {
+        if only.is_some_and(|only| only != bug) {
+            continue;
+        }
+        match find(bug, seeds_max) {
+            Some(report) => {
+                found += 1;
+                let failure = report.failure.unwrap_or_default();
+                println!(
+                    "{bug:?}: found by seed {} of {}: {}",
+                    report.seed,
+                    report.workload,
+                    failure.lines().next().unwrap_or_default()
+                );
+            }
+            None => {
+                missed += 1;
+                println!("{bug:?}: NOT found within {seeds_max} seeds");
+            }
+        }
+    }
+    println!("{found} passed, {missed} failed");
+    missed == 0
+}
+
+fn find(bug: Bug, seeds_max: u64) -> Option<Report> {
+    (1..=seeds_max)
+        .flat_map(|seed| {
+            suspects(bug)
+                .into_iter()
+                .map(move |workload| run(seed, workload, Some(bug), Lines::Dropped))
+        })
+        .find(|report| report.failure.is_some())
+}

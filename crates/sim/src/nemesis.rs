@@ -1,0 +1,111 @@
+//! Who breaks things: draws faults from the seed, ends them again, and leaves nothing broken behind.
+
+use crate::cluster::Cluster;
+use crate::plan::{Fault, Plan, draw_conditions};
+use rand::Rng;
+use rand::rngs::SmallRng;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How often each fault has struck.
+pub type Strikes = BTreeMap<Fault, u64>;
+
+/// Breaks things until `until`, then ends all faults.
+pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Instant) -> Strikes {
+    let mut strikes = Strikes::new();
+    while Instant::now() < until {
+        let pause = random.random_range(plan.nemesis_pause_ms / 10..=plan.nemesis_pause_ms);
+        sleep(Duration::from_millis(pause)).await;
+        // What is broken is mended about as often as something new breaks.
+        if random.random_bool(0.45) {
+            mend(&cluster, &mut random);
+        } else {
+            let fault = plan.faults[random.random_range(0..plan.faults.len())];
+            *strikes.entry(fault).or_default() += 1;
+            strike(&cluster, &plan, fault, &mut random);
+        }
+    }
+    cluster.heal();
+    strikes
+}
+
+fn mend(cluster: &Cluster, random: &mut SmallRng) {
+    let down: Vec<usize> = (0..cluster.size())
+        .filter(|index| cluster.is_down(*index))
+        .collect();
+    if !down.is_empty() {
+        cluster.start(down[random.random_range(0..down.len())]);
+        return;
+    }
+    cluster.note("mend", 0, || "links and pauses".into());
+    cluster.network().join_all();
+    for index in 0..cluster.size() {
+        cluster.network().release(cluster.address(index));
+        cluster.disk(index).set_slow(1);
+    }
+}
+
+fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut SmallRng) {
+    let size = cluster.size();
+    let victim = random.random_range(0..size);
+    let address = cluster.address(victim);
+    cluster.note("strike", victim as u64, || {
+        format!("{fault:?} (node {})", victim + 1)
+    });
+    match fault {
+        Fault::Crash => {
+            cluster.crash(victim);
+            // Often back at once, before anybody has noticed.
+            if random.random_bool(0.5) {
+                cluster.start(victim);
+            }
+        }
+        Fault::PowerLoss => {
+            for index in 0..size {
+                cluster.crash(index);
+            }
+            for index in 0..size {
+                cluster.start(index);
+            }
+        }
+        Fault::Isolate => {
+            for other in (0..size).filter(|other| *other != victim) {
+                cluster.network().cut(address, cluster.address(other));
+                cluster.network().cut(cluster.address(other), address);
+            }
+        }
+        Fault::Partition => partition(cluster, random),
+        Fault::OneWay => {
+            let other = (victim + random.random_range(1..size.max(2))) % size;
+            cluster.network().cut(address, cluster.address(other));
+        }
+        Fault::Pause => cluster.network().hold(address),
+        Fault::SlowDisk => cluster.disk(victim).set_slow(random.random_range(5..100)),
+        Fault::Skew => {
+            for index in 0..size {
+                let bound = plan.clock_bound_micros;
+                let skew = match random.random_range(0..3) {
+                    0 => bound,
+                    1 => -bound,
+                    _ => random.random_range(-bound..=bound),
+                };
+                cluster.clock(index).set_skew(skew);
+            }
+        }
+        Fault::Weather => cluster.network().set_conditions(draw_conditions(random)),
+    }
+}
+
+fn partition(cluster: &Cluster, random: &mut SmallRng) {
+    let sides: Vec<bool> = (0..cluster.size()).map(|_| random.random()).collect();
+    for (from, from_side) in sides.iter().enumerate() {
+        for (to, to_side) in sides.iter().enumerate() {
+            if from_side != to_side {
+                cluster
+                    .network()
+                    .cut(cluster.address(from), cluster.address(to));
+            }
+        }
+    }
+}

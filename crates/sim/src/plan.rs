@@ -1,0 +1,95 @@
+//! What one seed's run looks like: everything that varies between seeds is drawn here, before anything happens.
+
+use crate::network::Conditions;
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+/// A kind of fault. Which ones a run has is drawn from its seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// One node loses what it had not synced, and is started again some time later.
+    Crash,
+    /// All nodes at once.
+    PowerLoss,
+    /// A node is cut off from all others.
+    Isolate,
+    /// The nodes fall into two halves.
+    Partition,
+    /// One link breaks in one direction.
+    OneWay,
+    /// A node's messages are held for a while, then all delivered: a long pause.
+    Pause,
+    SlowDisk,
+    /// Clocks jump and strobe within their bound.
+    Skew,
+    /// The network turns lossy, slow, or calm.
+    Weather,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 9] = [
+        Fault::Crash,
+        Fault::PowerLoss,
+        Fault::Isolate,
+        Fault::Partition,
+        Fault::OneWay,
+        Fault::Pause,
+        Fault::SlowDisk,
+        Fault::Skew,
+        Fault::Weather,
+    ];
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub nodes: usize,
+    pub conditions: Conditions,
+    /// Half the width of every clock's intervals.
+    pub clock_bound_micros: i64,
+    pub faults: Vec<Fault>,
+    /// Simulated milliseconds between two doings of the nemesis, at most.
+    pub nemesis_pause_ms: u64,
+    pub fault_seconds: u64,
+    pub clients: u64,
+    pub keys: u64,
+    /// Simulated milliseconds between two operations of a client, at most.
+    pub think_ms: u64,
+    /// Strong tables: commit timestamps follow real time.
+    pub is_external: bool,
+}
+
+impl Plan {
+    pub fn draw(random: &mut SmallRng) -> Plan {
+        let mut faults: Vec<Fault> = Fault::ALL
+            .into_iter()
+            .filter(|_| random.random_bool(0.5))
+            .collect();
+        if faults.is_empty() {
+            faults.push(Fault::Crash);
+        }
+        Plan {
+            nodes: 3,
+            conditions: draw_conditions(random),
+            clock_bound_micros: [500, 5_000, 50_000, 200_000][random.random_range(0..4)],
+            faults,
+            nemesis_pause_ms: [400, 1_500, 4_000][random.random_range(0..3)],
+            fault_seconds: random.random_range(6..16),
+            clients: random.random_range(3..7),
+            keys: random.random_range(1..5),
+            think_ms: [40, 150, 400][random.random_range(0..3)],
+            is_external: random.random_bool(0.5),
+        }
+    }
+}
+
+/// From calm to miserable.
+pub fn draw_conditions(random: &mut SmallRng) -> Conditions {
+    let delay_micros_min = random.random_range(50..500);
+    Conditions {
+        delay_micros_min,
+        delay_micros_max: delay_micros_min + [300, 3_000, 30_000][random.random_range(0..3)],
+        loss_permille: [0, 0, 5, 50][random.random_range(0..4)],
+        duplicate_permille: [0, 5, 50][random.random_range(0..3)],
+        straggler_permille: [0, 10, 50][random.random_range(0..3)],
+    }
+}

@@ -1,0 +1,122 @@
+//! One seed, from the empty cluster to the verdict.
+
+use crate::cluster::Cluster;
+use crate::nemesis::Strikes;
+use crate::network::{SimNetwork, Statistics};
+use crate::plan::Plan;
+use crate::trace::{Lines, Trace};
+use crate::workload::{self, Counts, Workload};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use world::planted::{self, Bug};
+
+/// No run takes longer, in simulated time.
+const RUN_SECONDS_MAX: u64 = 600;
+
+/// Tasks that panicked, in this process: a node's panic fails the run that it belongs to.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub seed: u64,
+    pub workload: Workload,
+    /// Equal for every run of one seed.
+    pub hash: u64,
+    pub events: u64,
+    pub counts: Counts,
+    pub strikes: Strikes,
+    pub messages: Statistics,
+    /// Simulated time that it took.
+    pub simulated: Duration,
+    pub failure: Option<String>,
+    pub lines: Vec<String>,
+}
+
+impl Report {
+    pub fn replay_command(&self) -> String {
+        format!(
+            "cargo xtask sim --seed {} --workload {}",
+            self.seed, self.workload
+        )
+    }
+}
+
+/// Counts panics from now on, and says them once each.
+pub fn watch_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        before(panic);
+    }));
+}
+
+/// Runs one seed on this thread.
+pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Report {
+    planted::plant(bug);
+    let panics = PANICS.load(Ordering::Relaxed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without input and output needs nothing that could be missing");
+    let trace = Trace::new(lines);
+    let mut report = runtime.block_on(run_within(seed, workload, trace));
+    drop(runtime);
+    planted::plant(None);
+    let panicked = PANICS.load(Ordering::Relaxed) - panics;
+    if panicked > 0 && report.failure.is_none() {
+        report.failure = Some(format!("{panicked} tasks panicked"));
+    }
+    report
+}
+
+async fn run_within(seed: u64, workload: Workload, trace: Trace) -> Report {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let plan = Plan::draw(&mut random);
+    let network = SimNetwork::new(random.random(), plan.conditions, trace.clone());
+    let postman = tokio::spawn(network.clone().run());
+    let cluster = Cluster::new(
+        &plan,
+        network.clone(),
+        trace.clone(),
+        SmallRng::seed_from_u64(random.random()),
+    );
+    trace.note("plan", &[seed], || format!("{plan:?}"));
+    let game = async {
+        cluster.form().await?;
+        workload::run(workload, &cluster, &plan).await
+    };
+    let limit = Duration::from_secs(RUN_SECONDS_MAX);
+    let outcome = tokio::time::timeout(limit, game).await.unwrap_or_else(|_| {
+        Err(format!(
+            "not done after {RUN_SECONDS_MAX} simulated seconds"
+        ))
+    });
+    let simulated = Duration::from_micros(cluster.now());
+    for index in 0..cluster.size() {
+        cluster.crash(index);
+    }
+    postman.abort();
+    let (counts, strikes, mut failure) = match outcome {
+        Ok((counts, strikes)) => (counts, strikes, None),
+        Err(failure) => (Counts::default(), Strikes::default(), Some(failure)),
+    };
+    let complaints = cluster.complaints();
+    if failure.is_none() && !complaints.is_empty() {
+        failure = Some(complaints.join("\n"));
+    }
+    Report {
+        seed,
+        workload,
+        hash: trace.hash(),
+        events: trace.events(),
+        counts,
+        strikes,
+        messages: network.statistics(),
+        simulated,
+        failure,
+        lines: trace.lines(),
+    }
+}

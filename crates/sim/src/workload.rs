@@ -1,0 +1,67 @@
+//! What clients do to a simulated cluster, and who judges it.
+
+mod client;
+mod quorum;
+mod register;
+
+use crate::cluster::Cluster;
+use crate::plan::Plan;
+use std::fmt;
+use std::str::FromStr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// Reads, writes, deletions and compare-and-set of single rows of a strong table: linearizable.
+    Register,
+    /// Quorum writes and quorum reads of an eventual table: nothing acknowledged or shown is missed.
+    Quorum,
+}
+
+impl Workload {
+    pub const ALL: [Workload; 2] = [Workload::Register, Workload::Quorum];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Register => "register",
+            Workload::Quorum => "quorum",
+        }
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Workload {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Workload, String> {
+        Workload::ALL
+            .into_iter()
+            .find(|workload| workload.name() == name)
+            .ok_or_else(|| format!("no workload is called {name}: there are register and quorum"))
+    }
+}
+
+/// How operations have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub succeeded: u64,
+    /// Certainly did not happen.
+    pub refused: u64,
+    pub unknown: u64,
+}
+
+/// Runs the clients and the nemesis, lets the cluster heal, and judges.
+pub(crate) async fn run(
+    workload: Workload,
+    cluster: &Cluster,
+    plan: &Plan,
+) -> Result<(Counts, crate::nemesis::Strikes), String> {
+    match workload {
+        Workload::Register => register::run(cluster, plan).await,
+        Workload::Quorum => quorum::run(cluster, plan).await,
+    }
+}

@@ -1,0 +1,257 @@
+//! Last-write-wins registers on an eventual table, written and read at QUORUM with the clients' own timestamps.
+
+use super::Counts;
+use super::client::{
+    Ending, PATIENCE_MS, Registers, Step, create, insist, read, read_all, unleash, write,
+};
+use crate::checker::last_write::{self, Event, Operation, Rank};
+use crate::cluster::{Cluster, Door};
+use crate::nemesis::Strikes;
+use crate::plan::Plan;
+use api::{
+    Assignment, KeyRange, Level, Mutation, Patience, ReadBound, ReadRequest, RowOperation,
+    Selection, WriteRequest, WriteResponse,
+};
+use catalog::Protocol;
+use model::{Timestamp, Value};
+use parking_lot::Mutex;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+struct Game {
+    cluster: Cluster,
+    registers: Arc<Registers>,
+    keys: u64,
+    counts: Mutex<Counts>,
+    history: Mutex<BTreeMap<u64, Vec<Operation>>>,
+    stamps: Mutex<BTreeMap<u64, Stamps>>,
+    next_value: Mutex<u64>,
+}
+
+/// Timestamps of one key's writes: no two values share one, but a tombstone may share a value's.
+#[derive(Default)]
+struct Stamps {
+    last: i64,
+    is_used_by_value: bool,
+}
+
+pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strikes), String> {
+    let registers = create(cluster, Protocol::Eventual, plan).await?;
+    let game = Arc::new(Game {
+        cluster: cluster.clone(),
+        registers,
+        keys: plan.keys * 2,
+        counts: Mutex::default(),
+        history: Mutex::default(),
+        stamps: Mutex::default(),
+        next_value: Mutex::new(1),
+    });
+    for key in 0..game.keys {
+        game.insist_on_read(0, key).await?;
+    }
+    let step: Step = {
+        let game = game.clone();
+        Arc::new(move |door, _, random| {
+            let game = game.clone();
+            Box::pin(async move { game.step(door, random).await })
+        })
+    };
+    let strikes = unleash(cluster, plan, step).await?;
+    for key in 0..game.keys {
+        for node in 0..cluster.size() {
+            game.insist_on_read(node, key).await?;
+        }
+        game.insist_on_write(key).await?;
+        for node in 0..cluster.size() {
+            game.insist_on_read(node, key).await?;
+        }
+    }
+    game.judge()?;
+    let counts = *game.counts.lock();
+    Ok((counts, strikes))
+}
+
+impl Game {
+    fn draw_rank(&self, key: u64, is_tombstone: bool, random: &mut SmallRng) -> Rank {
+        let mut all = self.stamps.lock();
+        let stamps = all.entry(key).or_default();
+        let shares = random.random_bool(0.6);
+        if is_tombstone {
+            if !shares || stamps.last == 0 {
+                stamps.last += 1;
+                stamps.is_used_by_value = false;
+            }
+        } else {
+            if !shares || stamps.is_used_by_value || stamps.last == 0 {
+                stamps.last += 1;
+            }
+            stamps.is_used_by_value = true;
+        }
+        let value = if is_tombstone {
+            0
+        } else {
+            let mut next = self.next_value.lock();
+            *next += 1;
+            *next
+        };
+        Rank {
+            timestamp: stamps.last,
+            is_tombstone,
+            value,
+        }
+    }
+
+    async fn step(&self, door: Door, mut random: SmallRng) {
+        let key = random.random_range(0..self.keys);
+        match random.random_range(0..100) {
+            0..12 => self.scan(door).await,
+            12..55 => {
+                self.read(door, key).await;
+            }
+            number => {
+                let rank = self.draw_rank(key, number >= 85, &mut random);
+                self.write(door, key, rank).await;
+            }
+        }
+    }
+
+    fn record(&self, key: u64, operation: Operation) {
+        self.cluster.note("client", key, || {
+            format!(
+                "key {key} {:?} (since {})",
+                operation.event, operation.called
+            )
+        });
+        self.history.lock().entry(key).or_default().push(operation);
+    }
+
+    fn read_request(&self, selection: Selection) -> ReadRequest {
+        let mut request = ReadRequest::new(self.registers.table.id, selection);
+        request.bound = ReadBound::Level(Level::Quorum);
+        request.patience = Patience { ms: PATIENCE_MS };
+        request
+    }
+
+    async fn read(&self, door: Door, key: u64) -> Ending<()> {
+        let called = self.cluster.now();
+        let request = self.read_request(Selection::Keys(vec![self.registers.key(key)]));
+        let ending = read(&self.cluster, door, request).await;
+        ending.may_have_happened(&self.counts);
+        match ending {
+            Ending::Answer(response) => {
+                let row = response.rows.first().map(|read| &read.row);
+                let value = self.registers.value_of(row);
+                self.record(
+                    key,
+                    Operation {
+                        event: Event::Read { value },
+                        called,
+                        returned: self.cluster.now(),
+                    },
+                );
+                Ending::Answer(())
+            }
+            Ending::Error(error) => Ending::Error(error),
+            Ending::Silence => Ending::Silence,
+        }
+    }
+
+    async fn scan(&self, door: Door) {
+        let called = self.cluster.now();
+        let mut request = self.read_request(Selection::Ranges(vec![KeyRange::all()]));
+        request.row_limit = Some(3);
+        let ending = read_all(&self.cluster, door, request).await;
+        ending.may_have_happened(&self.counts);
+        let Ending::Answer(rows) = ending else {
+            return;
+        };
+        let returned = self.cluster.now();
+        for (key, value) in self.registers.values(&rows, self.keys) {
+            self.record(
+                key,
+                Operation {
+                    event: Event::Read { value },
+                    called,
+                    returned,
+                },
+            );
+        }
+    }
+
+    async fn write(&self, door: Door, key: u64, rank: Rank) -> Ending<WriteResponse> {
+        let called = self.cluster.now();
+        let operation = if rank.is_tombstone {
+            RowOperation::Delete
+        } else {
+            RowOperation::Merge {
+                marker: true,
+                assignments: vec![Assignment::Set {
+                    column: self.registers.value,
+                    path: None,
+                    value: Value::Int(rank.value as i64),
+                }],
+                ttl_seconds: None,
+            }
+        };
+        let mutation = Mutation::new(self.registers.table.id, self.registers.key(key), operation);
+        let mut request = WriteRequest::new(vec![mutation]);
+        request.level = Level::Quorum;
+        request.timestamp = Some(Timestamp(rank.timestamp));
+        request.patience = Patience { ms: PATIENCE_MS };
+        let ending = write(&self.cluster, door, request).await;
+        if ending.may_have_happened(&self.counts) {
+            let is_acknowledged = matches!(ending, Ending::Answer(_));
+            self.record(
+                key,
+                Operation {
+                    event: Event::Write {
+                        rank,
+                        is_acknowledged,
+                    },
+                    called,
+                    returned: self.cluster.now(),
+                },
+            );
+        } else {
+            self.cluster.note("client", key, || {
+                format!("key {key} {rank:?} refused: {ending}")
+            });
+        }
+        ending
+    }
+
+    async fn insist_on_read(&self, node: usize, key: u64) -> Result<(), String> {
+        let reading = |door| self.read(door, key);
+        insist(
+            &self.cluster,
+            node,
+            &format!("a read of key {key}"),
+            reading,
+        )
+        .await
+    }
+
+    async fn insist_on_write(&self, key: u64) -> Result<(), String> {
+        let node = key as usize % self.cluster.size();
+        let mut random = self.cluster.draw_random();
+        let rank = self.draw_rank(key, false, &mut random);
+        let writing = |door| self.write(door, key, rank);
+        insist(
+            &self.cluster,
+            node,
+            &format!("a write of key {key}"),
+            writing,
+        )
+        .await?;
+        Ok(())
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        for (key, history) in self.history.lock().iter() {
+            last_write::check(history).map_err(|violation| format!("key {key}: {violation}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! Registers on a strong table: every history of every key must be linearizable.
+
+use super::Counts;
+use super::client::{
+    Ending, PATIENCE_MS, Registers, Step, create, insist, read, read_all, unleash, write,
+};
+use crate::checker::linearizable::{self, Action, Answer, Operation, Verdict};
+use crate::cluster::{Cluster, Door};
+use crate::nemesis::Strikes;
+use crate::plan::Plan;
+use api::{
+    Assignment, Check, CheckOperator, Condition, Error, KeyRange, Mutation, Patience, ReadRequest,
+    Refused, Returning, RowOperation, Selection, WriteRequest, WriteResponse,
+};
+use catalog::Protocol;
+use model::Value;
+use parking_lot::Mutex;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+struct Game {
+    cluster: Cluster,
+    registers: Arc<Registers>,
+    keys: u64,
+    counts: Mutex<Counts>,
+    history: Mutex<BTreeMap<u64, Vec<Operation>>>,
+    /// What somebody saw last, for comparisons that have a chance.
+    last_seen: Mutex<BTreeMap<u64, Option<u64>>>,
+    next_value: Mutex<u64>,
+}
+
+/// The client of the reads after the heal.
+const FINAL_CLIENT: u64 = 999;
+
+pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strikes), String> {
+    let registers = create(cluster, Protocol::Strong, plan).await?;
+    let game = Arc::new(Game {
+        cluster: cluster.clone(),
+        registers,
+        keys: plan.keys,
+        counts: Mutex::default(),
+        history: Mutex::default(),
+        last_seen: Mutex::default(),
+        next_value: Mutex::new(1),
+    });
+    // The faults begin when the table serves.
+    for key in 0..game.keys {
+        game.insist_on_read(0, key).await?;
+    }
+    let step: Step = {
+        let game = game.clone();
+        Arc::new(move |door, client, random| {
+            let game = game.clone();
+            Box::pin(async move { game.step(door, client, random).await })
+        })
+    };
+    let strikes = unleash(cluster, plan, step).await?;
+    for key in 0..game.keys {
+        for node in 0..cluster.size() {
+            game.insist_on_read(node, key).await?;
+        }
+        game.insist_on_write(key).await?;
+        for node in 0..cluster.size() {
+            game.insist_on_read(node, key).await?;
+        }
+    }
+    game.judge()?;
+    let counts = *game.counts.lock();
+    Ok((counts, strikes))
+}
+
+impl Game {
+    fn fresh_value(&self) -> u64 {
+        let mut next = self.next_value.lock();
+        *next += 1;
+        *next
+    }
+
+    async fn step(&self, door: Door, client: u64, mut random: SmallRng) {
+        let key = random.random_range(0..self.keys);
+        let action = match random.random_range(0..100) {
+            0..10 => return self.scan(door, client).await,
+            10..50 => Action::Read,
+            50..70 => Action::Write(Some(self.fresh_value())),
+            70..75 => Action::Write(None),
+            _ => Action::CompareAndSet {
+                expected: self.last_seen.lock().get(&key).copied().flatten(),
+                new: self.fresh_value(),
+            },
+        };
+        match action {
+            Action::Read => {
+                self.read(door, client, key).await;
+            }
+            action => {
+                self.write(door, client, key, action).await;
+            }
+        }
+    }
+
+    fn record(&self, key: u64, operation: Operation) {
+        if let Answer::Saw(value) | Answer::Failed { held: Some(value) } = operation.answer {
+            self.last_seen.lock().insert(key, value);
+        }
+        self.cluster.note("client", key, || {
+            format!(
+                "{} key {key} {:?} → {:?} (since {})",
+                operation.client, operation.action, operation.answer, operation.called
+            )
+        });
+        self.history.lock().entry(key).or_default().push(operation);
+    }
+
+    async fn read(&self, door: Door, client: u64, key: u64) -> Ending<Option<u64>> {
+        let called = self.cluster.now();
+        let selection = Selection::Keys(vec![self.registers.key(key)]);
+        let mut request = ReadRequest::new(self.registers.table.id, selection);
+        request.patience = Patience { ms: PATIENCE_MS };
+        let ending = read(&self.cluster, door, request).await;
+        ending.may_have_happened(&self.counts);
+        match ending {
+            Ending::Answer(response) => {
+                let row = response.rows.first().map(|read| &read.row);
+                let value = self.registers.value_of(row);
+                self.record(
+                    key,
+                    Operation {
+                        client,
+                        action: Action::Read,
+                        answer: Answer::Saw(value),
+                        called,
+                        returned: self.cluster.now(),
+                    },
+                );
+                Ending::Answer(value)
+            }
+            Ending::Error(error) => {
+                self.cluster.note("client", key, || {
+                    format!("{client} key {key} cannot read: {error}")
+                });
+                Ending::Error(error)
+            }
+            Ending::Silence => Ending::Silence,
+        }
+    }
+
+    /// All registers at once: each of them is a read that happened somewhere between beginning and end.
+    async fn scan(&self, door: Door, client: u64) {
+        let called = self.cluster.now();
+        let selection = Selection::Ranges(vec![KeyRange::all()]);
+        let mut request = ReadRequest::new(self.registers.table.id, selection);
+        request.row_limit = Some(2);
+        request.patience = Patience { ms: PATIENCE_MS };
+        let ending = read_all(&self.cluster, door, request).await;
+        ending.may_have_happened(&self.counts);
+        let Ending::Answer(rows) = ending else {
+            return;
+        };
+        let returned = self.cluster.now();
+        for (key, value) in self.registers.values(&rows, self.keys) {
+            self.record(
+                key,
+                Operation {
+                    client,
+                    action: Action::Read,
+                    answer: Answer::Saw(value),
+                    called,
+                    returned,
+                },
+            );
+        }
+    }
+
+    fn request(&self, key: u64, action: Action) -> WriteRequest {
+        let table = &self.registers.table;
+        let set = |value: u64| RowOperation::Merge {
+            marker: true,
+            assignments: vec![Assignment::Set {
+                column: self.registers.value,
+                path: None,
+                value: Value::Int(value as i64),
+            }],
+            ttl_seconds: None,
+        };
+        let operation = match action {
+            Action::Write(Some(value)) | Action::CompareAndSet { new: value, .. } => set(value),
+            Action::Write(None) => RowOperation::Delete,
+            Action::Read => RowOperation::Check,
+        };
+        let mut mutation = Mutation::new(table.id, self.registers.key(key), operation);
+        if let Action::CompareAndSet { expected, .. } = action {
+            mutation.returning = Returning::Old;
+            mutation.condition = Some(match expected {
+                None => Condition::RowMissing,
+                Some(value) => Condition::Columns(vec![Check {
+                    column: self.registers.value,
+                    operator: CheckOperator::Equal,
+                    values: vec![Value::Int(value as i64)],
+                }]),
+            });
+        }
+        let mut request = WriteRequest::new(vec![mutation]);
+        request.patience = Patience { ms: PATIENCE_MS };
+        request
+    }
+
+    async fn write(
+        &self,
+        door: Door,
+        client: u64,
+        key: u64,
+        action: Action,
+    ) -> Ending<WriteResponse> {
+        let called = self.cluster.now();
+        let ending = write(&self.cluster, door, self.request(key, action)).await;
+        let returned = self.cluster.now();
+        let (answer, returned) = match &ending {
+            Ending::Answer(_) => (Answer::Done, returned),
+            Ending::Error(Error::Refused(Refused::ConditionFailed { row, .. })) => {
+                let held = Some(self.registers.value_of(row.as_ref()));
+                (Answer::Failed { held }, returned)
+            }
+            _ => (Answer::Unknown, u64::MAX),
+        };
+        let happened = ending.may_have_happened(&self.counts);
+        if !happened && answer == Answer::Unknown {
+            self.cluster.note("client", key, || {
+                format!("{client} key {key} {action:?} refused: {ending}")
+            });
+            return ending;
+        }
+        self.record(
+            key,
+            Operation {
+                client,
+                action,
+                answer,
+                called,
+                returned,
+            },
+        );
+        ending
+    }
+
+    async fn insist_on_read(&self, node: usize, key: u64) -> Result<(), String> {
+        let reading = |door| self.read(door, FINAL_CLIENT, key);
+        insist(
+            &self.cluster,
+            node,
+            &format!("a read of key {key}"),
+            reading,
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn insist_on_write(&self, key: u64) -> Result<(), String> {
+        let node = key as usize % self.cluster.size();
+        let writing = |door| {
+            let action = Action::Write(Some(self.fresh_value()));
+            self.write(door, FINAL_CLIENT, key, action)
+        };
+        insist(
+            &self.cluster,
+            node,
+            &format!("a write of key {key}"),
+            writing,
+        )
+        .await?;
+        Ok(())
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        for (key, history) in self.history.lock().iter() {
+            match linearizable::check(history) {
+                Verdict::Linearizable => {}
+                Verdict::Undecided => {
+                    return Err(format!(
+                        "the history of key {key} ({} operations) is too hard to judge",
+                        history.len()
+                    ));
+                }
+                Verdict::Violation(stuck) => {
+                    let stuck: Vec<String> = stuck
+                        .iter()
+                        .map(|operation| format!("    {operation:?}"))
+                        .collect();
+                    return Err(format!(
+                        "key {key} is not linearizable; no order gets past:\n{}",
+                        stuck.join("\n")
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
