@@ -1,0 +1,190 @@
+"""The binary as its users start it: up at once, small, clean at the end, and clear about what is wrong."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from conftest import binary, free_ports, start_ephemeral, status, stop, wait_until
+
+# Generous: a machine that runs the whole suite is busy, and the binary under test is not optimised.
+UP_SECONDS_MAX = 1.0
+IDLE_BYTES_MAX = 64 << 20
+
+
+def resident_bytes(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError("no VmRSS")
+
+
+def ports():
+    names = ("cql", "dynamo", "spanner", "admin", "internode")
+    return dict(zip(names, free_ports(len(names), ("127.0.0.1",))))
+
+
+def flags(chosen):
+    return [word for name, port in chosen.items() for word in (f"--{name}-port", str(port))]
+
+
+def test_an_ephemeral_node_is_up_at_once_and_leaves_nothing():
+    began = time.monotonic()
+    process, addresses = start_ephemeral()
+    up = time.monotonic() - began
+    try:
+        for door in ("cql", "dynamo", "spanner", "admin", "internode"):
+            with socket.create_connection(addresses.host_port(door), timeout=2):
+                pass
+        assert up < UP_SECONDS_MAX
+        assert resident_bytes(process.pid) < IDLE_BYTES_MAX
+    finally:
+        stop(process)
+    assert process.returncode == 0
+
+
+def test_the_directory_of_an_ephemeral_node_goes_with_it():
+    process = subprocess.Popen([binary(), "start", "--ephemeral"], stdout=subprocess.PIPE, text=True)
+    found = json.loads(process.stdout.readline())
+    assert Path(found["data_dir"]).is_dir()
+    assert found["pid"] == process.pid
+    stop(process)
+    assert not Path(found["data_dir"]).exists()
+    assert process.stdout.read() == ""
+
+
+def test_health_metrics_and_status(node):
+    if node.admin is None:
+        pytest.skip("the server was given without its admin port")
+    with urllib.request.urlopen(f"http://{node.admin}/health", timeout=5) as answer:
+        assert answer.read() == b"ok\n"
+    with urllib.request.urlopen(f"http://{node.admin}/metrics", timeout=5) as answer:
+        metrics = answer.read().decode()
+    for name in ("tessera_log_syncs_total", "tessera_log_queued_bytes"):
+        assert name in metrics
+    assert metrics.endswith("# EOF\n")
+    found = status(node.admin)
+    assert found["health"] == "serving"
+    assert [each["alive"] for each in found["nodes"]] == [True]
+    shown = subprocess.run([binary(), "status", "--admin", node.admin], capture_output=True, text=True, timeout=10)
+    assert shown.returncode == 0, shown.stderr
+    assert "alive" in shown.stdout and "(meta)" in shown.stdout
+
+
+def test_the_banner_says_where_everything_is(tmp_path):
+    chosen = ports()
+    process = subprocess.Popen(
+        [binary(), "start", *flags(chosen)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until("the node answers", lambda: status(f"127.0.0.1:{chosen['admin']}"))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=15)
+    assert process.returncode == 0, err
+    for name, port in chosen.items():
+        assert f"127.0.0.1:{port}" in out, name
+    assert (tmp_path / "tessera-data").is_dir()
+
+
+def test_data_and_identity_survive_a_restart(tmp_path):
+    import boto3
+
+    chosen = ports()
+    arguments = [binary(), "start", "--log-level", "warn", "--data-dir", str(tmp_path / "data"), *flags(chosen)]
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=f"http://127.0.0.1:{chosen['dynamo']}",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+    )
+    admin = f"127.0.0.1:{chosen['admin']}"
+    clusters = set()
+    for life, ending in enumerate((signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)):
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+        try:
+            wait_until("the node answers", lambda: status(admin))
+            clusters.add(status(admin)["cluster_id"])
+            if life == 0:
+                client.create_table(
+                    TableName="lives",
+                    KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+                    AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "N"}],
+                    BillingMode="PAY_PER_REQUEST",
+                )
+                client.get_waiter("table_exists").wait(TableName="lives", WaiterConfig={"Delay": 1})
+            for number in range(life * 10):
+                found = client.get_item(TableName="lives", Key={"id": {"N": str(number)}}, ConsistentRead=True)
+                assert found["Item"]["text"]["S"] == f"row {number}", f"life {life}"
+            for number in range(life * 10, life * 10 + 10):
+                item = {"id": {"N": str(number)}, "text": {"S": f"row {number}"}}
+                client.put_item(TableName="lives", Item=item)
+        finally:
+            process.send_signal(ending)
+            process.wait(15)
+    assert len(clusters) == 1
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=20, cwd=cwd)
+
+
+def test_what_is_wrong_is_said_clearly(tmp_path):
+    open_address = run("start", "--listen", "0.0.0.0", cwd=tmp_path)
+    assert open_address.returncode == 1 and "--insecure" in open_address.stderr
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        in_use = run("start", "--ephemeral", "--cql-port", port)
+        assert in_use.returncode == 1 and "--cql-port" in in_use.stderr
+    config = tmp_path / "tessera.toml"
+    config.write_text("listen = '127.0.0.1'\n")
+    unknown = run("start", "--config", str(config))
+    assert unknown.returncode == 1 and "listen" in unknown.stderr
+    assert run("status", "--admin", "127.0.0.1:1").returncode == 1
+    assert run("version").stdout.startswith("tessera ")
+    assert run("nonsense").returncode == 2
+
+
+def test_two_nodes_do_not_share_a_directory(tmp_path):
+    chosen = ports()
+    data = ["--data-dir", str(tmp_path / "data")]
+    process = subprocess.Popen([binary(), "start", *data, *flags(chosen)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until("the node answers", lambda: status(f"127.0.0.1:{chosen['admin']}"))
+        second = run("start", *data, *flags(ports()))
+        assert second.returncode == 1 and "another process" in second.stderr
+    finally:
+        stop(process)
+
+
+@pytest.mark.skipif(os.environ.get("TESSERA_CQL") is not None, reason="the usual ports may be taken")
+def test_the_demo_starts_three_nodes_and_stops_them(tmp_path):
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        if probe.connect_ex(("127.0.0.1", 8080)) == 0:
+            pytest.skip("something listens on the usual ports")
+    process = subprocess.Popen([binary(), "demo"], stdout=subprocess.PIPE, text=True)
+    try:
+        lines = []
+        while not any("Ctrl-C" in line for line in lines):
+            line = process.stdout.readline()
+            assert line, f"the demo ended: {lines}"
+            lines.append(line)
+        text = "".join(lines)
+        for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+            assert host in text
+            assert status(f"{host}:8080")["health"] == "serving"
+        assert len(status("127.0.0.1:8080")["nodes"]) == 3
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert process.returncode == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.2", 8080)) != 0, "a node outlived the demo"
