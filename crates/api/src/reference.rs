@@ -425,12 +425,18 @@ impl Database for Reference {
     }
 
     async fn change_catalog(&self, change: Change) -> Result<Arc<Catalog>, Error> {
-        let mut catalog = Catalog::clone(&self.catalog.borrow());
-        catalog
-            .apply(&change)
-            .map_err(|error| Error::Refused(Refused::Catalog(error)))?;
-        let catalog = Arc::new(catalog);
-        self.catalog.send_replace(catalog.clone());
+        let mut result = Ok(());
+        // In one step: two changes at once must not both begin from the same catalog.
+        self.catalog.send_if_modified(|current| {
+            let mut catalog = Catalog::clone(current);
+            result = catalog.apply(&change);
+            if result.is_ok() {
+                *current = Arc::new(catalog);
+            }
+            result.is_ok()
+        });
+        result.map_err(|error| Error::Refused(Refused::Catalog(error)))?;
+        let catalog = self.catalog.borrow().clone();
         lock(&self.state)
             .groups
             .retain(|root, _| catalog.table(*root).is_some());
