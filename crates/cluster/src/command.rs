@@ -6,7 +6,9 @@
 
 use crate::placement::{self, hash_boundary};
 use crate::state::{Head, RECENT_MAX, REPLICATION_FACTOR};
-use crate::{HASH_TABLETS, META, NodeProfile, NodeRecord, NodeStatus, Replica, State, Tablet};
+use crate::{
+    HASH_TABLETS, META, NodeProfile, NodeRecord, NodeStatus, Replica, Split, State, Tablet,
+};
 use api::KeyRange;
 use catalog::{Change, ChangeError, Partitioning, Table};
 use minicbor::{Decode, Encode};
@@ -102,10 +104,11 @@ pub enum Command {
         #[n(2)]
         replica: ReplicaId,
     },
-    /// Cuts a tablet in two at a key: the tablet keeps what lies below it, a new one with replicas on the same
-    /// nodes takes the rest.
+    /// Allots the ids for cutting a tablet in two at a key: the tablet will keep what lies below it, a new one
+    /// with replicas on the same nodes takes the rest. Until `FinishSplit` or `CancelSplit` the tablet does not
+    /// move.
     #[n(7)]
-    Split {
+    PrepareSplit {
         #[n(0)]
         tablet: TabletId,
         #[n(1)]
@@ -119,6 +122,18 @@ pub enum Command {
         name: String,
         #[n(1)]
         value: u64,
+    },
+    /// The tablet has divided itself: the map follows.
+    #[n(9)]
+    FinishSplit {
+        #[n(0)]
+        tablet: TabletId,
+    },
+    /// The tablet refused to divide, and never will by this preparation.
+    #[n(10)]
+    CancelSplit {
+        #[n(0)]
+        tablet: TabletId,
     },
 }
 
@@ -139,6 +154,11 @@ pub enum Effect {
     TabletDropped(#[n(0)] TabletId),
     #[n(6)]
     SettingChanged(#[n(0)] String),
+    /// With the id of the tablet that will be created.
+    #[n(7)]
+    SplitPrepared(#[n(0)] TabletId),
+    #[n(8)]
+    SplitCancelled(#[n(0)] TabletId),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -249,8 +269,12 @@ impl State {
                 epoch,
                 replica,
             } => self.remove_replica(*tablet, *epoch, *replica),
-            Command::Split { tablet, epoch, key } => self.split(*tablet, *epoch, key),
+            Command::PrepareSplit { tablet, epoch, key } => {
+                self.prepare_split(*tablet, *epoch, key)
+            }
             Command::Set { name, value } => self.set(name, *value),
+            Command::FinishSplit { tablet } => self.finish_split(*tablet),
+            Command::CancelSplit { tablet } => self.cancel_split(*tablet),
         }
     }
 
@@ -368,6 +392,7 @@ impl State {
         for id in dropped {
             self.tablets.remove(&id);
             self.founders.remove(&id);
+            self.splits.remove(&id);
             effects.push(Effect::TabletDropped(id));
         }
         for (id, table) in &new.tables {
@@ -386,9 +411,7 @@ impl State {
     ) -> Result<(), Refusal> {
         let ranges = initial_ranges(table.spec.partitioning);
         if self.tablets.len() + ranges.len() > TABLETS_MAX {
-            return Err(Refusal::Invalid(format!(
-                "a cluster has at most {TABLETS_MAX} tablets"
-            )));
+            return Err(too_many_tablets());
         }
         let mut counts = placement::counts(self);
         for (position, range) in ranges.into_iter().enumerate() {
@@ -476,7 +499,7 @@ impl State {
         Ok(self.put_tablet(tablet))
     }
 
-    fn split(
+    fn prepare_split(
         &mut self,
         id: TabletId,
         epoch: PlacementEpoch,
@@ -496,6 +519,9 @@ impl State {
                 "{id} is being moved; split it afterwards"
             )));
         }
+        if self.tablets.len() + self.splits.len() >= TABLETS_MAX {
+            return Err(too_many_tablets());
+        }
         let mut replicas = left.replicas.clone();
         for replica in &mut replicas {
             replica.id = self.next_replica();
@@ -511,11 +537,29 @@ impl State {
             epoch: PlacementEpoch(1),
         };
         self.head.next_tablet += 1;
+        left.epoch = PlacementEpoch(left.epoch.0 + 1);
         let created = right.id;
-        self.found_tablet(right);
-        let mut effects = self.put_tablet(left);
-        effects.push(Effect::TabletCreated(created));
-        Ok(effects)
+        self.splits.insert(id, Arc::new(Split { left, right }));
+        Ok(vec![Effect::SplitPrepared(created)])
+    }
+
+    fn finish_split(&mut self, id: TabletId) -> Result<Vec<Effect>, Refusal> {
+        let Some(split) = self.splits.remove(&id) else {
+            // Somebody was faster.
+            return Ok(Vec::new());
+        };
+        let created = split.right.id;
+        self.tablets.insert(id, Arc::new(split.left.clone()));
+        self.found_tablet(split.right.clone());
+        Ok(vec![
+            Effect::TabletChanged(id),
+            Effect::TabletCreated(created),
+        ])
+    }
+
+    fn cancel_split(&mut self, id: TabletId) -> Result<Vec<Effect>, Refusal> {
+        let cancelled = self.splits.remove(&id).map(|split| split.right.id);
+        Ok(cancelled.map(Effect::SplitCancelled).into_iter().collect())
     }
 
     fn set(&mut self, name: &str, value: u64) -> Result<Vec<Effect>, Refusal> {
@@ -538,6 +582,9 @@ impl State {
                 current: tablet.epoch,
             });
         }
+        if self.splits.contains_key(&id) {
+            return Err(Refusal::Invalid(format!("{id} is being split")));
+        }
         Ok(tablet.as_ref().clone())
     }
 
@@ -559,6 +606,10 @@ impl State {
         self.head.next_replica += 1;
         id
     }
+}
+
+fn too_many_tablets() -> Refusal {
+    Refusal::Invalid(format!("a cluster has at most {TABLETS_MAX} tablets"))
 }
 
 /// The ranges that a new table group begins with: the token space in equal parts, or everything.

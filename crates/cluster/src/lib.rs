@@ -16,4 +16,4 @@ pub use gossip::{Gossip, GossipEffect, GossipMember, GossipTimer};
 pub use pieces::Piece;
 pub use placement::{HASH_TABLETS, Step, hash_boundary, plan, ring};
 pub use state::{NodeProfile, NodeRecord, NodeStatus, State};
-pub use tablet::{META, Replica, Tablet};
+pub use tablet::{META, Replica, Split, Tablet};

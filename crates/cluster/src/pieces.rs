@@ -7,10 +7,11 @@
 //! | `n` · node id (8 bytes) | node |
 //! | `r` · tablet id (8 bytes) | tablet |
 //! | `f` · tablet id (8 bytes) | the replicas that the tablet began with |
+//! | `s` · tablet id (8 bytes) | the tablet's split, as it is prepared |
 //! | `t` · table id (8 bytes) | table |
 
 use crate::state::Head;
-use crate::{State, Tablet};
+use crate::{Split, State, Tablet};
 use catalog::{Catalog, Table};
 use model::{NodeId, TableId, TabletId};
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ const CATALOG: u8 = b'c';
 const NODE: u8 = b'n';
 const TABLET: u8 = b'r';
 const FOUNDERS: u8 = b'f';
+const SPLIT: u8 = b's';
 const TABLE: u8 = b't';
 
 fn key(kind: u8, id: u64) -> Vec<u8> {
@@ -81,6 +83,8 @@ impl State {
         differences(&old.tablets, &self.tablets, key_of, &mut pieces);
         let key_of = |id: TabletId| key(FOUNDERS, id.0);
         differences(&old.founders, &self.founders, key_of, &mut pieces);
+        let key_of = |id: TabletId| key(SPLIT, id.0);
+        differences(&old.splits, &self.splits, key_of, &mut pieces);
         pieces
     }
 
@@ -115,6 +119,10 @@ impl State {
                     state
                         .founders
                         .insert(id, Arc::new(minicbor::decode(value)?));
+                }
+                Some(&SPLIT) => {
+                    let split: Split = minicbor::decode(value)?;
+                    state.splits.insert(split.left.id, Arc::new(split));
                 }
                 Some(&TABLE) => {
                     let table: Table = minicbor::decode(value)?;

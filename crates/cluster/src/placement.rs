@@ -5,10 +5,11 @@
 //! voters stop when either stops, so the second node takes part when the third is there.
 
 use crate::command::Counts;
-use crate::{Command, META, NodeRecord, Replica, State, Tablet};
+use crate::{Command, META, NodeRecord, Replica, Split, State, Tablet};
 use catalog::Replication;
 use model::{NodeId, ReplicaId, TabletId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Tablets that a hash-partitioned table begins with.
 pub const HASH_TABLETS: u32 = 8;
@@ -152,6 +153,8 @@ pub enum Step {
     Propose(Command),
     /// This learner is to be filled and made a voter; `Command::Promote` ends it.
     Fill { tablet: TabletId, replica: Replica },
+    /// This tablet is to divide itself; `Command::FinishSplit` or `CancelSplit` ends it.
+    Divide(Arc<Split>),
 }
 
 /// The next steps, at most one per tablet and `steps_max` in all, meta group first. `is_alive` says which nodes
@@ -163,6 +166,10 @@ pub fn plan(state: &State, is_alive: &dyn Fn(NodeId) -> bool, steps_max: usize) 
     for tablet in state.tablets.values().filter(|tablet| tablet.id != META) {
         if steps.len() >= steps_max {
             break;
+        }
+        if let Some(split) = state.splits.get(&tablet.id) {
+            steps.push(Step::Divide(Arc::clone(split)));
+            continue;
         }
         let Some(table) = state.catalog.tables.get(&tablet.root) else {
             continue;

@@ -4,7 +4,7 @@
 //! tablet's epoch grows with each change of its range or replicas; `version` grows by one with each accepted
 //! command and with nothing else.
 
-use crate::{Applied, ProposalId, Replica, Tablet};
+use crate::{Applied, ProposalId, Replica, Split, Tablet};
 use catalog::Catalog;
 use minicbor::{Decode, Encode};
 use model::{ClusterId, Incarnation, NodeId, ReplicaId, TableId, TabletId};
@@ -101,6 +101,8 @@ pub struct State {
     pub(crate) tablets: BTreeMap<TabletId, Arc<Tablet>>,
     /// The replicas that each tablet began with: all of them begin its group with the same list, however late.
     pub(crate) founders: BTreeMap<TabletId, Arc<Vec<Replica>>>,
+    /// Splits under way, by the tablet that is split.
+    pub(crate) splits: BTreeMap<TabletId, Arc<Split>>,
 }
 
 impl State {
@@ -148,6 +150,11 @@ impl State {
 
     pub fn tablet(&self, id: TabletId) -> Option<&Arc<Tablet>> {
         self.tablets.get(&id)
+    }
+
+    /// Splits that are prepared and not finished, by the tablet that is split.
+    pub fn splits(&self) -> &BTreeMap<TabletId, Arc<Split>> {
+        &self.splits
     }
 
     /// Whether this replica id was given out in this state or before it.

@@ -51,3 +51,12 @@ impl Tablet {
         self.replicas.iter().filter(|replica| !replica.is_learner)
     }
 }
+
+/// A tablet that is being cut in two: what it and the new one will be.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Split {
+    #[n(0)]
+    pub left: Tablet,
+    #[n(1)]
+    pub right: Tablet,
+}

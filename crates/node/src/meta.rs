@@ -34,10 +34,13 @@ fn broken(error: impl std::fmt::Display) -> MachineError {
     MachineError(format!("meta state: {error}"))
 }
 
+/// Behind the store's own record.
+const FIRST_KEY: [u8; 2] = [Kind::State as u8, 1];
+
 fn load(store: &dyn Store) -> Result<State, MachineError> {
     let at = store.snapshot();
     let mut pieces = Vec::new();
-    for pair in store.scan(&[Kind::State as u8], Some(&[Kind::State as u8 + 1]), &at) {
+    for pair in store.scan(&FIRST_KEY, Some(&[Kind::State as u8 + 1]), &at) {
         pieces.push(pair.map_err(broken)?);
     }
     let pieces = pieces.iter().map(|(key, value)| (&key[1..], &value[..]));
@@ -210,7 +213,7 @@ impl SnapshotSource for MetaSnapshot {
         size_bytes_max: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, MachineError> {
         let start = match after {
-            None => Vec::new(),
+            None => FIRST_KEY.to_vec(),
             Some(after) => {
                 let mut start = after.to_vec();
                 start.push(0);

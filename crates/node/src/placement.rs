@@ -7,13 +7,15 @@ use crate::fill;
 use crate::follow;
 use crate::replicas::member;
 use crate::rpc::{Reply, Request};
-use crate::service::leader_of;
-use cluster::{Command, META, Replica, Step, Tablet, plan};
+use crate::service::{self, leader_of};
+use api::Error;
+use cluster::{Command, META, Replica, Split, Step, Tablet, plan};
 use consensus::{ChangeMembers, Role};
 use model::{NodeId, TabletId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
+use txn::TabletError;
 
 const INTERVAL: Duration = Duration::from_millis(250);
 const STEPS_AT_ONCE_MAX: usize = 16;
@@ -53,6 +55,7 @@ async fn carry_out(core: &Core, step: Step) {
                 propose(core, Command::Promote { tablet, replica }).await;
             }
         }
+        Step::Divide(split) => divide(core, &split).await,
     }
 }
 
@@ -101,6 +104,35 @@ async fn fill_one(core: &Core, tablet: TabletId, replica: Replica) -> bool {
         }
     }
     false
+}
+
+/// Has the leaseholder divide a tablet, and the map follow.
+async fn divide(core: &Core, split: &Split) {
+    let tablet = split.left.id;
+    for leader in candidates(core, &split.left) {
+        let request = Request::Split {
+            at: split.right.range.start.clone(),
+            left: split.left.clone(),
+            right: split.right.clone(),
+        };
+        let answer = if leader == core.node {
+            service::divide_here(core, request).await
+        } else {
+            core.call(leader, request, STEP_PATIENCE).await.ok()
+        };
+        match answer {
+            Some(Reply::Divided(Ok(()))) => {
+                propose(core, Command::FinishSplit { tablet }).await;
+                return;
+            }
+            Some(Reply::Divided(Err(TabletError::Api(Error::Refused(refused))))) => {
+                tracing::warn!(%tablet, %refused, "a split is given up");
+                propose(core, Command::CancelSplit { tablet }).await;
+                return;
+            }
+            other => tracing::debug!(%tablet, %leader, ?other, "not divided yet"),
+        }
+    }
 }
 
 /// Whom to ask for a strong tablet's leader, likeliest first.

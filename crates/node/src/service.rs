@@ -206,12 +206,21 @@ async fn serve_strong(
                 None => Err(absent(read.tablet)),
             })
         }
-        Request::Split { at, left, right } => Reply::Divided(match core.replicas.strong(left.id) {
-            Some(strong) => strong.split(txn::SplitPlan { at, left, right }).await,
-            None => Err(absent(left.id)),
-        }),
+        request @ Request::Split { .. } => divide_here(core, request)
+            .await
+            .unwrap_or(Reply::Failed(Failure::NotServing)),
         _ => Reply::Failed(Failure::Other("the request has no meaning here".into())),
     }
+}
+
+/// Divides a tablet whose leaseholder should be here.
+pub(crate) async fn divide_here(core: &Core, request: Request) -> Option<Reply> {
+    let Request::Split { at, left, right } = request else {
+        return None;
+    };
+    let strong = core.replicas.strong(left.id)?;
+    let plan = txn::SplitPlan { at, left, right };
+    Some(Reply::Divided(strong.split(plan).await))
 }
 
 /// Waits, not for long, until this node knows the catalog and the placement that a request was made with, and

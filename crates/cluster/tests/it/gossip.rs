@@ -138,13 +138,12 @@ fn a_node_that_was_only_silent_returns_by_itself() {
     let paused: Vec<_> = {
         world.down.insert(NodeId(2));
         // Its timers wait with it.
-        let timers = world
+        world
             .events
             .extract_if(.., |_, (owner, event)| {
                 *owner == NodeId(2) && matches!(event, Event::Timer(_))
             })
-            .collect();
-        timers
+            .collect()
     };
     world.run(Duration::from_secs(10));
     assert!(!world.sees(1, 2));

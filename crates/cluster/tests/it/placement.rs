@@ -20,6 +20,9 @@ fn settle(story: &mut Story) -> Vec<String> {
                 tablet,
                 replica: replica.id,
             },
+            Step::Divide(split) => Command::FinishSplit {
+                tablet: split.left.id,
+            },
         };
         told.push(story.tell(command));
     }

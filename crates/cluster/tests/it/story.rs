@@ -339,15 +339,29 @@ fn steps_are_fenced_by_epochs() {
 fn a_split_divides_the_range_and_keeps_the_nodes() {
     let mut story = Story::with_nodes(3);
     let table = story.create("t", Partitioning::Range, 0);
-    let split = |tablet, epoch, key: &[u8]| Command::Split {
+    let prepare = |tablet, epoch, key: &[u8]| Command::PrepareSplit {
         tablet: TabletId(tablet),
         epoch: PlacementEpoch(epoch),
         key: key.to_vec(),
     };
+    let finish = |tablet| Command::FinishSplit {
+        tablet: TabletId(tablet),
+    };
     assert_eq!(
-        story.tell(split(1, 1, b"m")),
-        "v6: TabletChanged(TabletId(1)), TabletCreated(TabletId(2))"
+        story.tell(prepare(1, 1, b"m")),
+        "v6: SplitPrepared(TabletId(2))"
     );
+    // Until the tablet has divided itself, the map shows one, which does not move.
+    assert_eq!(story.tablets(table), "t1 p1 n1 n2 n3");
+    assert!(matches!(
+        story.try_tell(prepare(1, 1, b"q")),
+        Err(Refusal::Invalid(_))
+    ));
+    assert_eq!(
+        story.tell(finish(1)),
+        "v7: TabletChanged(TabletId(1)), TabletCreated(TabletId(2))"
+    );
+    assert_eq!(story.tell(finish(1)), "v8: ");
     assert_eq!(story.tablets(table), "t1 p2 n1 n2 n3; t2 p1 n1 n2 n3");
     let tablets = story.state.tablets_of(table);
     assert_eq!(tablets[0].range.end.as_deref(), Some(b"m".as_slice()));
@@ -355,10 +369,17 @@ fn a_split_divides_the_range_and_keeps_the_nodes() {
     assert_eq!(tablets[1].range.end, None);
     let replicas = |tablet: usize| tablets[tablet].replicas.iter().map(|replica| replica.id);
     assert!(replicas(0).all(|left| replicas(1).all(|right| left != right)));
+    assert_eq!(story.state.founders(TabletId(2)), tablets[1].replicas);
     assert!(matches!(
-        story.try_tell(split(2, 1, b"a")),
+        story.try_tell(prepare(2, 1, b"a")),
         Err(Refusal::Invalid(_))
     ));
+    story.tell(prepare(2, 1, b"q"));
+    let cancel = Command::CancelSplit {
+        tablet: TabletId(2),
+    };
+    assert_eq!(story.tell(cancel), "v10: SplitCancelled(TabletId(3))");
+    assert_eq!(story.tablets(table), "t1 p2 n1 n2 n3; t2 p1 n1 n2 n3");
 }
 
 #[test]
@@ -381,6 +402,10 @@ fn pieces_make_up_the_state_again() {
     };
     assert_eq!(keep(&story.state), story.state);
     let table = story.create("t", Partitioning::Hash, 0);
+    assert_eq!(keep(&story.state), story.state);
+    let (tablet, epoch) = (TabletId(1), PlacementEpoch(1));
+    let key = vec![7];
+    story.tell(Command::PrepareSplit { tablet, epoch, key });
     assert_eq!(keep(&story.state), story.state);
     story.tell(Command::Catalog {
         change: Change::DropTable { table },
