@@ -68,6 +68,7 @@ pub struct Storage {
 
 /// Opens a data directory, or makes one. One process at a time.
 pub fn open(directory: &Path, options: Options) -> Result<Storage, OpenError> {
+    make_directory(directory)?;
     let log = Arc::new(FileLog::open(&directory.join("log"), &options.log)?);
     let stores = directory.join("stores");
     let (stores, threads, store_metrics) = store::FileStores::open(&stores, &options.stores, &log)?;
@@ -82,6 +83,22 @@ pub fn open(directory: &Path, options: Options) -> Result<Storage, OpenError> {
         file_log: log,
         threads,
     })
+}
+
+/// Makes sure that the directory itself survives a loss of power.
+fn make_directory(directory: &Path) -> Result<(), OpenError> {
+    if directory.join("stores").exists() {
+        return Ok(());
+    }
+    for inner in ["log", "stores"] {
+        let inner = directory.join(inner);
+        std::fs::create_dir_all(&inner).map_err(OpenError::io(&inner))?;
+    }
+    log::sync_directory(directory)?;
+    match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => log::sync_directory(parent),
+        _ => Ok(()),
+    }
 }
 
 impl Storage {

@@ -1,14 +1,18 @@
-//! `kill -9` at random points: the test runs itself as a child that writes, kills it, opens what it left, and
-//! looks for every entry that the child had said to be acknowledged. The child flushes, cuts, rewrites files and
-//! replaces entries all the while.
+//! `kill -9` and loss of power at random points: the test runs itself as a child that writes, ends it, opens what
+//! it left, and looks for every entry that the child had said to be acknowledged. The child flushes, cuts,
+//! rewrites files and replaces entries all the while.
+//!
+//! Power fails by a copy of the block device under a file system of its own: it lacks whatever the kernel had not
+//! written to the device yet. That takes the right to mount; where there is none, the test says so and ends.
 
 use bytes::Bytes;
 use model::ReplicaId;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::{LogOptions, Options, Replay, Storage, StoreOptions, cut_point, open, replay};
 use tempfile::TempDir;
@@ -18,6 +22,7 @@ use world::{
 
 const REPLICAS: u64 = 4;
 const ROUNDS: u32 = 12;
+const POWER_ROUNDS: u32 = 5;
 /// Rows of a replica: entry `i` writes row `i % ROWS`.
 const ROWS: u64 = 40;
 /// Entries that the child keeps in its logs at least, so that there is something to check.
@@ -169,72 +174,154 @@ fn child_that_writes() {
     });
 }
 
-/// Runs a child on `directory` for a while and kills it. Returns the last acknowledged entry of each replica.
-fn write_and_kill(directory: &Path, micros: u64) -> BTreeMap<u64, u64> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "power::child_that_writes", "--nocapture"])
-        .env("STORAGE_CHILD_THAT_WRITES", directory)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut acknowledged = BTreeMap::new();
-    // The whole of the output is read: what the child said before it died counts.
-    let mut killer = None;
-    for line in lines {
-        let line = line.unwrap();
-        if line == "opened" {
-            let id = child.id().to_string();
-            killer = Some(std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_micros(micros));
-                Command::new("kill").args(["-9", &id]).status().unwrap()
-            }));
-        }
-        let words: Vec<&str> = line.split(' ').collect();
-        if let ["ack", replica, last] = words[..]
-            && let (Ok(replica), Ok(last)) = (replica.parse(), last.parse())
-        {
-            acknowledged.insert(replica, last);
-        }
+/// A child that has opened `directory` and writes.
+struct Writer {
+    child: Child,
+    /// Ends with the child; gives the last acknowledged entry of each replica.
+    reader: JoinHandle<BTreeMap<u64, u64>>,
+}
+
+impl Writer {
+    fn start(directory: &Path) -> Writer {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "power::child_that_writes", "--nocapture"])
+            .env("STORAGE_CHILD_THAT_WRITES", directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (opened, has_opened) = std::sync::mpsc::channel();
+        // The whole of the output is read: what the child said before it died counts.
+        let reader = std::thread::spawn(move || {
+            let mut acknowledged = BTreeMap::new();
+            for line in lines {
+                let line = line.unwrap();
+                if line == "opened" {
+                    opened.send(()).unwrap();
+                }
+                let words: Vec<&str> = line.split(' ').collect();
+                if let ["ack", replica, last] = words[..]
+                    && let (Ok(replica), Ok(last)) = (replica.parse(), last.parse())
+                {
+                    acknowledged.insert(replica, last);
+                }
+            }
+            acknowledged
+        });
+        has_opened.recv().expect("the child opens its directory");
+        Writer { child, reader }
     }
-    assert!(
-        killer
-            .expect("the child has opened")
-            .join()
-            .unwrap()
-            .success()
-    );
-    let status = child.wait().unwrap();
-    assert!(!status.success(), "the child was killed, it did not end");
-    acknowledged
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(run("kill", &[signal, &id]), "a signal is sent");
+    }
+
+    fn kill(mut self) -> BTreeMap<u64, u64> {
+        self.signal("-9");
+        let status = self.child.wait().unwrap();
+        assert!(!status.success(), "the child was killed, it did not end");
+        self.reader.join().unwrap()
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Opens what is left and looks for what was acknowledged. Returns the last entry of each replica.
+fn check(directory: &Path, acknowledged: &BTreeMap<u64, u64>) -> BTreeMap<u64, u64> {
+    let storage = open(directory, options()).unwrap();
+    let mut found = BTreeMap::new();
+    for (replica, last) in acknowledged {
+        let bounds = storage.log.bounds(LogId(*replica)).unwrap();
+        assert!(bounds.last >= *last, "entry {last} of {replica} was lost");
+        let value = storage.log.get(LogId(*replica), b"last").unwrap();
+        assert_eq!(value, bounds.last.to_string(), "batches are atomic");
+        found.insert(*replica, recover(&storage, *replica).1);
+    }
+    storage.close();
+    found
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let directory = TempDir::new().unwrap();
-    let mut torn = 0;
-    let mut before = BTreeMap::new();
+    let mut last = BTreeMap::new();
     for round in 0..ROUNDS {
+        let writer = Writer::start(directory.path());
         let micros = u64::from(round) * 29_989 % 250_000 + 300;
-        let mut acknowledged = before.clone();
-        acknowledged.extend(write_and_kill(directory.path(), micros));
-        let storage = open(directory.path(), options()).unwrap();
-        torn += storage.torn_tails.len();
-        for (replica, last) in &acknowledged {
-            let bounds = storage.log.bounds(LogId(*replica)).unwrap();
-            assert!(bounds.last >= *last, "entry {last} of {replica} was lost");
-            let value = storage.log.get(LogId(*replica), b"last").unwrap();
-            assert_eq!(value, bounds.last.to_string(), "batches are atomic");
-            let (_, last) = recover(&storage, *replica);
-            before.insert(*replica, last);
-        }
-        storage.close();
+        std::thread::sleep(Duration::from_micros(micros));
+        last.extend(writer.kill());
+        last = check(directory.path(), &last);
     }
-    assert_eq!(before.len() as u64, REPLICAS);
-    let least = before.values().min().unwrap();
+    assert_eq!(last.len() as u64, REPLICAS);
+    let least = last.values().min().unwrap();
     assert!(
         *least > 200,
-        "too little was written to prove much: {before:?}"
+        "too little was written to prove much: {last:?}"
     );
-    println!("last entries {before:?}, torn tails {torn}");
+}
+
+/// A file system in a file, mounted for as long as this lives.
+struct Mounted {
+    image: PathBuf,
+    directory: PathBuf,
+}
+
+impl Mounted {
+    fn new(image: PathBuf, directory: PathBuf) -> Option<Mounted> {
+        std::fs::create_dir_all(&directory).unwrap();
+        let (from, to) = (image.to_str().unwrap(), directory.to_str().unwrap());
+        run("mount", &["-o", "loop", from, to]).then_some(Mounted { image, directory })
+    }
+
+    /// What the device holds in this moment, while nothing is written through the file system. The kernel may
+    /// still be writing what was written before: then once more.
+    fn copy(&self, to: &Path) {
+        let (from, to) = (self.image.to_str().unwrap(), to.to_str().unwrap());
+        for _ in 0..50 {
+            assert!(run("cp", &["--sparse=always", from, to]));
+            if run("cmp", &["-s", from, to]) {
+                return;
+            }
+        }
+        panic!("the device does not come to rest");
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        run("umount", &["-l", self.directory.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_power_fails() {
+    let directory = TempDir::new().unwrap();
+    let image = |round: u32| directory.path().join(format!("image-{round}"));
+    let file = std::fs::File::create(image(0)).unwrap();
+    file.set_len(96 << 20).unwrap();
+    let made = run("mkfs.ext4", &["-q", "-F", image(0).to_str().unwrap()]);
+    let mut last = BTreeMap::new();
+    for round in 0..POWER_ROUNDS {
+        let mount = |name: &str, round| {
+            let directory = directory.path().join(format!("{name}-{round}"));
+            Mounted::new(image(round), directory)
+        };
+        let Some(mounted) = made.then(|| mount("before", round)).flatten() else {
+            println!("no right to mount a file system here: nothing is tested");
+            return;
+        };
+        let writer = Writer::start(&mounted.directory.join("data"));
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 190 % 400 + 20));
+        writer.signal("-STOP");
+        mounted.copy(&image(round + 1));
+        last.extend(writer.kill());
+        drop(mounted);
+        let mounted = mount("after", round + 1).expect("it could be mounted before");
+        last = check(&mounted.directory.join("data"), &last);
+    }
+    assert_eq!(last.len() as u64, REPLICAS);
 }
