@@ -1,5 +1,6 @@
 //! Prints what the log and the stores cost on this machine. `cargo run --release -p storage --example figures`,
-//! optionally with one word: `log`, `store` or `idle`.
+//! optionally with one word: `log`, `store` or
+//! `idle`. A second one is the number of rows.
 
 use bytes::Bytes;
 use model::ReplicaId;
@@ -12,7 +13,7 @@ use world::{
     Applied, Kind, LogBatch, LogEntry, LogId, LogOperation, Store, StoreBatch, StoreOperation,
 };
 
-const ROWS: u64 = 200_000;
+const ROWS_DEFAULT: u64 = 200_000;
 const VALUE_BYTES: usize = 200;
 const LOGS: u64 = 64;
 
@@ -23,7 +24,11 @@ fn main() {
         idle(&directory.path().join("idle"));
     }
     if what.is_empty() || what == "store" {
-        store(&directory.path().join("store"));
+        let rows = std::env::args().nth(2).and_then(|rows| rows.parse().ok());
+        store(
+            &directory.path().join("store"),
+            rows.unwrap_or(ROWS_DEFAULT),
+        );
     }
     if what.is_empty() || what == "log" {
         let runtime = tokio::runtime::Builder::new_multi_thread();
@@ -134,34 +139,34 @@ fn time(name: &str, count: u64, mut call: impl FnMut(u64)) {
     println!("{name}: {nanos} ns");
 }
 
-fn reads(state: &str, store: &Arc<dyn Store>) {
-    time(&format!("snapshot, {state}"), ROWS, |_| {
+fn reads(state: &str, store: &Arc<dyn Store>, rows: u64) {
+    time(&format!("snapshot, {state}"), rows, |_| {
         std::hint::black_box(store.snapshot());
     });
-    time(&format!("get, {state}"), ROWS, |number| {
-        let read = store.get(&row(number * 7 % ROWS), &store.snapshot());
+    time(&format!("get, {state}"), rows, |number| {
+        let read = store.get(&row(number * 7 % rows), &store.snapshot());
         assert!(read.expect("a row").is_some());
     });
-    time(&format!("get of nothing, {state}"), ROWS, |number| {
-        let read = store.get(&row(ROWS + number), &store.snapshot());
+    time(&format!("get of nothing, {state}"), rows, |number| {
+        let read = store.get(&row(rows + number), &store.snapshot());
         assert!(read.expect("no row").is_none());
     });
-    time(&format!("scan of 100, {state}"), ROWS / 100, |number| {
+    time(&format!("scan of 100, {state}"), rows / 100, |number| {
         let at = store.snapshot();
-        let rows = store.scan(&row(number), None, &at).take(100).count();
-        std::hint::black_box(rows);
+        let seen = store.scan(&row(number), None, &at).take(100).count();
+        std::hint::black_box(seen);
     });
-    time(&format!("scan of 1, {state}"), ROWS / 10, |number| {
+    time(&format!("scan of 1, {state}"), rows / 10, |number| {
         let at = store.snapshot();
-        let rows = store.scan(&row(number), None, &at).take(1).count();
-        std::hint::black_box(rows);
+        let seen = store.scan(&row(number), None, &at).take(1).count();
+        std::hint::black_box(seen);
     });
 }
 
-fn store(directory: &Path) {
+fn store(directory: &Path, rows: u64) {
     let storage = open_here(directory);
     let store = storage.stores.open(ReplicaId(1)).expect("a store");
-    time("apply of one row", ROWS, |number| {
+    time("apply of one row", rows, |number| {
         let put = StoreOperation::Put {
             key: row(number),
             value: vec![7; VALUE_BYTES],
@@ -173,13 +178,13 @@ fn store(directory: &Path) {
         };
         store.apply(batch).expect("applied");
     });
-    reads("as it is after that", &store);
+    reads("as it is after that", &store, rows);
     while store.flushed() < store.applied() {
         store.request_flush();
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(Duration::from_secs(2));
-    reads("from tables", &store);
+    reads("from tables", &store, rows);
     println!(
         "{} bytes on disk, {:?}",
         store.size_bytes(),
