@@ -9,6 +9,7 @@ mod log;
 mod network;
 pub use model::planted;
 mod store;
+pub mod watch;
 
 pub use clock::{Clock, ClockError};
 pub use log::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, LogOperation};
