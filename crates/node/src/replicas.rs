@@ -14,9 +14,9 @@ use quorum::{EventualReplica, ReplicaConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use txn::{StrongConfig, StrongTablet, TabletSpec};
+use world::watch;
 use world::{LogBatch, LogId, LogOperation};
 
 /// What failed is tried again so often.

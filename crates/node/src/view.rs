@@ -93,7 +93,7 @@ impl View {
 pub(crate) struct Views {
     current: RwLock<Arc<View>>,
     alive: Mutex<BTreeMap<NodeId, bool>>,
-    version: watch::Sender<u64>,
+    version: world::watch::Sender<u64>,
     catalog: watch::Sender<Arc<Catalog>>,
     topology: watch::Sender<Arc<Topology>>,
     this_node: Mutex<NodeId>,
@@ -104,7 +104,7 @@ impl Views {
         Views {
             current: RwLock::default(),
             alive: Mutex::default(),
-            version: watch::Sender::new(0),
+            version: world::watch::Sender::new(0),
             catalog: watch::Sender::new(Arc::default()),
             topology: watch::Sender::new(Arc::default()),
             this_node: Mutex::new(NodeId(0)),
@@ -160,7 +160,7 @@ impl Views {
         self.alive.lock().get(&node).copied().unwrap_or(false)
     }
 
-    pub fn watch_version(&self) -> watch::Receiver<u64> {
+    pub fn watch_version(&self) -> world::watch::Receiver<u64> {
         self.version.subscribe()
     }
 

@@ -149,6 +149,19 @@ impl<T> Receiver<T> {
         Ok(state.version != self.seen)
     }
 
+    /// Resolves when the value is as wished, also at once.
+    pub async fn wait_for(&mut self, mut is_wished: impl FnMut(&T) -> bool) -> Result<(), Closed>
+    where
+        T: Send,
+    {
+        loop {
+            if is_wished(&self.borrow_and_update()) {
+                return Ok(());
+            }
+            self.changed().await?;
+        }
+    }
+
     /// Resolves when there is a value that has not been seen; it counts as seen then.
     pub fn changed(&mut self) -> impl Future<Output = Result<(), Closed>> + Send + '_
     where
