@@ -14,8 +14,9 @@ use rand::{Rng, SeedableRng};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+
 use tokio::task::AbortHandle;
+use world::watch;
 use world::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, World};
 
 /// How long, in simulated time, a cluster without faults may take to form or to heal.
