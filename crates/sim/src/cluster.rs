@@ -188,7 +188,7 @@ impl Cluster {
                 let mut members = self.shared.members.lock();
                 let member = &mut members[index];
                 if member.life == life {
-                    let (gone, _) = watch::channel(false);
+                    let gone = watch::Sender::new(false);
                     member.state = Life::Up { node, gone };
                 }
             }
