@@ -2,12 +2,12 @@
 
 use crate::config::Config;
 use crate::identity::Records;
+use crate::liveness::Input;
 use crate::metrics::Metrics;
 use crate::replicas::Replicas;
 use crate::rpc::{CallError, Failure, Reply, Request, Rpc};
 use crate::tasks::Tasks;
 use crate::view::{View, Views};
-use bytes::Bytes;
 use cluster::NodeProfile;
 use consensus::Groups;
 use model::{Incarnation, Interval, NodeId, RequestId, TabletId, Timestamp};
@@ -35,8 +35,8 @@ pub(crate) struct Core {
     pub groups: Groups,
     pub replicas: Replicas,
     pub metrics: Metrics,
-    /// Packets for the gossip task.
-    pub gossip: mpsc::Sender<Bytes>,
+    /// For the gossip task.
+    pub gossip: mpsc::Sender<Input>,
     /// Whether this node leads the meta group.
     pub leads_meta: watch::Sender<bool>,
     /// The meta group's leader, as last heard.
@@ -48,8 +48,8 @@ pub(crate) struct Core {
     is_stopping: AtomicBool,
     /// One pull of the meta group's state at a time.
     pub pulling: tokio::sync::Mutex<()>,
-    /// What an operator should look at.
-    pub complaint: Mutex<Option<String>>,
+    /// What an operator should look at, by topic.
+    complaints: Mutex<BTreeMap<String, String>>,
 }
 
 /// What a core is made from, beside its own fresh parts.
@@ -63,7 +63,7 @@ pub(crate) struct Parts {
     pub views: Arc<Views>,
     pub tasks: Arc<Tasks>,
     pub groups: Groups,
-    pub gossip: mpsc::Sender<Bytes>,
+    pub gossip: mpsc::Sender<Input>,
     pub leads_meta: watch::Sender<bool>,
 }
 
@@ -90,7 +90,7 @@ impl Core {
             is_serving: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             pulling: tokio::sync::Mutex::new(()),
-            complaint: Mutex::new(None),
+            complaints: Mutex::default(),
         }
     }
 
@@ -146,6 +146,31 @@ impl Core {
                 hints.remove(&tablet);
             }
         }
+    }
+
+    /// Sets, or takes back, what an operator should know about a topic.
+    pub fn complain(&self, topic: &str, complaint: Option<String>) {
+        let mut complaints = self.complaints.lock();
+        match complaint {
+            Some(complaint) => {
+                if complaints.get(topic) != Some(&complaint) {
+                    tracing::warn!(topic, complaint, "needs attention");
+                    complaints.insert(topic.to_owned(), complaint);
+                }
+            }
+            None => {
+                complaints.remove(topic);
+            }
+        }
+    }
+
+    pub fn complaint(&self) -> Option<String> {
+        let complaints = self.complaints.lock();
+        let first = complaints.iter().next();
+        first.map(|(topic, complaint)| match complaints.len() {
+            1 => format!("{topic}: {complaint}"),
+            count => format!("{topic}: {complaint} (and {} more)", count - 1),
+        })
     }
 
     /// Sends a request to a node and awaits its answer.

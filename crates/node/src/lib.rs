@@ -108,3 +108,9 @@ impl Node {
         self.core.stop();
     }
 }
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.core.stop();
+    }
+}

@@ -9,12 +9,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Packets that may wait for the gossip task; more are dropped, as the network might have.
 pub(crate) const PACKETS_MAX: usize = 1_024;
 /// How often members that are not known to be alive are said hello to.
 const HELLO_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Members are waited for so long at the start, so that the first requests do not take them for dead.
+const SETTLE_PATIENCE: Duration = Duration::from_millis(1_200);
+
+/// What the gossip task is told.
+pub(crate) enum Input {
+    Packet(Bytes),
+    /// This node stops: the others need not find out by themselves.
+    Leave,
+}
 
 struct Driver {
     core: Arc<Core>,
@@ -24,7 +34,7 @@ struct Driver {
     next_timer: u64,
 }
 
-pub(crate) async fn run(core: Arc<Core>, mut packets: mpsc::Receiver<Bytes>) {
+pub(crate) async fn run(core: Arc<Core>, mut inputs: mpsc::Receiver<Input>) {
     let random = Arc::clone(&core.world.random);
     let member = GossipMember {
         node: core.node,
@@ -43,13 +53,18 @@ pub(crate) async fn run(core: Arc<Core>, mut packets: mpsc::Receiver<Bytes>) {
         let wake = next_timer.map_or(next_hello, |at| at.min(next_hello));
         tokio::select! {
             biased;
-            packet = packets.recv() => {
-                let Some(packet) = packet else { return };
-                match driver.gossip.handle(&packet) {
+            input = inputs.recv() => match input {
+                Some(Input::Packet(packet)) => match driver.gossip.handle(&packet) {
                     Ok(effects) => driver.carry_out(effects),
                     Err(error) => tracing::debug!(%error, "gossip"),
+                },
+                Some(Input::Leave) => {
+                    let effects = driver.gossip.leave();
+                    driver.carry_out(effects);
+                    return;
                 }
-            }
+                None => return,
+            },
             () = sleep_until(wake) => {}
         }
         driver.fire_timers();
@@ -58,6 +73,13 @@ pub(crate) async fn run(core: Arc<Core>, mut packets: mpsc::Receiver<Bytes>) {
             driver.say_hello();
         }
     }
+}
+
+/// Waits, not for long, until all members are known to be alive.
+pub(crate) async fn settle(core: &Core) {
+    let mut topologies = core.views.watch_topology();
+    let all_alive = topologies.wait_for(|topology| topology.nodes.iter().all(|node| node.is_alive));
+    let _ = timeout(SETTLE_PATIENCE, all_alive).await;
 }
 
 impl Driver {

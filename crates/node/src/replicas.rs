@@ -177,6 +177,7 @@ async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Re
     } else {
         open_eventual(core, table, tablet, replica)
     };
+    let topic = format!("replica {} of tablet {}", replica.id, tablet.id);
     match opened {
         Ok(held) => {
             let held = HeldReplica {
@@ -187,11 +188,12 @@ async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Re
             core.replicas.change(|map| {
                 map.insert(tablet.id, Arc::new(held));
             });
+            core.complain(&topic, None);
             true
         }
         Err(error) => {
             tracing::error!(tablet = %tablet.id, replica = %replica.id, %error, "a replica cannot be opened");
-            *core.complaint.lock() = Some(format!("{} of {}: {error}", replica.id, tablet.id));
+            core.complain(&topic, Some(error));
             false
         }
     }
@@ -281,6 +283,9 @@ pub(crate) async fn remove_strays(core: &Core) {
         .state
         .tablets()
         .values()
+        .map(AsRef::as_ref)
+        // What a split has made is there before the map shows it.
+        .chain(view.state.splits().values().map(|split| &split.right))
         .filter_map(|tablet| tablet.replica_on(core.node))
         .map(|replica| replica.id)
         .collect();

@@ -4,6 +4,7 @@
 use crate::core::Core;
 use crate::fill;
 use crate::follow;
+use crate::liveness::Input;
 use crate::replicas::Held;
 use crate::rpc::{CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc};
 use cluster::{Command, Effect, META, NodeProfile};
@@ -48,7 +49,7 @@ pub(crate) async fn receive(
             (CONSENSUS, Some(core)) => core.groups.deliver(incoming.from.node, body),
             (GOSSIP, Some(core)) => {
                 // A full queue is a lost packet, which gossip expects.
-                let _ = core.gossip.try_send(body);
+                let _ = core.gossip.try_send(Input::Packet(body));
             }
             (CONSENSUS | GOSSIP, None) => {}
             (tag, _) => tracing::warn!(from = %incoming.from.node, tag, "unknown kind of message"),
@@ -120,17 +121,11 @@ fn heard(
         // Their reading is as old as the message's way is long: it can be behind, but hardly ahead.
         let ahead = theirs.earliest.0.saturating_sub(ours.latest.0);
         let behind = ours.earliest.0.saturating_sub(theirs.latest.0);
-        if ahead > 0 || behind > CLOCK_SLACK_MICROS {
-            let complaint = format!(
-                "the clocks of {} and {from} disagree beyond their bounds",
-                core.node
-            );
-            let mut known = core.complaint.lock();
-            if known.as_ref() != Some(&complaint) {
-                tracing::warn!(%from, ahead, behind, "clocks disagree beyond their bounds");
-                *known = Some(complaint);
-            }
-        }
+        let disagree = ahead > 0 || behind > CLOCK_SLACK_MICROS;
+        let complaint = disagree.then(|| {
+            "the clocks disagree beyond their bounds: check the time sources of both".to_owned()
+        });
+        core.complain(&format!("clock of {from}"), complaint);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A clean stop: nothing is lost without it, but with it others need not wait for leases to end.
 
 use crate::core::Core;
+use crate::liveness::Input;
 use crate::replicas::Held;
 use consensus::Role;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) async fn shutdown(core: &Core) {
             core.groups.transfer_leadership(status.tablet, heir.replica);
         }
     }
+    // A full queue leaves the others to find out by themselves.
+    let _ = core.gossip.try_send(Input::Leave);
     sleep(FAREWELL).await;
     core.stop();
 }

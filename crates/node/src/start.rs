@@ -124,6 +124,7 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     let timestamps = Arc::new(quorum::Gateway::new(Arc::clone(&core.world.clock)));
     let coordinator = Coordinator::new(Arc::new(NodePeers::new(&core)), timestamps);
     let gateway = Gateway::new(&core, coordinator);
+    liveness::settle(&core).await;
     core.set_serving();
     Ok(Started {
         core,

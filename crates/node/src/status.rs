@@ -125,7 +125,7 @@ fn health(core: &Core) -> Health {
     if !core.is_serving() {
         return Health::Starting;
     }
-    match core.complaint.lock().clone() {
+    match core.complaint() {
         Some(complaint) => Health::Degraded(complaint),
         None => Health::Serving,
     }
