@@ -15,8 +15,8 @@ use crate::wire::shape::{
 use crate::wire::writer::Writer;
 use api::document::{self, ITEM_SIZE_BYTES_MAX};
 use api::{
-    Atomicity, Error, Mutation, ReadRequest, Retry, Returning, RowOperation, Selection,
-    WriteRequest,
+    Atomicity, Error, Mutation, ReadRequest, Retry, ReturnedRows, Returning, RowOperation,
+    Selection, WriteRequest,
 };
 use std::collections::BTreeSet;
 
@@ -262,7 +262,7 @@ pub async fn write(context: &Context<'_>, text: &str) -> Result<String, Failure>
     check_writes(&tables)?;
     let report = Report::parse(request.return_consumed_capacity.as_deref());
     let mut mutations = Vec::new();
-    let mut writes = Vec::with_capacity(tables.len());
+    let mut writes: Vec<TableWrite> = Vec::with_capacity(tables.len());
     for (name, requests) in tables {
         let schema = context.schema(&name)?;
         let first = mutations.len();
@@ -280,7 +280,11 @@ pub async fn write(context: &Context<'_>, text: &str) -> Result<String, Failure>
             mutations.push(mutation);
             sizes.push(size);
         }
-        writes.push((schema, first, sizes));
+        writes.push(TableWrite {
+            schema,
+            first,
+            sizes,
+        });
     }
     let mut write = WriteRequest::new(mutations);
     write.atomicity = Atomicity::Each;
@@ -297,23 +301,40 @@ pub async fn write(context: &Context<'_>, text: &str) -> Result<String, Failure>
     if report.is_wanted() {
         writer.key("ConsumedCapacity");
         writer.begin_array();
-        for (schema, first, sizes) in &writes {
-            let mut units = 0.0;
-            for (index, after) in sizes.iter().enumerate() {
-                let old = response
-                    .returned
-                    .get(first + index)
-                    .and_then(|returned| returned.old.clone());
-                let before =
-                    old.map_or(0, |row| document::item_size_bytes(&schema.document_of(row)));
-                units += write_units(before, *after);
-            }
-            report.write_entry(&mut writer, &schema.name, units);
+        for write in &writes {
+            let units = write.units(&response.returned);
+            report.write_entry(&mut writer, &write.schema.name, units);
         }
         writer.end_array();
     }
     writer.end_object();
     Ok(writer.finish())
+}
+
+/// The writes of one table.
+struct TableWrite {
+    schema: Schema,
+    /// The index of its first mutation.
+    first: usize,
+    /// The size of each item's key, and of the whole item after the write.
+    sizes: Vec<(u64, u64)>,
+}
+
+impl TableWrite {
+    /// What they have consumed, given what was there before.
+    fn units(&self, returned: &[ReturnedRows]) -> f64 {
+        let mut units = 0.0;
+        for (index, (key, after)) in self.sizes.iter().enumerate() {
+            let old = returned
+                .get(self.first + index)
+                .and_then(|returned| returned.old.clone());
+            let before = old.map_or(0, |row| {
+                key + document::item_size_bytes(&self.schema.document_of(row))
+            });
+            units += write_units(before, *after);
+        }
+        units
+    }
 }
 
 /// All of a request, as it came, to be sent again.
@@ -407,16 +428,21 @@ fn check_writes(tables: &[(String, InnerList<WireWrite>)]) -> Result<(), Failure
     Ok(())
 }
 
-/// The key, the operation, and the item's size after it.
-fn lower_write(schema: &Schema, request: WireWrite) -> Result<(Key, RowOperation, u64), Failure> {
+/// The key, the operation, and the sizes of the key and of the item after it.
+fn lower_write(
+    schema: &Schema,
+    request: WireWrite,
+) -> Result<(Key, RowOperation, (u64, u64)), Failure> {
     if let Some(item) = request.put_request.and_then(|put| put.item) {
         let (key, document) = schema.split(item.item).map_err(in_batch)?;
-        let size = key.size_bytes() + document::item_size_bytes(&document);
-        return Ok((key, replace(schema.document, document), size));
+        let key_size = key.size_bytes();
+        let sizes = (key_size, key_size + document::item_size_bytes(&document));
+        return Ok((key, replace(schema.document, document), sizes));
     }
     let key = request.delete_request.and_then(|delete| delete.key);
     let key = schema.key(&key.unwrap_or_default().item)?;
-    Ok((key, RowOperation::Delete, 0))
+    let key_size = key.size_bytes();
+    Ok((key, RowOperation::Delete, (key_size, 0)))
 }
 
 /// The service words some refusals of items otherwise in a batch.

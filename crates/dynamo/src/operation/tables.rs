@@ -420,17 +420,29 @@ pub async fn update(context: &Context<'_>, text: &str) -> Result<String, Failure
         return Err(Failure::not_supported("ReplicaUpdates"));
     }
     refuse_stream(request.stream_specification.as_ref())?;
+    let properties = changed_properties(&request)?;
+    let schema =
+        Schema::find(&context.catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
+    check_throughput_change(&schema.table, &request)?;
+    let catalog = alter_properties(context, &schema, properties).await?;
+    let schema = Schema::find(&catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
+    Ok(described(context, &schema, "TableDescription", "ACTIVE"))
+}
+
+fn changed_properties(request: &UpdateTableRequest) -> Result<BTreeMap<String, String>, String> {
     let mut properties = BTreeMap::new();
     let mut put = |key: &str, value: String| properties.insert(key.to_owned(), value);
-    if request.billing_mode.is_some() || request.provisioned_throughput.is_some() {
-        let (read, write) = check_billing(
-            request.billing_mode.as_deref(),
-            request.provisioned_throughput.as_ref(),
-        )?;
+    let mode = request.billing_mode.as_deref();
+    if mode == Some("PROVISIONED") && request.provisioned_throughput.is_none() {
+        return Err(format!(
+            "{INVALID}ProvisionedThroughput must be specified when BillingMode is PROVISIONED"
+        ));
+    }
+    if mode.is_some() || request.provisioned_throughput.is_some() {
+        let (read, write) = check_billing(mode, request.provisioned_throughput.as_ref())?;
         put(READ_CAPACITY, read.to_string());
         put(WRITE_CAPACITY, write.to_string());
-        let mode = request.billing_mode.as_deref().unwrap_or("PROVISIONED");
-        put(BILLING_MODE, mode.to_owned());
+        put(BILLING_MODE, mode.unwrap_or("PROVISIONED").to_owned());
     }
     if let Some(is_protected) = request.deletion_protection_enabled {
         let value = if is_protected { "true" } else { "" };
@@ -440,16 +452,40 @@ pub async fn update(context: &Context<'_>, text: &str) -> Result<String, Failure
         put(TABLE_CLASS, class.clone());
     }
     if properties.is_empty() {
-        return Err(Failure::validation(
+        return Err(
             "At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, \
-             GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required",
+             GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required"
+                .into(),
+        );
+    }
+    Ok(properties)
+}
+
+/// A new throughput must be new, and the table provisioned.
+fn check_throughput_change(table: &Table, request: &UpdateTableRequest) -> Result<(), String> {
+    let Some(throughput) = &request.provisioned_throughput else {
+        return Ok(());
+    };
+    let current_mode = property(table, BILLING_MODE);
+    if request.billing_mode.is_none() && current_mode == Some("PAY_PER_REQUEST") {
+        return Err(format!(
+            "{INVALID}Neither ReadCapacityUnits nor WriteCapacityUnits can be specified when BillingMode is \
+             PAY_PER_REQUEST"
         ));
     }
-    let schema =
-        Schema::find(&context.catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
-    let catalog = alter_properties(context, &schema, properties).await?;
-    let schema = Schema::find(&catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
-    Ok(described(context, &schema, "TableDescription", "ACTIVE"))
+    let current = |key| property(table, key).and_then(|units| units.parse::<i64>().ok());
+    let (read, write) = (current(READ_CAPACITY), current(WRITE_CAPACITY));
+    if read == throughput.read_capacity_units && write == throughput.write_capacity_units {
+        let (read, write) = (read.unwrap_or_default(), write.unwrap_or_default());
+        return Err(format!(
+            "The provisioned throughput for the table will not change. The requested value equals the current \
+             value. Current ReadCapacityUnits provisioned for the table: {read}. Requested ReadCapacityUnits: \
+             {read}. Current WriteCapacityUnits provisioned for the table: {write}. Requested \
+             WriteCapacityUnits: {write}. Refer to the Amazon DynamoDB Developer Guide for current limits and \
+             how to request higher limits."
+        ));
+    }
+    Ok(())
 }
 
 /// Changes properties of a table; an empty value removes one.
