@@ -256,7 +256,8 @@ impl Group {
     }
 
     pub fn campaign(&mut self) {
-        if self.is_broken || self.in_flight > 0 {
+        // The library takes a learner's word for it and trips over its own absence among the voters.
+        if self.is_broken || self.in_flight > 0 || !self.raw.raft.promotable() {
             return;
         }
         self.wake();
