@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 import zlib
@@ -21,7 +22,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 D = decimal.Decimal
-NAMES = (f"suite.t{number}" for number in itertools.count())
+RUN = f"r{os.getpid()}x{time.time_ns() % 1_000_000}"
+NAMES = (f"{RUN}.t{number}" for number in itertools.count())
 SESSION = dict(
     region_name="us-east-1", aws_access_key_id="suite", aws_secret_access_key="suite-secret"
 )
@@ -85,7 +87,7 @@ def refused(call, code, part=""):
 
 
 def test_table_life(client):
-    name = "life_of-a.table"
+    name = f"{RUN}.life_of-a.table"
     made = client.create_table(
         TableName=name,
         KeySchema=[
@@ -141,7 +143,7 @@ def test_table_life(client):
 
 
 def test_tables_made_at_once_are_all_there(client):
-    names = [f"atonce.t{number}" for number in range(6)]
+    names = [f"atonce{RUN}.t{number}" for number in range(6)]
 
     def create(name):
         return client.create_table(
@@ -728,7 +730,7 @@ def test_command_line(endpoint):
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if done.stdout.strip() else None
 
-    name = "commandline"
+    name = f"commandline{RUN}"
     run(
         "create-table", "--table-name", name, "--billing-mode", "PAY_PER_REQUEST",
         "--attribute-definitions", "AttributeName=id,AttributeType=S",
