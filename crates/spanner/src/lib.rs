@@ -1,1 +1,127 @@
-//! Under construction.
+//! The Spanner door: gRPC services of `google.spanner.v1` and its admin services over the inner language.
+//!
+//! ```text
+//! HTTP/2 ── grpc (method tables) ──> sessions, transactions ──> queries, commit ──> sql, api::Database
+//!                                └─> instances, databases, operations ──> catalog changes
+//! ```
+//!
+//! A door decodes, checks, lowers and encodes. Sessions and open transactions are this node's alone: a client
+//! that comes back to another node makes new ones. Nothing here waits for locks: read-write transactions are
+//! `api::Transaction`s, whose conflicts show at commit as ABORTED with a delay. Tables made at other doors are
+//! visible where their types have counterparts.
+//!
+//! Refused by name: partitioned reads, queries and DML, backups, roles, IAM, instance partitions, the
+//! PostgreSQL dialect, and what `sql` refuses.
+
+mod commit;
+mod databases;
+mod explain;
+mod grpc;
+mod instances;
+mod keys;
+mod metrics;
+mod mutations;
+mod names;
+mod operations;
+mod queries;
+mod results;
+mod sessions;
+mod status;
+mod transactions;
+mod wire;
+
+pub use metrics::Metrics;
+
+use api::Database;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+/// Calls of one connection that run at a time; further ones wait.
+const STREAMS_MAX: u32 = 1_000;
+const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// A silent connection is asked for a sign of life, and closed without one.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub metrics: Metrics,
+}
+
+/// What all requests share.
+pub struct Door {
+    database: Arc<dyn Database>,
+    sessions: sessions::Sessions,
+    transactions: transactions::Transactions,
+    operations: operations::Operations,
+    metrics: Metrics,
+}
+
+grpc::service! {
+    /// Sessions, reads, queries, transactions.
+    Spanner, "google.spanner.v1.Spanner",
+    {
+        unary CreateSession => sessions::create;
+        unary BatchCreateSessions => sessions::batch_create;
+        unary GetSession => sessions::get;
+        unary ListSessions => sessions::list;
+        unary DeleteSession => sessions::delete;
+        unary ExecuteSql => queries::execute_sql;
+        streaming ExecuteStreamingSql => queries::execute_streaming_sql;
+        unary ExecuteBatchDml => queries::execute_batch_dml;
+        unary Read => queries::read;
+        streaming StreamingRead => queries::streaming_read;
+        unary BeginTransaction => commit::begin_transaction;
+        unary Commit => commit::commit;
+        unary Rollback => commit::rollback;
+        streaming BatchWrite => commit::batch_write;
+        unary PartitionQuery => commit::refuse_partition_query;
+        unary PartitionRead => commit::refuse_partition_read;
+    }
+}
+
+grpc::service! {
+    /// Operations, all of them done.
+    OperationsService, "google.longrunning.Operations",
+    {
+        unary GetOperation => operations::get;
+        unary ListOperations => operations::list;
+        unary CancelOperation => operations::cancel;
+        unary DeleteOperation => operations::delete;
+        unary WaitOperation => operations::wait;
+    }
+}
+
+/// Serves the door until `stop` is ready; calls that are under way are answered first.
+pub async fn serve(
+    listener: TcpListener,
+    database: Arc<dyn Database>,
+    options: Options,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let door = Arc::new(Door {
+        database,
+        sessions: Default::default(),
+        transactions: Default::default(),
+        operations: Default::default(),
+        metrics: options.metrics,
+    });
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(Spanner(door.clone()))
+        .add_service(databases::DatabaseAdmin(door.clone()))
+        .add_service(instances::InstanceAdmin(door.clone()))
+        .add_service(OperationsService(door))
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await
+        .map_err(io::Error::other)
+}

@@ -659,3 +659,9 @@ pub fn size_bytes(value: &Value) -> usize {
     };
     inner + std::mem::size_of::<Value>()
 }
+
+/// A JSON document in one form: no blanks, names in order. `None` when it is none.
+pub fn normal_json(text: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    Some(value.to_string())
+}

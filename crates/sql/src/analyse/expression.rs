@@ -937,7 +937,9 @@ fn literal(text: &ast::Expression) -> Result<Draft, Error> {
         N::Typed(kind, written) => {
             let kind = SqlType::of_name(kind)?;
             let value = match kind {
-                SqlType::Json => Value::Json(written.clone()),
+                SqlType::Json => value::normal_json(written)
+                    .map(Value::Json)
+                    .ok_or_else(|| Error::invalid("Invalid JSON literal"))?,
                 _ => value::cast(&Value::Text(written.clone()), &SqlType::String, &kind)
                     .map_err(|_| Error::invalid(format!("Invalid {kind} literal")))?,
             };

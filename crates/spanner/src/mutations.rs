@@ -1,0 +1,212 @@
+//! Mutations of a commit to mutations of the inner language.
+
+use crate::{keys, wire};
+use api::{KeyRange, Mutation, RowOperation, Selection};
+use catalog::{Catalog, Partitioning, Table};
+use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
+use model::Type;
+use pb::mutation::{Delete, Operation, Write};
+use prost_types::value::Kind;
+use sql::rows::{Cell, WriteKind};
+use sql::types::SqlType;
+use std::sync::Arc;
+use tonic::Status;
+
+/// Spanner's limit: a written row counts once for each column.
+pub const MUTATIONS_MAX: u64 = 80_000;
+/// What stands for the commit timestamp in a mutation.
+const COMMIT_TIMESTAMP: &str = "spanner.commit_timestamp()";
+
+/// Mutations, and how many Spanner counts them as.
+#[derive(Debug, Default)]
+pub struct Lowered {
+    pub mutations: Vec<Mutation>,
+    pub count: u64,
+}
+
+pub fn find_table<'c>(
+    catalog: &'c Catalog,
+    namespace: &str,
+    name: &str,
+) -> Result<&'c Arc<Table>, Status> {
+    sql::find_table(catalog, namespace, name)
+        .ok_or_else(|| Status::not_found(format!("Table not found: {name}")))
+}
+
+pub fn find_columns(table: &Table, names: &[String]) -> Result<Vec<usize>, Status> {
+    let find = |name: &String| {
+        sql::find_column(table, name).ok_or_else(|| {
+            Status::not_found(format!(
+                "Column not found in table {}: {name}",
+                table.name()
+            ))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+pub fn lower(
+    catalog: &Catalog,
+    namespace: &str,
+    mutations: &[pb::Mutation],
+) -> Result<Lowered, Status> {
+    let mut lowered = Lowered::default();
+    for mutation in mutations {
+        let (write, kind) = match &mutation.operation {
+            Some(Operation::Insert(write)) => (write, WriteKind::Insert),
+            Some(Operation::Update(write)) => (write, WriteKind::Update),
+            Some(Operation::InsertOrUpdate(write)) => (write, WriteKind::InsertOrUpdate),
+            Some(Operation::Replace(write)) => (write, WriteKind::Replace),
+            Some(Operation::Delete(delete)) => {
+                lower_delete(catalog, namespace, delete, &mut lowered)?;
+                continue;
+            }
+            Some(Operation::Send(_) | Operation::Ack(_)) => {
+                return Err(crate::status::unimplemented("queues"));
+            }
+            None => return Err(Status::invalid_argument("A mutation without an operation.")),
+        };
+        lower_write(catalog, namespace, write, kind, &mut lowered)?;
+    }
+    match lowered.count > MUTATIONS_MAX {
+        false => Ok(lowered),
+        true => Err(Status::invalid_argument(format!(
+            "The transaction contains too many mutations ({}; a row counts once for each column). The limit is \
+             {MUTATIONS_MAX}: split the work into smaller transactions",
+            lowered.count
+        ))),
+    }
+}
+
+fn lower_write(
+    catalog: &Catalog,
+    namespace: &str,
+    write: &Write,
+    kind: WriteKind,
+    lowered: &mut Lowered,
+) -> Result<(), Status> {
+    let table = find_table(catalog, namespace, &write.table)?;
+    let columns = find_columns(table, &write.columns)?;
+    for (position, column) in columns.iter().enumerate() {
+        if columns[..position].contains(column) {
+            return Err(Status::invalid_argument(format!(
+                "Multiple values for column {}.",
+                table.columns()[*column].name
+            )));
+        }
+    }
+    let has_children = catalog
+        .tables
+        .values()
+        .any(|child| child.spec.parent == Some(table.id));
+    for list in &write.values {
+        if list.values.len() != columns.len() {
+            return Err(Status::invalid_argument(format!(
+                "Mutation column and value size mismatch: {} columns, {} values",
+                columns.len(),
+                list.values.len()
+            )));
+        }
+        let cells: Result<Vec<Cell>, Status> = columns
+            .iter()
+            .zip(&list.values)
+            .map(|(index, value)| cell(table, *index, value))
+            .collect();
+        let mutation =
+            sql::rows::write(table, kind, &columns, cells?).map_err(crate::status::of_sql)?;
+        if kind == WriteKind::Replace && has_children {
+            // A replaced row is deleted first, and its children with it.
+            let delete = Mutation::new(table.id, mutation.key.clone(), RowOperation::Delete);
+            lowered.mutations.push(delete);
+        }
+        lowered.mutations.push(mutation);
+        lowered.count += columns.len() as u64;
+    }
+    Ok(())
+}
+
+fn cell(table: &Table, index: usize, value: &prost_types::Value) -> Result<Cell, Status> {
+    let column = &table.columns()[index];
+    if let Some(Kind::StringValue(text)) = &value.kind
+        && text == COMMIT_TIMESTAMP
+        && column.kind == Type::TimestampNanos
+    {
+        return Ok(Cell::CommitTimestamp);
+    }
+    let kind = SqlType::of_column(&column.kind).ok_or_else(|| {
+        crate::status::unimplemented(&format!(
+            "writing column {} of type {:?} through Spanner",
+            column.name, column.kind
+        ))
+    })?;
+    let value = wire::decode(value, &kind).map_err(|expected| {
+        Status::failed_precondition(format!(
+            "Invalid value for column {} in table {}: {expected}.",
+            column.name,
+            table.name()
+        ))
+    })?;
+    Ok(Cell::Value(value))
+}
+
+fn lower_delete(
+    catalog: &Catalog,
+    namespace: &str,
+    delete: &Delete,
+    lowered: &mut Lowered,
+) -> Result<(), Status> {
+    let table = find_table(catalog, namespace, &delete.table)?;
+    let set = delete.key_set.clone().unwrap_or_default();
+    let ranges = match keys::selection(table, &set)? {
+        Selection::Keys(keys) => {
+            for key in keys {
+                lowered.count += 1;
+                lowered
+                    .mutations
+                    .push(Mutation::new(table.id, key, RowOperation::Delete));
+            }
+            return Ok(());
+        }
+        Selection::Ranges(ranges) => ranges,
+    };
+    if table.spec.partitioning == Partitioning::Hash {
+        return Err(crate::status::unimplemented(
+            "deleting ranges of a table that was made at another door (its rows are ordered by hash)",
+        ));
+    }
+    for range in ranges {
+        lowered.count += 1;
+        let operation = RowOperation::DeleteRange {
+            range: range.clone(),
+        };
+        lowered
+            .mutations
+            .push(Mutation::new(table.id, range.start, operation));
+    }
+    Ok(())
+}
+
+/// Whether the mutations delete rows that a child table with ON DELETE NO ACTION may hold on to: then they need
+/// a look before they are written.
+pub fn may_orphan(catalog: &Catalog, mutations: &[Mutation]) -> bool {
+    mutations.iter().any(|mutation| {
+        doomed(mutation).is_some() && {
+            let id = mutation.table;
+            catalog.tables.values().any(|child| {
+                !child.spec.cascade && child.ancestors.iter().any(|(ancestor, _)| *ancestor == id)
+            })
+        }
+    })
+}
+
+/// The keys that go with a deletion: of the row, or of the range, and of all that is interleaved there.
+pub fn doomed(mutation: &Mutation) -> Option<KeyRange> {
+    match &mutation.operation {
+        RowOperation::Delete => {
+            let stem = &mutation.key[..mutation.key.len().saturating_sub(1)];
+            Some(KeyRange::prefix(stem.to_vec()))
+        }
+        RowOperation::DeleteRange { range } => Some(range.clone()),
+        _ => None,
+    }
+}

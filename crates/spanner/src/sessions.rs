@@ -1,0 +1,202 @@
+//! Sessions: names that a client asks under. They hold nothing but their database; transactions are beside
+//! them. Bounded, and forgotten after an hour without use (multiplexed ones after 28 days, as Spanner has it).
+
+use crate::names::{DatabaseName, database_not_found, find_namespace, page};
+use crate::{Door, wire};
+use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
+use model::Timestamp;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tonic::Status;
+
+pub const SESSIONS_MAX: usize = 10_000;
+const BATCH_MAX: i32 = 1_000;
+const IDLE_MICROS_MAX: i64 = 3_600 * 1_000_000;
+const MULTIPLEXED_IDLE_MICROS_MAX: i64 = 28 * 24 * IDLE_MICROS_MAX;
+
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub name: String,
+    pub namespace: String,
+    pub multiplexed: bool,
+    labels: BTreeMap<String, String>,
+    role: String,
+    created: Timestamp,
+    last_use: Timestamp,
+}
+
+impl Session {
+    fn is_expired(&self, now: Timestamp) -> bool {
+        let idle = match self.multiplexed {
+            true => MULTIPLEXED_IDLE_MICROS_MAX,
+            false => IDLE_MICROS_MAX,
+        };
+        now.0.saturating_sub(self.last_use.0) > idle
+    }
+
+    fn describe(&self) -> pb::Session {
+        pb::Session {
+            name: self.name.clone(),
+            labels: self.labels.clone().into_iter().collect(),
+            create_time: Some(wire::timestamp(self.created)),
+            approximate_last_use_time: Some(wire::timestamp(self.last_use)),
+            creator_role: self.role.clone(),
+            multiplexed: self.multiplexed,
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Sessions {
+    by_name: Mutex<BTreeMap<String, Session>>,
+}
+
+impl Sessions {
+    /// The session, if it is alive and so is its database; counts as a use.
+    pub fn find(&self, door: &Door, name: &str) -> Result<Session, Status> {
+        let now = door.database.now().latest;
+        let mut sessions = self.by_name.lock();
+        let not_found = || Status::not_found(format!("Session not found: {name}"));
+        let session = sessions.get_mut(name).ok_or_else(not_found)?;
+        if session.is_expired(now) {
+            sessions.remove(name);
+            door.metrics.sessions.set(sessions.len() as i64);
+            return Err(not_found());
+        }
+        session.last_use = now;
+        let session = session.clone();
+        let is_there = door
+            .database
+            .catalog()
+            .namespaces
+            .contains_key(&session.namespace);
+        match is_there {
+            true => Ok(session),
+            false => {
+                let database = name.split("/sessions/").next().unwrap_or_default();
+                Err(database_not_found(database))
+            }
+        }
+    }
+
+    fn add(&self, door: &Door, made: Vec<Session>) -> Result<(), Status> {
+        let now = door.database.now().latest;
+        let mut sessions = self.by_name.lock();
+        if sessions.len() + made.len() > SESSIONS_MAX {
+            sessions.retain(|_, session| !session.is_expired(now));
+        }
+        if sessions.len() + made.len() > SESSIONS_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "this node has {SESSIONS_MAX} sessions already"
+            )));
+        }
+        sessions.extend(
+            made.into_iter()
+                .map(|session| (session.name.clone(), session)),
+        );
+        door.metrics.sessions.set(sessions.len() as i64);
+        Ok(())
+    }
+}
+
+fn make(door: &Door, database: &str, template: &pb::Session) -> Result<Session, Status> {
+    let name = DatabaseName::parse(database)?;
+    let catalog = door.database.catalog();
+    let namespace = find_namespace(&catalog, &name).ok_or_else(|| database_not_found(database))?;
+    let now = door.database.now().latest;
+    Ok(Session {
+        name: format!("{database}/sessions/{}", uuid::Uuid::new_v4().simple()),
+        namespace: namespace.name.clone(),
+        multiplexed: template.multiplexed,
+        labels: template.labels.clone().into_iter().collect(),
+        role: template.creator_role.clone(),
+        created: now,
+        last_use: now,
+    })
+}
+
+pub async fn create(
+    door: Arc<Door>,
+    request: pb::CreateSessionRequest,
+) -> Result<pb::Session, Status> {
+    let template = request.session.unwrap_or_default();
+    let session = make(&door, &request.database, &template)?;
+    door.sessions.add(&door, vec![session.clone()])?;
+    Ok(session.describe())
+}
+
+pub async fn batch_create(
+    door: Arc<Door>,
+    request: pb::BatchCreateSessionsRequest,
+) -> Result<pb::BatchCreateSessionsResponse, Status> {
+    if !(1..=BATCH_MAX).contains(&request.session_count) {
+        return Err(Status::invalid_argument(format!(
+            "session_count must be between 1 and {BATCH_MAX}"
+        )));
+    }
+    let template = request.session_template.unwrap_or_default();
+    let made: Result<Vec<Session>, Status> = (0..request.session_count)
+        .map(|_| make(&door, &request.database, &template))
+        .collect();
+    let made = made?;
+    door.sessions.add(&door, made.clone())?;
+    Ok(pb::BatchCreateSessionsResponse {
+        session: made.iter().map(Session::describe).collect(),
+    })
+}
+
+pub async fn get(door: Arc<Door>, request: pb::GetSessionRequest) -> Result<pb::Session, Status> {
+    Ok(door.sessions.find(&door, &request.name)?.describe())
+}
+
+pub async fn list(
+    door: Arc<Door>,
+    request: pb::ListSessionsRequest,
+) -> Result<pb::ListSessionsResponse, Status> {
+    let database = DatabaseName::parse(&request.database)?;
+    if find_namespace(&door.database.catalog(), &database).is_none() {
+        return Err(database_not_found(&request.database));
+    }
+    let prefix = format!("{}/sessions/", request.database);
+    let now = door.database.now().latest;
+    let found: Vec<(String, pb::Session)> = door
+        .sessions
+        .by_name
+        .lock()
+        .range(prefix.clone()..)
+        .take_while(|(name, _)| name.starts_with(&prefix))
+        .filter(|(_, session)| !session.is_expired(now) && matches_filter(session, &request.filter))
+        .map(|(name, session)| (name.clone(), session.describe()))
+        .collect();
+    let (sessions, next_page_token) = page(found, request.page_size, &request.page_token);
+    Ok(pb::ListSessionsResponse {
+        sessions,
+        next_page_token,
+    })
+}
+
+/// `labels.key:value` or `labels.key:*`, as the service documents.
+fn matches_filter(session: &Session, filter: &str) -> bool {
+    filter.split_whitespace().all(|part| {
+        let Some((key, value)) = part
+            .strip_prefix("labels.")
+            .and_then(|rest| rest.split_once(':'))
+        else {
+            return false;
+        };
+        session
+            .labels
+            .get(key)
+            .is_some_and(|own| value == "*" || own == value.trim_matches('"'))
+    })
+}
+
+pub async fn delete(door: Arc<Door>, request: pb::DeleteSessionRequest) -> Result<(), Status> {
+    let mut sessions = door.sessions.by_name.lock();
+    sessions.remove(&request.name);
+    door.metrics.sessions.set(sessions.len() as i64);
+    drop(sessions);
+    door.transactions.forget_session(&door, &request.name);
+    Ok(())
+}

@@ -1,0 +1,421 @@
+//! Transactions between requests: which there are, what they have done, and how a request gets hold of one.
+//!
+//! A transaction's id begins with the time at which its first attempt began, so that a retry that names its
+//! predecessor keeps its age. A read-only transaction is its timestamp. A read-write one is the inner
+//! transaction, with the answers to its numbered statements, so that a repeated statement is answered and not
+//! done again, and with its commit's answer, so that a repeated commit is too.
+
+use crate::sessions::Session;
+use crate::status::{aborted, of_api};
+use crate::{Door, wire};
+use api::{Commit, Mutation, ReadBound, ReadRequest, ReadResponse};
+use async_trait::async_trait;
+use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
+use model::Timestamp;
+use parking_lot::Mutex as SyncMutex;
+use pb::transaction_options::{Mode, ReadOnly, ReadWrite, read_only::TimestampBound};
+use pb::transaction_selector::Selector;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tonic::Status;
+
+pub const TRANSACTIONS_MAX: usize = 10_000;
+/// A transaction that nobody used for so long is gone. None holds locks, so this only bounds memory.
+const IDLE_MICROS_MAX: i64 = 10 * 60 * 1_000_000;
+/// Numbered statements of one transaction whose answers are kept.
+const STATEMENTS_MAX: usize = 100_000;
+
+#[derive(Default)]
+pub struct Transactions {
+    by_id: SyncMutex<BTreeMap<Vec<u8>, Entry>>,
+}
+
+struct Entry {
+    session: String,
+    last_use: Timestamp,
+    transaction: Arc<Mutex<Open>>,
+}
+
+/// A transaction, and what a request may do with it.
+pub enum Open {
+    ReadOnly(Snapshot),
+    ReadWrite(Box<ReadWriteState>),
+}
+
+/// Where reads look: one timestamp, or a bound that the first read turns into one.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    pub bound: ReadBound,
+    /// Whether the client wants to know the timestamp.
+    pub tells: bool,
+}
+
+pub struct ReadWriteState {
+    pub id: Vec<u8>,
+    pub phase: Phase,
+    /// Answers by sequence number, with the statement's text.
+    pub statements: BTreeMap<i64, (String, Remembered)>,
+    /// Grows with each answer that carries a precommit token.
+    pub token: i32,
+    pub is_multiplexed: bool,
+}
+
+pub enum Phase {
+    Active(Box<dyn api::Transaction>),
+    Committed(Commit),
+    Ended(Status),
+}
+
+/// The answer to a numbered statement.
+#[derive(Clone)]
+pub enum Remembered {
+    Result(Box<pb::ResultSet>),
+    Batch(Box<pb::ExecuteBatchDmlResponse>),
+}
+
+impl ReadWriteState {
+    pub fn active(&mut self) -> Result<&mut Box<dyn api::Transaction>, Status> {
+        match &mut self.phase {
+            Phase::Active(transaction) => Ok(transaction),
+            Phase::Committed(_) => Err(Status::failed_precondition(
+                "Cannot start a read or query within a transaction after Commit has been called.",
+            )),
+            Phase::Ended(status) => Err(status.clone()),
+        }
+    }
+
+    /// The answer given before to this statement, if it is a repetition.
+    pub fn replay(&self, seqno: i64, text: &str) -> Result<Option<Remembered>, Status> {
+        if let Some((known, answer)) = self.statements.get(&seqno) {
+            return match known == text {
+                true => Ok(Some(answer.clone())),
+                false => Err(Status::invalid_argument(format!(
+                    "Sequence number {seqno} was used for another statement"
+                ))),
+            };
+        }
+        match self.statements.last_key_value() {
+            Some((last, _)) if *last > seqno => Err(Status::invalid_argument(format!(
+                "Sequence number {seqno} is out of order: {last} came before"
+            ))),
+            _ if self.statements.len() >= STATEMENTS_MAX => Err(Status::resource_exhausted(
+                format!("a transaction has at most {STATEMENTS_MAX} statements"),
+            )),
+            _ => Ok(None),
+        }
+    }
+
+    pub fn precommit_token(&mut self) -> Option<pb::MultiplexedSessionPrecommitToken> {
+        if !self.is_multiplexed {
+            return None;
+        }
+        self.token += 1;
+        Some(pb::MultiplexedSessionPrecommitToken {
+            precommit_token: self.id.clone(),
+            seq_num: self.token,
+        })
+    }
+}
+
+/// What a request reads and writes through, taken for as long as it runs.
+pub enum Held {
+    Snapshot(Snapshot),
+    ReadWrite(OwnedMutexGuard<Open>),
+}
+
+/// A transaction as a request's selector names it.
+pub struct Selected {
+    pub held: Held,
+    /// What the answer's metadata says about it: set when the request began it.
+    pub begun: Option<pb::Transaction>,
+}
+
+impl Selected {
+    pub fn read_write(&mut self) -> Option<&mut ReadWriteState> {
+        match &mut self.held {
+            Held::ReadWrite(guard) => match &mut **guard {
+                Open::ReadWrite(state) => Some(state),
+                Open::ReadOnly(_) => None,
+            },
+            Held::Snapshot(_) => None,
+        }
+    }
+}
+
+fn snapshot(door: &Door, options: &ReadOnly, single_use: bool) -> Result<Snapshot, Status> {
+    let now = door.database.now().latest;
+    let negative = || Status::invalid_argument("a staleness must not be negative");
+    let bounded = || {
+        Status::invalid_argument(
+            "min_read_timestamp and max_staleness are for single-use read-only transactions only",
+        )
+    };
+    let bound = match &options.timestamp_bound {
+        None | Some(TimestampBound::Strong(_)) => match single_use {
+            true => ReadBound::Strong,
+            // All that was acknowledged before now has a lower timestamp than the clock's upper bound.
+            false => ReadBound::At(now),
+        },
+        Some(TimestampBound::ReadTimestamp(at)) => ReadBound::At(wire::micros(at)),
+        Some(TimestampBound::ExactStaleness(staleness)) => {
+            let micros = wire::duration_micros(staleness).ok_or_else(negative)?;
+            let back = i64::try_from(micros).unwrap_or(i64::MAX);
+            ReadBound::At(Timestamp(now.0.saturating_sub(back)))
+        }
+        Some(_) if !single_use => return Err(bounded()),
+        Some(TimestampBound::MinReadTimestamp(at)) => ReadBound::MinTimestamp(wire::micros(at)),
+        Some(TimestampBound::MaxStaleness(staleness)) => ReadBound::MaxStaleness {
+            micros: wire::duration_micros(staleness).ok_or_else(negative)?,
+        },
+    };
+    Ok(Snapshot {
+        bound,
+        tells: options.return_read_timestamp,
+    })
+}
+
+fn new_id(first_attempt: Timestamp) -> Vec<u8> {
+    let mut id = first_attempt.0.to_be_bytes().to_vec();
+    id.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
+    id
+}
+
+/// When the attempt with this id, or the first of those before it, began.
+fn first_attempt_of(id: &[u8]) -> Option<Timestamp> {
+    let bytes: [u8; 8] = id.get(..8)?.try_into().ok()?;
+    Some(Timestamp(i64::from_be_bytes(bytes)))
+}
+
+impl Transactions {
+    fn add(&self, door: &Door, session: &Session, id: Vec<u8>, open: Open) -> Result<(), Status> {
+        let now = door.database.now().latest;
+        let mut transactions = self.by_id.lock();
+        if transactions.len() >= TRANSACTIONS_MAX {
+            transactions
+                .retain(|_, entry| now.0.saturating_sub(entry.last_use.0) <= IDLE_MICROS_MAX);
+        }
+        if transactions.len() >= TRANSACTIONS_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "this node has {TRANSACTIONS_MAX} transactions open already"
+            )));
+        }
+        let entry = Entry {
+            session: session.name.clone(),
+            last_use: now,
+            transaction: Arc::new(Mutex::new(open)),
+        };
+        transactions.insert(id, entry);
+        door.metrics.transactions.set(transactions.len() as i64);
+        Ok(())
+    }
+
+    fn find(&self, door: &Door, session: &Session, id: &[u8]) -> Result<Arc<Mutex<Open>>, Status> {
+        let now = door.database.now().latest;
+        let mut transactions = self.by_id.lock();
+        let entry = transactions
+            .get_mut(id)
+            .filter(|entry| entry.session == session.name)
+            // An id that this node does not know is one that it gave before a restart, or long ago.
+            .ok_or_else(|| {
+                aborted("Transaction not found: it was idle for too long, or the server restarted")
+            })?;
+        entry.last_use = now;
+        Ok(entry.transaction.clone())
+    }
+
+    pub fn forget_session(&self, door: &Door, session: &str) {
+        let mut transactions = self.by_id.lock();
+        transactions.retain(|_, entry| entry.session != session);
+        door.metrics.transactions.set(transactions.len() as i64);
+    }
+
+    /// Begins a transaction that lives beyond the request.
+    pub async fn begin(
+        &self,
+        door: &Door,
+        session: &Session,
+        options: &pb::TransactionOptions,
+    ) -> Result<pb::Transaction, Status> {
+        match &options.mode {
+            Some(Mode::ReadOnly(read_only)) => {
+                let snapshot = snapshot(door, read_only, false)?;
+                let read_timestamp = match snapshot.bound {
+                    ReadBound::At(at) if snapshot.tells => Some(wire::timestamp(at)),
+                    _ => None,
+                };
+                let id = new_id(door.database.now().latest);
+                self.add(door, session, id.clone(), Open::ReadOnly(snapshot))?;
+                Ok(pb::Transaction {
+                    id,
+                    read_timestamp,
+                    ..Default::default()
+                })
+            }
+            Some(Mode::ReadWrite(read_write)) => {
+                self.begin_read_write(door, session, read_write).await
+            }
+            Some(Mode::PartitionedDml(_)) => Err(crate::status::unimplemented("partitioned DML")),
+            None => Err(Status::invalid_argument(
+                "TransactionOptions must say read_only or read_write",
+            )),
+        }
+    }
+
+    async fn begin_read_write(
+        &self,
+        door: &Door,
+        session: &Session,
+        options: &ReadWrite,
+    ) -> Result<pb::Transaction, Status> {
+        let first_attempt = first_attempt_of(&options.multiplexed_session_previous_transaction_id);
+        let now = door.database.now().latest;
+        // A time of the client's making counts for no more than one of ours could.
+        let first_attempt = first_attempt.filter(|at| *at <= now);
+        let inner = door
+            .database
+            .begin(api::TransactionOptions {
+                first_attempt,
+                ..Default::default()
+            })
+            .await
+            .map_err(of_api)?;
+        let id = new_id(first_attempt.unwrap_or(now));
+        let mut state = ReadWriteState {
+            id: id.clone(),
+            phase: Phase::Active(inner),
+            statements: BTreeMap::new(),
+            token: 0,
+            is_multiplexed: session.multiplexed,
+        };
+        let precommit_token = state.precommit_token();
+        self.add(door, session, id.clone(), Open::ReadWrite(Box::new(state)))?;
+        Ok(pb::Transaction {
+            id,
+            precommit_token,
+            ..Default::default()
+        })
+    }
+
+    /// What a selector names; begins it if that is what it says.
+    pub async fn select(
+        &self,
+        door: &Door,
+        session: &Session,
+        selector: Option<&pb::TransactionSelector>,
+    ) -> Result<Selected, Status> {
+        let selector = selector.and_then(|selector| selector.selector.as_ref());
+        let strong = Snapshot {
+            bound: ReadBound::Strong,
+            tells: false,
+        };
+        match selector {
+            None => Ok(Selected {
+                held: Held::Snapshot(strong),
+                begun: None,
+            }),
+            Some(Selector::SingleUse(options)) => match &options.mode {
+                None => Ok(Selected {
+                    held: Held::Snapshot(strong),
+                    begun: None,
+                }),
+                Some(Mode::ReadOnly(read_only)) => Ok(Selected {
+                    held: Held::Snapshot(snapshot(door, read_only, true)?),
+                    begun: None,
+                }),
+                Some(_) => Err(Status::invalid_argument(
+                    "A single-use transaction of a read or query must be read-only",
+                )),
+            },
+            Some(Selector::Id(id)) => {
+                let held = self.hold(door, session, id).await?;
+                Ok(Selected { held, begun: None })
+            }
+            Some(Selector::Begin(options)) => {
+                let begun = self.begin(door, session, options).await?;
+                let held = self.hold(door, session, &begun.id).await?;
+                Ok(Selected {
+                    held,
+                    begun: Some(begun),
+                })
+            }
+        }
+    }
+
+    async fn hold(&self, door: &Door, session: &Session, id: &[u8]) -> Result<Held, Status> {
+        let transaction = self.find(door, session, id)?;
+        let guard = transaction.lock_owned().await;
+        Ok(match &*guard {
+            Open::ReadOnly(snapshot) => Held::Snapshot(*snapshot),
+            Open::ReadWrite(_) => Held::ReadWrite(guard),
+        })
+    }
+
+    /// A read-write transaction by id.
+    pub async fn read_write(
+        &self,
+        door: &Door,
+        session: &Session,
+        id: &[u8],
+    ) -> Result<OwnedMutexGuard<Open>, Status> {
+        match self.hold(door, session, id).await? {
+            Held::ReadWrite(guard) => Ok(guard),
+            Held::Snapshot(_) => Err(Status::failed_precondition(
+                "Cannot commit or roll back a read-only transaction.",
+            )),
+        }
+    }
+}
+
+/// Reads of a snapshot. The first read fixes the timestamp of all later ones.
+pub struct SnapshotStorage {
+    database: Arc<dyn api::Database>,
+    pub bound: ReadBound,
+    /// The timestamp that was read at.
+    pub timestamp: Option<Timestamp>,
+}
+
+impl SnapshotStorage {
+    pub fn new(database: Arc<dyn api::Database>, bound: ReadBound) -> SnapshotStorage {
+        let timestamp = match bound {
+            ReadBound::At(at) => Some(at),
+            _ => None,
+        };
+        SnapshotStorage {
+            database,
+            bound,
+            timestamp,
+        }
+    }
+}
+
+#[async_trait]
+impl sql::Storage for SnapshotStorage {
+    async fn read(&mut self, mut request: ReadRequest) -> Result<ReadResponse, api::Error> {
+        request.bound = self.bound;
+        let response = self.database.read(request).await?;
+        if let (None, Some(at)) = (self.timestamp, response.timestamp) {
+            self.timestamp = Some(at);
+            self.bound = ReadBound::At(at);
+        }
+        Ok(response)
+    }
+
+    async fn write(&mut self, _: Vec<Mutation>) -> Result<(), api::Error> {
+        Err(api::Error::invalid("a read-only transaction cannot write"))
+    }
+}
+
+/// Reads and writes of a read-write transaction.
+pub struct TransactionStorage<'t>(pub &'t mut Box<dyn api::Transaction>);
+
+#[async_trait]
+impl sql::Storage for TransactionStorage<'_> {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+        self.0.read(request).await
+    }
+
+    async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {
+        self.0.write(mutations).await
+    }
+}
