@@ -10,14 +10,14 @@ use catalog::Table;
 
 /// Lowers one blind mutation. `moment.timestamp` counts unless the mutation names its own.
 pub fn lower(table: &Table, mutation: &Mutation, moment: Moment) -> Result<RawRow, Error> {
-    let layout = Layout::new(table);
+    let is_header = || Layout::new(table).is_header(&mutation.key);
     let moment = Moment {
         timestamp: mutation.timestamp.unwrap_or(moment.timestamp),
         ..moment
     };
     let row = match &mutation.operation {
         RowOperation::DeleteRange { range } => {
-            if !layout.is_header(&mutation.key) {
+            if !is_header() {
                 return Err(Error::unsupported(
                     "rows of an eventual table can be deleted by range only within one partition",
                 ));
@@ -34,7 +34,7 @@ pub fn lower(table: &Table, mutation: &Mutation, moment: Moment) -> Result<RawRo
                 blind_change(table, &mutation, moment)?
             }
         }
-        RowOperation::Replace { .. } if layout.is_header(&mutation.key) => {
+        RowOperation::Replace { .. } if is_header() => {
             return Err(Error::invalid("a partition cannot be replaced as one row"));
         }
         _ => blind_change(table, mutation, moment)?,

@@ -66,7 +66,7 @@ impl Coordinator {
             let table = catalog
                 .table(mutation.table)
                 .ok_or_else(|| Error::Refused(api::Refused::NoTable(mutation.table.to_string())))?;
-            if request.atomicity == Atomicity::All {
+            if request.atomicity == Atomicity::All && request.mutations.len() > 1 {
                 partitions.check(table, &mutation.key)?;
             }
             let delta = lower(table, mutation, moment)?;

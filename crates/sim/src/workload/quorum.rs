@@ -195,7 +195,13 @@ impl Game {
                 ttl_seconds: None,
             }
         };
-        let mutation = Mutation::new(self.registers.table.id, self.registers.key(key), operation);
+        // A row deleted by itself, or with its partition: to readers it is the same.
+        let target = if rank.is_tombstone && rank.timestamp % 2 == 0 {
+            self.registers.header(key)
+        } else {
+            self.registers.key(key)
+        };
+        let mutation = Mutation::new(self.registers.table.id, target, operation);
         let mut request = WriteRequest::new(vec![mutation]);
         request.level = Level::Quorum;
         request.timestamp = Some(Timestamp(rank.timestamp));

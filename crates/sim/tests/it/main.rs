@@ -1,0 +1,63 @@
+//! Whole clusters from seeds, a few of each workload: the rest is `cargo xtask sim`'s business.
+#![cfg(feature = "nodes")]
+
+use sim::{Lines, Workload, run};
+use world::planted::Bug;
+
+fn passes(workload: Workload, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let report = run(seed, workload, None, Lines::Dropped);
+        assert_eq!(report.failure, None, "replay: {}", report.replay_command());
+        assert!(report.counts.succeeded > 0);
+    }
+}
+
+#[test]
+fn quorum_reads_miss_nothing() {
+    passes(Workload::Quorum, 1..15);
+}
+
+#[test]
+fn registers_are_linearizable() {
+    passes(Workload::Register, 1..15);
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    for workload in Workload::ALL {
+        for seed in 100..104 {
+            let one = run(seed, workload, None, Lines::Dropped);
+            let two = run(seed, workload, None, Lines::Dropped);
+            assert_eq!(
+                (one.hash, one.events),
+                (two.hash, two.events),
+                "{seed} {workload}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_checker_notices_a_merge_that_forgets_tombstones() {
+    let bug = Some(Bug::MergeForgetsTombstoneAtEqualTimestamp);
+    let found = (1..50).any(|seed| {
+        run(seed, Workload::Quorum, bug, Lines::Dropped)
+            .failure
+            .is_some()
+    });
+    assert!(found);
+}
+
+#[test]
+fn the_story_of_a_seed_can_be_read() {
+    let report = run(1, Workload::Quorum, None, Lines::Kept);
+    assert!(report.lines.len() as u64 == report.events);
+    for kind in [
+        "plan", "start", "serve", "deliver", "sync", "client", "heal",
+    ] {
+        assert!(
+            report.lines.iter().any(|line| line.contains(kind)),
+            "no line tells of {kind}"
+        );
+    }
+}
