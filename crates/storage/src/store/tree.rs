@@ -83,6 +83,7 @@ impl Tree {
         replica: ReplicaId,
         folder: &Path,
     ) -> Result<Tree, StoreError> {
+        super::manifest::check(folder)?;
         let sequences = SequenceNumberCounter::default();
         let history = History::new();
         let config = Config::new(folder, sequences.clone(), SequenceNumberCounter::default())
@@ -155,11 +156,17 @@ impl Tree {
         self.flush_requested.store(false, Ordering::Relaxed);
         let (sealed, bytes) = {
             let mut writing = self.writing.lock();
-            if !writing.memtable.is_empty() {
-                writing.sealed = *self.applied.lock();
-                let value = Some(encode_applied(writing.sealed));
+            let applied = *self.applied.lock();
+            // Batches without operations count too: the log is cut behind them, and they are waited for.
+            if writing.sealed < applied {
+                writing.sealed = applied;
+                let value = Some(encode_applied(applied));
                 let at = self.sequences.next();
-                self.insert(&writing, APPLIED_KEY.to_vec(), value, at);
+                let bytes = self.insert(&writing, APPLIED_KEY.to_vec(), value, at);
+                self.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.node
+                    .unflushed_bytes
+                    .fetch_add(bytes, Ordering::Relaxed);
                 self.tree.rotate_memtable();
                 writing.sealed_bytes = self.unflushed_bytes.load(Ordering::Relaxed);
                 writing.memtable = self.tree.active_memtable();

@@ -125,6 +125,29 @@ fn readers_see_whole_batches_while_everything_happens_at_once() {
 }
 
 #[test]
+fn a_batch_without_operations_is_flushed_as_any_other() {
+    let directory = TempDir::new().unwrap();
+    let storage = open(directory.path(), Options::default()).unwrap();
+    let store = storage.stores.open(REPLICA).unwrap();
+    apply(&store, 1, vec![put(1, "one")]);
+    flush(&store);
+    apply(&store, 2, Vec::new());
+    flush(&store);
+    assert_eq!(store.flushed().index, 2);
+    let flushes = || storage.metrics.stores.flushes.load(Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(20));
+    let before = flushes();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(flushes(), before, "there is nothing more to flush");
+    drop(store);
+    storage.close();
+    let storage = open(directory.path(), Options::default()).unwrap();
+    let store = storage.stores.open(REPLICA).unwrap();
+    assert_eq!(store.applied().index, 2);
+    assert_eq!(content(&store).len(), 1);
+}
+
+#[test]
 fn a_copy_by_links_and_its_original_compact_on_their_own() {
     let directory = TempDir::new().unwrap();
     let storage = open(directory.path(), Options::default()).unwrap();
