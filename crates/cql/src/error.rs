@@ -1,0 +1,471 @@
+//! The errors of the protocol (section 8), and the one place where the inner language's errors become them.
+
+use crate::protocol::wire::{put_int, put_length, put_short, put_short_bytes, put_string};
+use crate::protocol::{Version, level_code};
+use api::{Level, Outcome, Refused, Retry};
+
+/// What the client is told. The message is for people, the kind for drivers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error {
+    pub kind: ErrorKind,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ErrorKind {
+    Server,
+    Protocol,
+    Unavailable {
+        level: Level,
+        required: u32,
+        alive: u32,
+    },
+    Overloaded,
+    IsBootstrapping,
+    Truncate,
+    WriteTimeout {
+        level: Level,
+        received: u32,
+        required: u32,
+        write_type: WriteType,
+    },
+    ReadTimeout {
+        level: Level,
+        received: u32,
+        required: u32,
+        data_present: bool,
+    },
+    ReadFailure {
+        level: Level,
+        received: u32,
+        required: u32,
+        failures: u32,
+        data_present: bool,
+    },
+    FunctionFailure {
+        keyspace: String,
+        function: String,
+        arguments: Vec<String>,
+    },
+    WriteFailure {
+        level: Level,
+        received: u32,
+        required: u32,
+        failures: u32,
+        write_type: WriteType,
+    },
+    /// v5; older versions see a WriteTimeout of type CAS.
+    CasWriteUnknown {
+        level: Level,
+        received: u32,
+        required: u32,
+    },
+    Syntax,
+    Unauthorized,
+    Invalid,
+    Config,
+    AlreadyExists {
+        keyspace: String,
+        table: String,
+    },
+    Unprepared {
+        id: Vec<u8>,
+    },
+}
+
+/// What kind of write failed (section 8, Write_timeout).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteType {
+    Simple,
+    Batch,
+    UnloggedBatch,
+    Cas,
+}
+
+impl WriteType {
+    fn name(self) -> &'static str {
+        match self {
+            WriteType::Simple => "SIMPLE",
+            WriteType::Batch => "BATCH",
+            WriteType::UnloggedBatch => "UNLOGGED_BATCH",
+            WriteType::Cas => "CAS",
+        }
+    }
+}
+
+impl Error {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    pub fn server(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Server, message)
+    }
+
+    pub fn protocol(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Protocol, message)
+    }
+
+    pub fn syntax(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Syntax, message)
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Invalid, message)
+    }
+
+    pub fn config(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Config, message)
+    }
+
+    pub fn unauthorized(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Unauthorized, message)
+    }
+
+    pub fn overloaded(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Overloaded, message)
+    }
+
+    pub fn already_exists(keyspace: &str, table: &str) -> Error {
+        let message = if table.is_empty() {
+            format!("Cannot add existing keyspace \"{keyspace}\"")
+        } else {
+            format!("Cannot add already existing table \"{table}\" to keyspace \"{keyspace}\"")
+        };
+        Error::new(
+            ErrorKind::AlreadyExists {
+                keyspace: keyspace.into(),
+                table: table.into(),
+            },
+            message,
+        )
+    }
+
+    pub fn unprepared(id: &[u8]) -> Error {
+        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        Error::new(
+            ErrorKind::Unprepared { id: id.to_vec() },
+            format!(
+                "Prepared query with ID {hex} not found (either the query was not prepared on this host \
+                 (maybe the host has been restarted?) or you have prepared too many queries and it has \
+                 been evicted from the internal cache)"
+            ),
+        )
+    }
+
+    /// What a read that failed comes to.
+    pub fn from_read(error: api::Error) -> Error {
+        Error::from_api(error, WriteType::Simple)
+    }
+
+    /// What a write that failed comes to.
+    pub fn from_write(error: api::Error, write_type: WriteType) -> Error {
+        Error::from_api(error, write_type)
+    }
+
+    fn from_api(error: api::Error, write_type: WriteType) -> Error {
+        let message = error.to_string();
+        match error {
+            api::Error::Refused(refused) => Error::from_refused(refused, message),
+            api::Error::Retry(retry) => Error::new(retry_kind(retry, write_type), message),
+            api::Error::Broken(_) => Error::new(ErrorKind::Server, message),
+        }
+    }
+
+    fn from_refused(refused: Refused, message: String) -> Error {
+        match refused {
+            Refused::Catalog(error) => Error::from_change(error),
+            Refused::NoTable(name) => Error::invalid(format!("table {name} does not exist")),
+            _ => Error::invalid(message),
+        }
+    }
+
+    /// What a refused change of the catalog comes to.
+    fn from_change(error: catalog::ChangeError) -> Error {
+        use catalog::ChangeError;
+        match error {
+            ChangeError::NamespaceExists(name) => Error::already_exists(&name, ""),
+            ChangeError::TableExists(name) => {
+                let (keyspace, table) = name.split_once('.').unwrap_or(("", &name));
+                Error::already_exists(keyspace, table)
+            }
+            ChangeError::NoNamespace(name) => {
+                Error::invalid(format!("Keyspace '{name}' doesn't exist"))
+            }
+            ChangeError::NoTable(name) => Error::invalid(format!("Table '{name}' doesn't exist")),
+            other => Error::invalid(other.to_string()),
+        }
+    }
+
+    pub fn code(&self) -> i32 {
+        match self.kind {
+            ErrorKind::Server => 0x0000,
+            ErrorKind::Protocol => 0x000A,
+            ErrorKind::Unavailable { .. } => 0x1000,
+            ErrorKind::Overloaded => 0x1001,
+            ErrorKind::IsBootstrapping => 0x1002,
+            ErrorKind::Truncate => 0x1003,
+            ErrorKind::WriteTimeout { .. } => 0x1100,
+            ErrorKind::ReadTimeout { .. } => 0x1200,
+            ErrorKind::ReadFailure { .. } => 0x1300,
+            ErrorKind::FunctionFailure { .. } => 0x1400,
+            ErrorKind::WriteFailure { .. } => 0x1500,
+            ErrorKind::CasWriteUnknown { .. } => 0x1700,
+            ErrorKind::Syntax => 0x2000,
+            ErrorKind::Unauthorized => 0x2100,
+            ErrorKind::Invalid => 0x2200,
+            ErrorKind::Config => 0x2300,
+            ErrorKind::AlreadyExists { .. } => 0x2400,
+            ErrorKind::Unprepared { .. } => 0x2500,
+        }
+    }
+
+    /// The body of an ERROR frame.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        if let ErrorKind::CasWriteUnknown {
+            level,
+            received,
+            required,
+        } = self.kind
+            && version < Version::V5
+        {
+            let kind = ErrorKind::WriteTimeout {
+                level,
+                received,
+                required,
+                write_type: WriteType::Cas,
+            };
+            return Error::new(kind, self.message.clone()).encode(version, out);
+        }
+        // v3 has no codes for failures; a timeout tells a driver the same thing.
+        match (&self.kind, version) {
+            (
+                &ErrorKind::WriteFailure {
+                    level,
+                    received,
+                    required,
+                    write_type,
+                    ..
+                },
+                Version::V3,
+            ) => {
+                let kind = ErrorKind::WriteTimeout {
+                    level,
+                    received,
+                    required,
+                    write_type,
+                };
+                return Error::new(kind, self.message.clone()).encode(version, out);
+            }
+            (
+                &ErrorKind::ReadFailure {
+                    level,
+                    received,
+                    required,
+                    data_present,
+                    ..
+                },
+                Version::V3,
+            ) => {
+                let kind = ErrorKind::ReadTimeout {
+                    level,
+                    received,
+                    required,
+                    data_present,
+                };
+                return Error::new(kind, self.message.clone()).encode(version, out);
+            }
+            _ => {}
+        }
+        put_int(out, self.code());
+        put_string(out, &self.message);
+        self.encode_details(version, out);
+    }
+
+    fn encode_details(&self, version: Version, out: &mut Vec<u8>) {
+        match &self.kind {
+            ErrorKind::Unavailable {
+                level,
+                required,
+                alive,
+            } => put_counts(out, *level, *required, *alive),
+            ErrorKind::WriteTimeout {
+                level,
+                received,
+                required,
+                write_type,
+            } => {
+                put_counts(out, *level, *received, *required);
+                put_string(out, write_type.name());
+                // Contentions: how often a compare-and-set was tried again. It is not, here.
+                if version >= Version::V5 && *write_type == WriteType::Cas {
+                    put_short(out, 0);
+                }
+            }
+            ErrorKind::ReadTimeout {
+                level,
+                received,
+                required,
+                data_present,
+            } => {
+                put_counts(out, *level, *received, *required);
+                out.push(u8::from(*data_present));
+            }
+            ErrorKind::ReadFailure {
+                level,
+                received,
+                required,
+                failures,
+                data_present,
+            } => {
+                put_counts(out, *level, *received, *required);
+                put_failures(version, *failures, out);
+                out.push(u8::from(*data_present));
+            }
+            ErrorKind::WriteFailure {
+                level,
+                received,
+                required,
+                failures,
+                write_type,
+            } => {
+                put_counts(out, *level, *received, *required);
+                put_failures(version, *failures, out);
+                put_string(out, write_type.name());
+            }
+            ErrorKind::CasWriteUnknown {
+                level,
+                received,
+                required,
+            } => put_counts(out, *level, *received, *required),
+            ErrorKind::FunctionFailure {
+                keyspace,
+                function,
+                arguments,
+            } => {
+                put_string(out, keyspace);
+                put_string(out, function);
+                crate::protocol::wire::put_string_list(out, arguments.iter().map(String::as_str));
+            }
+            ErrorKind::AlreadyExists { keyspace, table } => {
+                put_string(out, keyspace);
+                put_string(out, table);
+            }
+            ErrorKind::Unprepared { id } => put_short_bytes(out, id),
+            _ => {}
+        }
+    }
+}
+
+fn put_counts(out: &mut Vec<u8>, level: Level, first: u32, second: u32) {
+    put_short(out, level_code(level));
+    put_length(out, first as usize);
+    put_length(out, second as usize);
+}
+
+/// v4 counts failures; v5 wants a map from replica to reason, which is empty as the reasons are not known here.
+fn put_failures(version: Version, failures: u32, out: &mut Vec<u8>) {
+    if version >= Version::V5 {
+        put_int(out, 0);
+    } else {
+        put_length(out, failures as usize);
+    }
+}
+
+fn retry_kind(retry: Retry, write_type: WriteType) -> ErrorKind {
+    match retry {
+        Retry::Unavailable {
+            level,
+            required,
+            alive,
+        } => ErrorKind::Unavailable {
+            level,
+            required,
+            alive,
+        },
+        Retry::WriteTimeout {
+            level,
+            required,
+            received,
+            outcome,
+        } => unknown_write(level, received, required, outcome, write_type),
+        Retry::ReadTimeout {
+            level,
+            required,
+            received,
+            data_present,
+        } => ErrorKind::ReadTimeout {
+            level,
+            received,
+            required,
+            data_present,
+        },
+        Retry::Failure {
+            level,
+            required,
+            received,
+            failures,
+            is_write: true,
+            ..
+        } => ErrorKind::WriteFailure {
+            level,
+            received,
+            required,
+            failures,
+            write_type,
+        },
+        Retry::Failure {
+            level,
+            required,
+            received,
+            failures,
+            is_write: false,
+            ..
+        } => ErrorKind::ReadFailure {
+            level,
+            received,
+            required,
+            failures,
+            data_present: false,
+        },
+        // Nothing was done, or it is not known: drivers must tell these apart.
+        Retry::NoLeader {
+            outcome: Outcome::NotApplied,
+        } => ErrorKind::Unavailable {
+            level: Level::Default,
+            required: 1,
+            alive: 0,
+        },
+        Retry::NoLeader { outcome } => unknown_write(Level::Default, 0, 1, outcome, write_type),
+        Retry::Aborted(_) | Retry::Overloaded(_) | Retry::StaleSchema { .. } => {
+            ErrorKind::Overloaded
+        }
+        Retry::NotServing(_) => ErrorKind::IsBootstrapping,
+    }
+}
+
+fn unknown_write(
+    level: Level,
+    received: u32,
+    required: u32,
+    outcome: Outcome,
+    write_type: WriteType,
+) -> ErrorKind {
+    if write_type == WriteType::Cas && outcome == Outcome::Unknown {
+        ErrorKind::CasWriteUnknown {
+            level,
+            received,
+            required,
+        }
+    } else {
+        ErrorKind::WriteTimeout {
+            level,
+            received,
+            required,
+            write_type,
+        }
+    }
+}

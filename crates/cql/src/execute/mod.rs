@@ -1,0 +1,257 @@
+//! Executing requests: each becomes one answer.
+
+mod batch;
+mod define;
+pub mod describe;
+mod read;
+mod rows;
+mod truncate;
+mod write;
+
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::grammar::ast::Statement;
+use crate::grammar::parse;
+use crate::plan::term::Context;
+use crate::plan::{Plan, Planned, plan};
+use crate::prepared::{Prepared, PreparedStatements, digest};
+use crate::protocol::request::{Parameters, Request, Values};
+use crate::protocol::response::{Reply, ResultKind, RowsMetadata};
+use crate::protocol::{Version, frame, wire};
+use crate::server::Server;
+use api::{Level, ReadBound};
+use catalog::Catalog;
+use model::Timestamp;
+use std::sync::Arc;
+
+/// Unlogged batches over more partitions than this are warned about, as in Cassandra.
+const BATCH_PARTITIONS_WARNED: usize = 10;
+
+/// What an execution has to hand.
+pub struct Execution<'a> {
+    pub server: &'a Server,
+    pub connection: &'a Connection,
+    pub reply: Reply,
+    pub parameters: &'a Parameters,
+    pub values: &'a Values,
+    pub now: Timestamp,
+}
+
+impl Execution<'_> {
+    pub fn context(&self) -> Context<'_> {
+        Context {
+            values: self.values,
+            now: self.now,
+            uuids: &self.server.uuids,
+        }
+    }
+
+    pub fn read_bound(&self) -> ReadBound {
+        ReadBound::Level(self.parameters.level)
+    }
+
+    pub fn level(&self) -> Level {
+        self.parameters.level
+    }
+}
+
+/// Answers a request; an error becomes an ERROR frame at the caller's.
+pub async fn execute(
+    server: &Server,
+    connection: &Connection,
+    reply: Reply,
+    request: Request,
+) -> Result<Vec<u8>, Error> {
+    match request {
+        Request::Query { text, parameters } => {
+            query(server, connection, reply, &text, parameters).await
+        }
+        Request::Prepare { text, keyspace } => prepare(server, connection, reply, text, keyspace),
+        Request::Execute {
+            id,
+            result_metadata_id,
+            parameters,
+        } => {
+            let prepared = current(server, &id)?;
+            let values = arrange(&prepared.planned, &parameters.values)?;
+            let execution = Execution {
+                server,
+                connection,
+                reply,
+                parameters: &parameters,
+                values: values.as_ref().unwrap_or(&parameters.values),
+                now: server.now(),
+            };
+            let metadata = Metadata {
+                skip: parameters.skip_metadata,
+                known_id: result_metadata_id.as_deref(),
+            };
+            run(&execution, &prepared.planned, metadata).await
+        }
+        Request::Batch(request) => batch::protocol_batch(server, connection, reply, request).await,
+        Request::Startup(_) | Request::Options | Request::Register(_) => Err(Error::server(
+            "a request of the connection reached the statements",
+        )),
+    }
+}
+
+/// What the client said about the result's metadata.
+#[derive(Clone, Copy, Default)]
+pub struct Metadata<'a> {
+    pub skip: bool,
+    /// v5: the id of those it has.
+    pub known_id: Option<&'a [u8]>,
+}
+
+async fn query(
+    server: &Server,
+    connection: &Connection,
+    reply: Reply,
+    text: &str,
+    parameters: Parameters,
+) -> Result<Vec<u8>, Error> {
+    let keyspace = parameters
+        .keyspace
+        .clone()
+        .or_else(|| connection.keyspace());
+    let parsed = parse(text)?;
+    let catalog = server.database.catalog();
+    let planned = plan(&parsed, &catalog, keyspace.as_deref())?;
+    let values = arrange(&planned, &parameters.values)?;
+    let execution = Execution {
+        server,
+        connection,
+        reply,
+        parameters: &parameters,
+        values: values.as_ref().unwrap_or(&parameters.values),
+        now: server.now(),
+    };
+    run(&execution, &planned, Metadata::default()).await
+}
+
+/// Checks the number of values, and puts named ones in the markers' order.
+fn arrange(planned: &Planned, values: &Values) -> Result<Option<Values>, Error> {
+    if values.is_named() {
+        return values.arranged(&planned.marker_names).map(Some);
+    }
+    if values.len() != planned.marker_names.len() {
+        return Err(Error::invalid(format!(
+            "Invalid amount of bind variables: there were {} markers(?) in CQL but {} bound variables",
+            planned.marker_names.len(),
+            values.len()
+        )));
+    }
+    Ok(None)
+}
+
+/// A prepared statement whose tables are as they were; of one whose tables have changed the client must learn the
+/// new shape, so it is forgotten.
+pub(super) fn current(server: &Server, id: &[u8]) -> Result<Arc<Prepared>, Error> {
+    let prepared = server.prepared.get(id)?;
+    let catalog = server.database.catalog();
+    if prepared.planned.is_current(&catalog) {
+        return Ok(prepared);
+    }
+    server.prepared.remove(&prepared.id);
+    Err(Error::unprepared(id))
+}
+
+pub async fn run(
+    execution: &Execution<'_>,
+    planned: &Planned,
+    metadata: Metadata<'_>,
+) -> Result<Vec<u8>, Error> {
+    match &planned.plan {
+        Plan::Select(plan) => read::select(execution, plan, metadata).await,
+        Plan::Modify(plan) => write::modify(execution, plan).await,
+        Plan::Batch(plan) => batch::text_batch(execution, plan).await,
+        Plan::Other(statement) => other(execution, statement).await,
+    }
+}
+
+async fn other(execution: &Execution<'_>, statement: &Statement) -> Result<Vec<u8>, Error> {
+    let reply = execution.reply;
+    match statement {
+        Statement::Use(keyspace) => {
+            let catalog = execution.server.database.catalog();
+            let exists =
+                catalog.namespaces.contains_key(keyspace) || crate::system::is_system(keyspace);
+            if !exists {
+                return Err(Error::invalid(format!(
+                    "Keyspace '{keyspace}' does not exist"
+                )));
+            }
+            execution.connection.set_keyspace(keyspace);
+            Ok(reply.set_keyspace(keyspace))
+        }
+        Statement::Truncate(table) => truncate::truncate(execution, table).await,
+        Statement::Describe(target) => describe::describe(execution, target),
+        Statement::Unsupported(what) => Err(Error::invalid(format!("{what} not supported yet"))),
+        definition => define::define(execution, definition).await,
+    }
+}
+
+fn prepare(
+    server: &Server,
+    connection: &Connection,
+    reply: Reply,
+    text: String,
+    keyspace: Option<String>,
+) -> Result<Vec<u8>, Error> {
+    let keyspace = keyspace.or_else(|| connection.keyspace());
+    let id = PreparedStatements::id(keyspace.as_deref(), &text);
+    let catalog = server.database.catalog();
+    let known = server
+        .prepared
+        .get(&id)
+        .ok()
+        .filter(|known| known.planned.is_current(&catalog));
+    let prepared = match known {
+        Some(known) => known,
+        None => {
+            let prepared = make_prepared(id, &text, keyspace.as_deref(), &catalog)?;
+            let prepared = Arc::new(prepared);
+            server.prepared.insert(prepared.clone());
+            prepared
+        }
+    };
+    Ok(prepared_answer(reply, &prepared))
+}
+
+fn make_prepared(
+    id: [u8; 16],
+    text: &str,
+    keyspace: Option<&str>,
+    catalog: &Catalog,
+) -> Result<Prepared, Error> {
+    let parsed = parse(text)?;
+    let planned = plan(&parsed, catalog, keyspace)?;
+    let result_metadata_id = match &planned.plan {
+        Plan::Select(select) => select.metadata_id,
+        _ => digest(&[]),
+    };
+    Ok(Prepared {
+        id,
+        planned,
+        result_metadata_id,
+    })
+}
+
+fn prepared_answer(reply: Reply, prepared: &Prepared) -> Vec<u8> {
+    let mut out = reply.result(ResultKind::Prepared, &[], 256);
+    wire::put_short_bytes(&mut out, &prepared.id);
+    if reply.version >= Version::V5 {
+        wire::put_short_bytes(&mut out, &prepared.result_metadata_id);
+    }
+    prepared.planned.markers.encode_markers(
+        reply.version,
+        &prepared.planned.key_positions,
+        &mut out,
+    );
+    match prepared.planned.result() {
+        Some(metadata) => metadata.encode(reply.version, Default::default(), &mut out),
+        None => RowsMetadata::encode_none(&mut out),
+    }
+    frame::finish(&mut out);
+    out
+}
