@@ -1,0 +1,49 @@
+//! Commands that a running node carries out, asked for over its admin port.
+
+use crate::options::SplitOptions;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+pub fn split(options: &SplitOptions) -> Result<(), String> {
+    let body =
+        json!({ "namespace": options.namespace, "table": options.table, "key": options.key });
+    let answer = fetch(
+        &options.admin,
+        "POST",
+        "/api/command/split",
+        &body.to_string(),
+    )?;
+    println!("{answer}");
+    Ok(())
+}
+
+/// One request over a connection of its own; answers that are not a success become errors.
+pub fn fetch(admin: &str, method: &str, path: &str, body: &str) -> Result<Value, String> {
+    let failed =
+        |error: std::io::Error| format!("no answer from the admin port at {admin}: {error}");
+    let mut stream = TcpStream::connect(admin).map_err(failed)?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(failed)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| format!("{admin} does not speak HTTP"))?;
+    let value: Value =
+        serde_json::from_str(body).map_err(|error| format!("{admin} answered no JSON: {error}"))?;
+    if head.split(' ').nth(1) == Some("200") {
+        return Ok(value);
+    }
+    Err(match &value["error"] {
+        Value::String(message) => message.clone(),
+        _ => body.trim().to_owned(),
+    })
+}

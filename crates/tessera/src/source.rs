@@ -1,0 +1,154 @@
+//! What the admin port shows of the node: its status as JSON, its health, and the commands it takes.
+
+use admin::{CommandError, Source};
+use async_trait::async_trait;
+use catalog::Table;
+use model::{Type, Value as Cell};
+use node::{Health, Node, Status, TabletStatus};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub struct NodeSource {
+    pub node: Arc<Node>,
+}
+
+#[async_trait]
+impl Source for NodeSource {
+    fn status(&self) -> Value {
+        render(&self.node.status())
+    }
+
+    fn health(&self) -> Result<(), String> {
+        match self.node.status().health {
+            Health::Serving | Health::Degraded(_) => Ok(()),
+            Health::Starting => Err("starting".into()),
+            Health::Stopping => Err("stopping".into()),
+        }
+    }
+
+    async fn command(&self, name: &str, arguments: Value) -> Result<Value, CommandError> {
+        match name {
+            "split" => self.split(&arguments).await,
+            _ => Err(CommandError::Unknown),
+        }
+    }
+}
+
+impl NodeSource {
+    async fn split(&self, arguments: &Value) -> Result<Value, CommandError> {
+        let word = |name: &str| {
+            let found = arguments[name].as_str();
+            found.ok_or_else(|| {
+                CommandError::Invalid(format!("`{name}` is missing or not a string"))
+            })
+        };
+        let (namespace, name) = (word("namespace")?, word("table")?);
+        let catalog = self.node.database().catalog();
+        let table = catalog.table_by_name(namespace, name).ok_or_else(|| {
+            CommandError::Invalid(format!("there is no table {namespace}.{name}"))
+        })?;
+        let values = arguments["key"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let key = parse_key(table, values).map_err(CommandError::Invalid)?;
+        match self.node.split_tablet(table.id, key).await {
+            Ok(()) => Ok(json!({ "split": format!("{namespace}.{name}") })),
+            Err(api::Error::Refused(refused)) => Err(CommandError::Invalid(refused.to_string())),
+            Err(error) => Err(CommandError::Failed(error.to_string())),
+        }
+    }
+}
+
+/// The key that begins with these values, which are texts as an operator types them.
+fn parse_key(table: &Table, values: &[Value]) -> Result<Vec<u8>, String> {
+    let columns: Vec<_> = table.key_columns().collect();
+    if values.is_empty() || values.len() > columns.len() {
+        return Err(format!(
+            "a key of {} has 1 to {} values",
+            table.name(),
+            columns.len()
+        ));
+    }
+    let mut cells = Vec::with_capacity(values.len());
+    for (column, value) in columns.iter().zip(values) {
+        let text = value
+            .as_str()
+            .ok_or_else(|| "key values are given as strings".to_owned())?;
+        cells.push(match &column.kind {
+            Type::TinyInt | Type::SmallInt | Type::Int | Type::BigInt => {
+                let number = text.parse();
+                Cell::Int(
+                    number
+                        .map_err(|_| format!("{text:?} is no value of column {}", column.name))?,
+                )
+            }
+            Type::Text { .. } | Type::Ascii => Cell::Text(text.into()),
+            other => return Err(format!("keys of type {other:?} cannot be typed here yet")),
+        });
+    }
+    table.key_prefix(&cells).map_err(|error| error.to_string())
+}
+
+fn render(status: &Status) -> Value {
+    let health = match &status.health {
+        Health::Starting => "starting".into(),
+        Health::Serving => "serving".into(),
+        Health::Stopping => "stopping".into(),
+        Health::Degraded(why) => format!("degraded: {why}"),
+    };
+    let nodes: Vec<Value> = status
+        .nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "id": node.id.0,
+                "alive": node.is_alive,
+                "incarnation": node.incarnation.0,
+                "client_address": node.client_address,
+                "cql_port": node.cql_port,
+                "internode": node.internode,
+                "data_center": node.data_center,
+                "rack": node.rack,
+                "replicas": node.replicas,
+                "version": node.version,
+            })
+        })
+        .collect();
+    json!({
+        "cluster": status.cluster_name,
+        "cluster_id": status.cluster.to_string(),
+        "this_node": status.this_node.0,
+        "incarnation": status.incarnation.0,
+        "health": health,
+        "schema_version": status.schema.0,
+        "meta_version": status.meta_version,
+        "meta_leader": status.meta_leader.map(|node| node.0),
+        "nodes": nodes,
+        "tablets": status.tablets.iter().map(tablet).collect::<Vec<_>>(),
+    })
+}
+
+fn tablet(tablet: &TabletStatus) -> Value {
+    let replicas: Vec<Value> = tablet
+        .replicas
+        .iter()
+        .map(|replica| json!({ "id": replica.id.0, "node": replica.node.0, "learner": replica.is_learner }))
+        .collect();
+    json!({
+        "id": tablet.id.0,
+        "table": tablet.table_name,
+        "replication": if tablet.is_strong { "strong" } else { "eventual" },
+        "epoch": tablet.epoch.0,
+        "start": hex(&tablet.start),
+        "end": tablet.end.as_deref().map(hex),
+        "leaseholder": tablet.leaseholder.map(|node| node.0),
+        "replicas": replicas,
+        "applied": tablet.applied,
+        "size_bytes": tablet.size_bytes,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
