@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use world::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, LogOperation};
@@ -88,6 +88,8 @@ struct Queue {
 pub(crate) struct Shared {
     queue: Mutex<Queue>,
     signal: Condvar,
+    /// Nothing can be written any more: for those who do not wait for what they write.
+    has_failed: AtomicBool,
     pub(crate) metrics: Arc<LogMetrics>,
 }
 
@@ -137,6 +139,7 @@ impl Shared {
             reason,
             "the log failed: this node acknowledges nothing more"
         );
+        self.has_failed.store(true, Ordering::Relaxed);
         let queued = {
             let mut queue = self.queue.lock();
             queue.failed.get_or_insert_with(|| reason.to_owned());
@@ -248,6 +251,7 @@ impl FileLog {
                 failed: None,
             }),
             signal: Condvar::new(),
+            has_failed: AtomicBool::new(false),
             metrics,
         });
         let thread = {
@@ -473,6 +477,9 @@ impl Log for FileLog {
     }
 
     fn pressure_permille(&self) -> u32 {
+        if self.shared.has_failed.load(Ordering::Relaxed) {
+            return 1_000;
+        }
         let queued = self.shared.metrics.queued_bytes.load(Ordering::Relaxed);
         let above = queued.saturating_sub(SLOW_BYTES);
         (above * 1_000 / (STOP_BYTES - SLOW_BYTES)).min(1_000) as u32

@@ -8,6 +8,7 @@
 
 mod history;
 mod install;
+mod manifest;
 mod snapshot;
 mod stores;
 mod tree;

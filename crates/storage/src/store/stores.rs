@@ -28,7 +28,7 @@ const NEW: &str = ".new";
 const DEAD: &str = ".dead";
 const INSTALLING: &str = ".installing";
 /// Where the tree keeps its immutable files.
-const TABLES: &str = "tables";
+pub(super) const TABLES: &str = "tables";
 
 /// The stores of a node, in a directory.
 pub struct FileStores {
