@@ -9,6 +9,8 @@
 //! * The store holds exactly the effects of a prefix of the log; its applied index says which.
 //! * Entries are merged in the order of the log, each once. (Twice would do no harm: merging is idempotent.)
 //! * An entry that was appended is merged even if whoever wrote it has gone.
+//! * No write of an older placement is appended once a newer one is known, and no read under the newer one is
+//!   answered before those appended earlier can be read: so who is filled from here misses nothing.
 //!
 //! It does not know levels, other replicas, or what a reader may see: rows go in and out with their
 //! tombstones.
@@ -26,11 +28,11 @@ use crate::peers::{Tasks, spawn};
 use bytes::Bytes;
 use catalog::{Durability, Table};
 use cluster::Tablet;
-use model::ReplicaId;
+use model::{PlacementEpoch, ReplicaId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use storage::{Replay, cut_point, replay};
 use world::{
@@ -47,6 +49,9 @@ const DELTAS_MAX: usize = 65_536;
 /// A write waits so often, and so long each time, for a store that is over its budget.
 const OVERLOAD_ROUNDS_MAX: u32 = 100;
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(20);
+/// After a change of placement a read waits so often, and so long each time, for the writes before it.
+const SETTLE_ROUNDS_MAX: u32 = 1_000;
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Everything an eventual replica is opened with.
 pub struct ReplicaConfig {
@@ -61,8 +66,11 @@ pub struct EventualReplica {
     store: Arc<dyn Store>,
     tasks: Arc<dyn Tasks>,
     layout: Layout,
+    /// Changed under the writer's lock.
     tablet: RwLock<Tablet>,
     writer: Mutex<Writer>,
+    /// The last entry appended under an older placement, until it can be read; 0 then.
+    fence: AtomicU64,
     /// Whether any header was ever written: as long as not, reads need not look for one.
     has_headers: AtomicBool,
     /// Set once the log or the store has failed: nothing is acknowledged from then on.
@@ -111,6 +119,7 @@ impl EventualReplica {
                 pending: VecDeque::new(),
                 entries_since_cut: 0,
             }),
+            fence: AtomicU64::new(0),
             has_headers: AtomicBool::new(has_headers),
             is_broken: AtomicBool::new(false),
             store,
@@ -165,7 +174,11 @@ impl EventualReplica {
 
     /// The placement changed: older requests are refused from now on.
     pub fn set_tablet(&self, tablet: Tablet) {
+        let writer = self.writer.lock();
         let mut current = self.tablet.write();
+        if tablet.epoch > current.epoch {
+            self.fence.store(writer.next_index - 1, Ordering::Release);
+        }
         if tablet.epoch >= current.epoch {
             *current = tablet;
         }
@@ -187,7 +200,7 @@ impl EventualReplica {
     /// Carries out one request, from here or from another node.
     pub async fn handle(self: &Arc<Self>, request: Request) -> Reply {
         let outcome = match self.check(&request) {
-            Ok(()) => self.execute(request.action).await,
+            Ok(()) => self.execute(request.epoch, request.action).await,
             Err(error) => Err(error),
         };
         outcome.unwrap_or_else(Reply::Refused)
@@ -195,33 +208,81 @@ impl EventualReplica {
 
     fn check(&self, request: &Request) -> Result<(), ReplicaError> {
         if self.is_broken() {
-            return Err(ReplicaError::Broken("this replica has failed".into()));
+            return Err(failed());
         }
-        let tablet = self.tablet.read();
-        if tablet.id != request.tablet {
+        if self.tablet.read().id != request.tablet {
             return Err(ReplicaError::NoReplica(request.tablet));
         }
-        if request.epoch < tablet.epoch {
+        self.check_epoch(request.epoch)
+    }
+
+    fn check_epoch(&self, epoch: PlacementEpoch) -> Result<(), ReplicaError> {
+        let tablet = self.tablet.read();
+        if epoch < tablet.epoch {
             return Err(ReplicaError::StaleEpoch(tablet.clone()));
         }
         Ok(())
     }
 
-    async fn execute(self: &Arc<Self>, action: Action) -> Result<Reply, ReplicaError> {
+    async fn execute(
+        self: &Arc<Self>,
+        epoch: PlacementEpoch,
+        action: Action,
+    ) -> Result<Reply, ReplicaError> {
         match action {
             Action::Apply { deltas, durability } => {
-                self.apply(deltas, durability).await?;
+                self.apply_under(Some(epoch), deltas, durability).await?;
                 Ok(Reply::Applied)
             }
-            Action::Read(read) => Ok(Reply::Page(self.read(&read)?)),
-            Action::Digest(read) => Ok(Reply::Digest(self.read(&read)?.digest())),
+            Action::Read(read) => {
+                self.settle().await?;
+                Ok(Reply::Page(self.read(&read)?))
+            }
+            Action::Digest(read) => {
+                self.settle().await?;
+                Ok(Reply::Digest(self.read(&read)?.digest()))
+            }
         }
+    }
+
+    /// Waits until what was appended under an older placement can be read.
+    async fn settle(&self) -> Result<(), ReplicaError> {
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            let fence = self.fence.load(Ordering::Acquire);
+            if fence == 0 {
+                return Ok(());
+            }
+            if self.store.applied().index >= fence {
+                // Unless a newer placement has raised it meanwhile.
+                let _ = self
+                    .fence
+                    .compare_exchange(fence, 0, Ordering::AcqRel, Ordering::Relaxed);
+                continue;
+            }
+            if self.is_broken() {
+                return Err(failed());
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+        Err(ReplicaError::Overloaded(
+            "writes of an older placement are still under way".into(),
+        ))
     }
 
     /// Merges the deltas, all in one log entry; returns when they are as durable as asked and can be read.
     /// An error other than `Overloaded` leaves it open whether they will be there.
     pub async fn apply(
         self: &Arc<Self>,
+        deltas: Vec<RawRow>,
+        durability: Durability,
+    ) -> Result<(), ReplicaError> {
+        self.apply_under(None, deltas, durability).await
+    }
+
+    /// As `apply`; does nothing when the placement is newer than `epoch`.
+    async fn apply_under(
+        self: &Arc<Self>,
+        epoch: Option<PlacementEpoch>,
         deltas: Vec<RawRow>,
         durability: Durability,
     ) -> Result<(), ReplicaError> {
@@ -232,7 +293,7 @@ impl EventualReplica {
         }
         self.yield_to_pressure().await?;
         let data = record::encode(&deltas);
-        let (index, durable) = self.append(data, deltas, durability)?;
+        let (index, durable) = self.append(epoch, data, deltas, durability)?;
         let Some(durable) = durable else {
             return Ok(());
         };
@@ -248,12 +309,15 @@ impl EventualReplica {
     /// it may be.
     fn append(
         &self,
+        epoch: Option<PlacementEpoch>,
         data: Bytes,
         deltas: Vec<RawRow>,
         durability: Durability,
     ) -> Result<(u64, Option<Durable>), ReplicaError> {
         // Entries reach the log in the order of their indices because both happen under this lock.
         let mut writer = self.writer.lock();
+        // Once more: the placement may have changed while the write waited.
+        epoch.map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
         let index = writer.next_index;
         let mut operations = vec![LogOperation::Append {
             log: self.log_id,
@@ -372,7 +436,8 @@ impl EventualReplica {
     /// Slows down, then stops, the writers of a store that cannot keep up.
     async fn yield_to_pressure(&self) -> Result<(), ReplicaError> {
         for _ in 0..OVERLOAD_ROUNDS_MAX {
-            match self.store.pressure_permille() {
+            let pressure = self.store.pressure_permille();
+            match pressure.max(self.log.pressure_permille()) {
                 0 => return Ok(()),
                 pressure @ 1..1000 => {
                     tokio::time::sleep(Duration::from_micros(u64::from(pressure) * 20)).await;
@@ -382,7 +447,7 @@ impl EventualReplica {
             }
         }
         Err(ReplicaError::Overloaded(
-            "the tablet's store is over its budget".into(),
+            "the tablet's store or the log is over its budget".into(),
         ))
     }
 }
@@ -431,6 +496,10 @@ fn finish(
     }
     let mut writer = replica.writer.lock();
     replica.drain(&mut writer, index)
+}
+
+fn failed() -> ReplicaError {
+    ReplicaError::Broken("this replica has failed".into())
 }
 
 fn broken(error: impl std::fmt::Display) -> ReplicaError {

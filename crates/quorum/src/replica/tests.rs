@@ -66,6 +66,45 @@ fn value(replica: &EventualReplica, partition: i32, clustering: i32) -> Option<V
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_under_a_new_placement_sees_all_writes_of_the_old() {
+    let disk = SimDisk::new(1);
+    disk.set_slow(100);
+    let replica = open(&disk);
+    let request = |epoch, action| Request {
+        tablet: TabletId(5),
+        epoch: PlacementEpoch(epoch),
+        action,
+    };
+    let apply = |clustering| Action::Apply {
+        deltas: vec![delta(1, clustering, 10, 7)],
+        durability: Durability::Synced,
+    };
+    let writer = replica.clone();
+    let old = request(3, apply(1));
+    let writing = tokio::spawn(async move { writer.handle(old).await });
+    tokio::task::yield_now().await;
+    assert_eq!(value(&replica, 1, 1), None, "still on its way to the disk");
+    let newer = Tablet {
+        epoch: PlacementEpoch(4),
+        ..tablet()
+    };
+    replica.set_tablet(newer.clone());
+    let page = replica
+        .handle(request(4, Action::Read(range(Direction::Forward))))
+        .await;
+    let Reply::Page(page) = page else {
+        panic!("{page:?}")
+    };
+    assert_eq!(keys(&page), [row_key(1, 1)]);
+    assert_eq!(writing.await.unwrap(), Reply::Applied);
+    assert_eq!(
+        replica.handle(request(3, apply(2))).await,
+        Reply::Refused(ReplicaError::StaleEpoch(newer))
+    );
+    assert_eq!(replica.handle(request(4, apply(2))).await, Reply::Applied);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_acknowledged_write_survives_a_crash() {
     let disk = SimDisk::new(1);
     let replica = open(&disk);
