@@ -7,8 +7,18 @@
 //!
 //! Absent on purpose: transactions over several tablets (next), routing (crate `node`).
 
+mod command;
+mod keys;
+mod latches;
+mod read;
+mod reading;
 mod request;
+mod rows;
+mod staging;
+mod state;
 mod tablet;
+mod versions;
+mod write;
 
 pub use request::{CommandId, TabletError, TabletRead, TabletWrite};
 pub use tablet::{LeaseStatus, SplitPlan, StrongConfig, StrongTablet, TabletSpec, TabletStatus};

@@ -1,14 +1,27 @@
-//! One replica of a strong tablet, as its node holds it.
+//! One replica of a strong tablet, as its node holds it: the handle, and the lease.
 
-use crate::{TabletError, TabletRead, TabletWrite};
-use api::{ReadResponse, WriteResponse};
+use crate::command::{Control, Verdict, encode_control};
+use crate::request::{TabletError, TabletRead, TabletWrite};
+use crate::rows::{ClosedMessage, Replica, Rows};
+use crate::state::{Holding, Unheld};
+use api::{Broken, Error, Outcome, Retry};
 use catalog::Catalog;
 use cluster::Tablet;
-use consensus::{Groups, Origin};
-use model::{LeaseEpoch, NodeId, ReplicaId, TabletId, Timestamp};
+use consensus::{GroupSpec, Groups, Origin, ProposeError};
+use model::{
+    Interval, LeaseEpoch, NodeId, PlacementEpoch, ReplicaId, SchemaVersion, TabletId, Timestamp,
+};
+use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
 use world::{Clock, Stores};
+
+/// How often the upkeep of an idle tablet looks at its history.
+const IDLE_UPKEEP: Duration = Duration::from_secs(30);
+/// A request that the tablet's own catalog is behind waits for it so long.
+const SCHEMA_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct StrongConfig {
@@ -29,6 +42,16 @@ impl Default for StrongConfig {
             closed_interval_ms: 200,
             waiting_max: 10_000,
         }
+    }
+}
+
+impl StrongConfig {
+    pub(crate) fn lease_micros(&self) -> i64 {
+        self.lease_ms as i64 * 1_000
+    }
+
+    pub(crate) fn history_micros(&self) -> i64 {
+        self.history_ms as i64 * 1_000
     }
 }
 
@@ -74,58 +97,387 @@ pub struct TabletStatus {
     pub size_bytes: u64,
 }
 
+pub(crate) struct Inner {
+    pub spec: TabletSpec,
+    pub replica: Arc<Replica>,
+    /// As the meta group last said. The range in force is the log's.
+    pub placed: Mutex<Tablet>,
+    /// Keeps the order of commit timestamps and the order of proposals the same.
+    pub proposing: Mutex<()>,
+}
+
 /// The handle; cheap to clone.
 #[derive(Clone)]
 pub struct StrongTablet {
-    spec: Arc<TabletSpec>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// Takes back the mark that somebody is acquiring the lease, also when that somebody goes away.
+struct Acquiring<'a>(&'a Replica);
+
+impl Drop for Acquiring<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().is_acquiring = false;
+        self.0.changed.notify_waiters();
+    }
 }
 
 impl StrongTablet {
     /// Opens the replica's store and joins (or continues) its group. The caller runs `run` as a task.
     pub async fn start(spec: TabletSpec) -> Result<StrongTablet, TabletError> {
+        let broken = |message: String| {
+            TabletError::Api(Error::Broken(Broken {
+                message,
+                outcome: Outcome::NotApplied,
+            }))
+        };
+        let replica = Replica::new(spec.tablet.range.clone());
+        let rows = Rows::open(replica.clone(), spec.replica, spec.stores.clone())
+            .map_err(|error| broken(error.to_string()))?;
+        spec.groups
+            .create(GroupSpec {
+                tablet: spec.tablet.id,
+                replica: spec.replica,
+                origin: spec.origin.clone(),
+                machine: Box::new(rows),
+            })
+            .await
+            .map_err(|error| broken(error.to_string()))?;
         Ok(StrongTablet {
-            spec: Arc::new(spec),
+            inner: Arc::new(Inner {
+                placed: Mutex::new(spec.tablet.clone()),
+                spec,
+                replica,
+                proposing: Mutex::new(()),
+            }),
         })
     }
 
-    /// Upkeep: closed timestamps, horizon. Ends when the tablet stops; costs nothing while it is idle.
-    pub async fn run(self) {}
-
-    pub async fn write(&self, write: TabletWrite) -> Result<WriteResponse, TabletError> {
-        let _ = write;
-        Err(TabletError::NotLeaseholder { hint: None })
+    /// Upkeep: closed timestamps, history. Ends when the tablet stops; costs next to nothing while it is idle.
+    pub async fn run(self) {
+        let inner = &self.inner;
+        let interval = Duration::from_millis(inner.spec.config.closed_interval_ms.max(1));
+        loop {
+            let lease_changed = inner.replica.lease_changed.notified();
+            tokio::pin!(lease_changed);
+            lease_changed.as_mut().enable();
+            if inner.replica.state.lock().is_stopped {
+                return;
+            }
+            inner.forget_history();
+            if inner.close_timestamp() {
+                sleep(interval).await;
+            } else {
+                tokio::select! {
+                    biased;
+                    () = &mut lease_changed => {}
+                    () = sleep(IDLE_UPKEEP) => {}
+                }
+            }
+        }
     }
 
-    pub async fn read(&self, read: TabletRead) -> Result<ReadResponse, TabletError> {
-        let _ = read;
-        Err(TabletError::NotLeaseholder { hint: None })
+    pub async fn write(&self, write: TabletWrite) -> Result<api::WriteResponse, TabletError> {
+        let deadline = deadline(write.patience_ms);
+        crate::write::write(&self.inner, &write, deadline).await
+    }
+
+    pub async fn read(&self, read: TabletRead) -> Result<api::ReadResponse, TabletError> {
+        let deadline = deadline(read.patience_ms);
+        match timeout_at(deadline, crate::read::read(&self.inner, &read, deadline)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(no_leader(Outcome::NotApplied)),
+        }
     }
 
     /// Takes a newer descriptor from the meta group (other replicas; the range changes by `split` only).
     pub fn placed(&self, tablet: Tablet) {
-        let _ = tablet;
+        let mut placed = self.inner.placed.lock();
+        if tablet.epoch > placed.epoch {
+            *placed = tablet;
+        }
     }
 
-    /// Divides the tablet; answers when the leaseholder has applied it. Every replica then holds the right half
-    /// in a store of its own: the node starts it from there (`Origin::Founded` with the right tablet's replicas).
+    /// Divides the tablet. Not built yet: refused.
     pub async fn split(&self, plan: SplitPlan) -> Result<(), TabletError> {
         let _ = plan;
-        Err(TabletError::NotLeaseholder { hint: None })
+        Err(TabletError::Api(Error::unsupported(
+            "splitting a strong tablet is not built yet",
+        )))
     }
 
     /// Gives the lease up in the log, so that a successor need not wait. Before a clean stop.
-    pub async fn release(&self) {}
+    pub async fn release(&self) {
+        let inner = &self.inner;
+        let proposed = {
+            let _order = inner.proposing.lock();
+            let mut state = inner.replica.state.lock();
+            let Some(holding) = state.holding.take() else {
+                return;
+            };
+            let control = Control::Release {
+                epoch: holding.epoch,
+                promised: holding.promised,
+            };
+            drop(state);
+            let tablet = inner.spec.tablet.id;
+            inner.spec.groups.propose(tablet, encode_control(&control))
+        };
+        // If it fails the lease lapses by itself.
+        let _ = proposed.await;
+    }
 
     /// Stops taking requests and leaves the group; log and store stay.
-    pub async fn stop(&self) {}
+    pub async fn stop(&self) {
+        {
+            let mut state = self.inner.replica.state.lock();
+            state.is_stopped = true;
+            state.holding = None;
+        }
+        self.inner.replica.lease_changed.notify_waiters();
+        self.inner.replica.changed.notify_waiters();
+        self.inner.spec.groups.stop(self.inner.spec.tablet.id).await;
+    }
 
     pub fn status(&self) -> TabletStatus {
+        let now = self.inner.spec.clock.now();
+        let state = self.inner.replica.state.lock();
+        let is_leaseholder = now.is_ok_and(|now| state.check_held(now).is_ok());
         TabletStatus {
-            tablet: self.spec.tablet.id,
-            is_leaseholder: false,
-            lease: None,
-            closed: Timestamp::MIN,
-            size_bytes: 0,
+            tablet: self.inner.spec.tablet.id,
+            is_leaseholder,
+            lease: (state.lease.epoch.0 > 0).then_some(LeaseStatus {
+                epoch: state.lease.epoch,
+                holder: state.lease.holder,
+                end: state.lease.end,
+            }),
+            closed: state.closed,
+            size_bytes: self
+                .inner
+                .replica
+                .store()
+                .map_or(0, |store| store.size_bytes()),
+        }
+    }
+}
+
+pub(crate) fn deadline(patience_ms: u32) -> Instant {
+    Instant::now() + Duration::from_millis(u64::from(patience_ms))
+}
+
+pub(crate) fn no_leader(outcome: Outcome) -> TabletError {
+    TabletError::Api(Error::Retry(Retry::NoLeader { outcome }))
+}
+
+impl Inner {
+    pub fn now(&self) -> Result<Interval, TabletError> {
+        self.spec
+            .clock
+            .now()
+            .map_err(|error| TabletError::Api(Error::Retry(Retry::NotServing(error.to_string()))))
+    }
+
+    /// Refuses what was routed by an older placement.
+    pub fn check_route(&self, epoch: PlacementEpoch) -> Result<(), TabletError> {
+        let placed = self.placed.lock();
+        match epoch < placed.epoch {
+            true => Err(TabletError::StaleRoute(placed.clone())),
+            false => Ok(()),
+        }
+    }
+
+    pub fn stale_route(&self) -> TabletError {
+        TabletError::StaleRoute(self.placed.lock().clone())
+    }
+
+    /// The node's catalog, at least as new as the one that the request was lowered with.
+    pub async fn catalog(&self, wanted: SchemaVersion) -> Result<Arc<Catalog>, TabletError> {
+        let current = self.spec.catalog.borrow().clone();
+        if current.version >= wanted {
+            return Ok(current);
+        }
+        let mut catalogs = self.spec.catalog.clone();
+        let newer = catalogs.wait_for(|catalog| catalog.version >= wanted);
+        match timeout_at(Instant::now() + SCHEMA_PATIENCE, newer).await {
+            Ok(Ok(catalog)) => Ok(catalog.clone()),
+            _ => Err(TabletError::Api(Error::Retry(Retry::NotServing(
+                "this node's catalog is behind".into(),
+            )))),
+        }
+    }
+
+    /// Makes sure that this replica holds the lease now, taking one if it leads and may.
+    pub async fn hold(&self) -> Result<(), TabletError> {
+        loop {
+            let changed = self.replica.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let now = self.now()?;
+            let acquires = {
+                let mut state = self.replica.state.lock();
+                if state.is_stopped {
+                    return Err(TabletError::NotLeaseholder { hint: None });
+                }
+                match state.check_held(now) {
+                    Ok(()) => return Ok(()),
+                    Err(Unheld::NotLeader(leader)) => {
+                        let hint = leader.map(|leader| leader.node);
+                        return Err(TabletError::NotLeaseholder { hint });
+                    }
+                    Err(Unheld::NeedsLease { term }) if !state.is_acquiring => {
+                        state.is_acquiring = true;
+                        Some(term)
+                    }
+                    Err(Unheld::NeedsLease { .. }) => None,
+                }
+            };
+            match acquires {
+                Some(term) => {
+                    let acquiring = Acquiring(&self.replica);
+                    self.acquire(term).await?;
+                    drop(acquiring);
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Takes a new epoch, once an entry of this leader's own term is applied, so that what the predecessor
+    /// proposed is decided; and once the predecessor's lease is over for certain.
+    async fn acquire(&self, term: u64) -> Result<(), TabletError> {
+        let previous = loop {
+            let changed = self.replica.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let now = self.now()?;
+            let wait = {
+                let state = self.replica.state.lock();
+                if state.leader_term() != Ok(term) || state.is_stopped {
+                    return Ok(());
+                }
+                if state.applied_term < term {
+                    None
+                } else if state.lease.is_over(now) {
+                    break state.lease;
+                } else {
+                    Some(state.lease.end.0 - now.earliest.0 + 1)
+                }
+            };
+            match wait {
+                None => changed.await,
+                Some(micros) => sleep(Duration::from_micros(micros.max(1) as u64)).await,
+            }
+        };
+        let now = self.now()?;
+        let start = previous.promised();
+        let epoch = LeaseEpoch(previous.epoch.0 + 1);
+        let control = Control::Acquire {
+            previous: previous.epoch,
+            epoch,
+            holder: self.spec.replica,
+            start,
+            end: now.latest.plus_micros(self.spec.config.lease_micros()),
+        };
+        let tablet = self.spec.tablet.id;
+        let proposed = self.spec.groups.propose(tablet, encode_control(&control));
+        match proposed.await {
+            Ok(done) if Verdict::decode(&done.result) == Verdict::Done => {
+                let mut state = self.replica.state.lock();
+                if state.leader_term() == Ok(term) && done.term == term && !state.is_stopped {
+                    state.holding = Some(Holding {
+                        epoch,
+                        term,
+                        promised: start,
+                        last_commit: start,
+                        is_extending: false,
+                    });
+                }
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(ProposeError::NotLeader { leader }) => Err(TabletError::NotLeaseholder {
+                hint: leader.map(|leader| leader.node),
+            }),
+            Err(ProposeError::Overloaded) => Err(TabletError::Api(Error::Retry(
+                Retry::Overloaded("proposals are waiting".into()),
+            ))),
+            Err(_) => Err(TabletError::NotLeaseholder { hint: None }),
+        }
+    }
+
+    /// Past half of its life, a lease that reads use is extended, beside them. Writes carry the extension
+    /// themselves.
+    pub fn extend(&self, now: Interval) {
+        let lease_micros = self.spec.config.lease_micros();
+        let control = {
+            let mut state = self.replica.state.lock();
+            let Some(end) = state.extension(now, lease_micros) else {
+                return;
+            };
+            let Some(holding) = &mut state.holding else {
+                return;
+            };
+            if holding.is_extending {
+                return;
+            }
+            holding.is_extending = true;
+            Control::Extend {
+                epoch: holding.epoch,
+                end,
+            }
+        };
+        let replica = self.replica.clone();
+        self.spec.groups.propose_with(
+            self.spec.tablet.id,
+            encode_control(&control),
+            Box::new(move |_| {
+                if let Some(holding) = &mut replica.state.lock().holding {
+                    holding.is_extending = false;
+                }
+                replica.changed.notify_waiters();
+            }),
+        );
+    }
+
+    /// A leaseholder without proposals under way promises not to commit below now, and tells the others. Says
+    /// whether there is a lease to look after.
+    fn close_timestamp(&self) -> bool {
+        let Ok(now) = self.spec.clock.now() else {
+            return false;
+        };
+        let message = {
+            let _order = self.proposing.lock();
+            let mut state = self.replica.state.lock();
+            if state.check_held(now).is_err() {
+                return false;
+            }
+            if state.has_in_flight() {
+                return true;
+            }
+            let closed = now.earliest.min(state.lease.end.plus_micros(-1));
+            let (epoch, index) = (state.lease.epoch, state.applied_index);
+            let Some(holding) = &mut state.holding else {
+                return false;
+            };
+            holding.promised = holding.promised.max(closed);
+            state.closed = state.closed.max(closed);
+            ClosedMessage {
+                epoch,
+                index,
+                closed,
+            }
+        };
+        let bytes = minicbor::to_vec(message).expect("writing to memory does not fail");
+        self.spec
+            .groups
+            .broadcast(self.spec.tablet.id, bytes.into());
+        true
+    }
+
+    fn forget_history(&self) {
+        if let (Ok(now), Some(store)) = (self.spec.clock.now(), self.replica.store()) {
+            let horizon = now.earliest.plus_micros(-self.spec.config.history_micros());
+            store.set_history_horizon(horizon.0);
         }
     }
 }

@@ -1,0 +1,173 @@
+//! Where a strong tablet keeps what, inside its store. The byte table is `docs/formats/strong-tablet.md`.
+
+use crate::CommandId;
+use model::{Incarnation, NodeId, RequestId, Timestamp};
+use world::{Kind, past_suffix};
+
+const LEASE: u8 = 1;
+const RANGE: u8 = 2;
+const COMMAND: u8 = 3;
+
+pub(crate) fn row(key: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(key.len() + 1);
+    stored.push(Kind::Row as u8);
+    stored.extend_from_slice(key);
+    stored
+}
+
+/// The first key behind all rows.
+pub(crate) fn rows_end() -> Vec<u8> {
+    vec![Kind::Row as u8 + 1]
+}
+
+/// Escaped, so that one row's versions are together whatever other keys it is a prefix of: 0x00 becomes 0x00 0xFF,
+/// and 0x00 0x01 ends the key. Order is kept.
+fn escaped(key: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(key.len() + 16);
+    stored.push(Kind::Past as u8);
+    for byte in key {
+        stored.push(*byte);
+        if *byte == 0 {
+            stored.push(0xFF);
+        }
+    }
+    stored
+}
+
+/// What the keys of all older versions of a row begin with.
+pub(crate) fn past_prefix(key: &[u8]) -> Vec<u8> {
+    let mut stored = escaped(key);
+    stored.extend_from_slice(&[0, 1]);
+    stored
+}
+
+pub(crate) fn past(key: &[u8], superseded_at: Timestamp) -> Vec<u8> {
+    let mut stored = past_prefix(key);
+    stored.extend_from_slice(&past_suffix(superseded_at.0));
+    stored
+}
+
+/// Below the older versions of all rows at or above this key, above those of all rows below it.
+pub(crate) fn past_bound(key: &[u8]) -> Vec<u8> {
+    escaped(key)
+}
+
+pub(crate) fn past_end() -> Vec<u8> {
+    vec![Kind::Past as u8 + 1]
+}
+
+/// The row's key and when the version was superseded.
+pub(crate) fn decode_past(stored: &[u8]) -> Option<(Vec<u8>, Timestamp)> {
+    let superseded_at = world::past_superseded_at(stored)?;
+    let escaped = stored.get(1..stored.len() - 8)?.strip_suffix(&[0, 1])?;
+    let mut key = Vec::with_capacity(escaped.len());
+    let mut bytes = escaped.iter();
+    while let Some(byte) = bytes.next() {
+        key.push(*byte);
+        if *byte == 0 && bytes.next() != Some(&0xFF) {
+            return None;
+        }
+    }
+    Some((key, Timestamp(superseded_at)))
+}
+
+pub(crate) fn lease() -> Vec<u8> {
+    vec![Kind::State as u8, LEASE]
+}
+
+pub(crate) fn range() -> Vec<u8> {
+    vec![Kind::State as u8, RANGE]
+}
+
+/// The command that committed then. In the order of their timestamps.
+pub(crate) fn command(timestamp: Timestamp, id: CommandId) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(34);
+    stored.extend_from_slice(&[Kind::State as u8, COMMAND]);
+    stored.extend_from_slice(&past_suffix(timestamp.0));
+    stored.extend_from_slice(&id.node.0.to_be_bytes());
+    stored.extend_from_slice(&id.incarnation.0.to_be_bytes());
+    stored.extend_from_slice(&id.request.0.to_be_bytes());
+    stored
+}
+
+pub(crate) fn commands() -> (Vec<u8>, Vec<u8>) {
+    let start = vec![Kind::State as u8, COMMAND];
+    let end = vec![Kind::State as u8, COMMAND + 1];
+    (start, end)
+}
+
+pub(crate) fn decode_command(stored: &[u8]) -> Option<(Timestamp, CommandId)> {
+    let fields = stored.strip_prefix(&[Kind::State as u8, COMMAND])?;
+    let (timestamp, fields) = fields.split_first_chunk::<8>()?;
+    let (node, fields) = fields.split_first_chunk::<8>()?;
+    let (incarnation, fields) = fields.split_first_chunk::<8>()?;
+    let request: [u8; 8] = fields.try_into().ok()?;
+    let id = CommandId {
+        node: NodeId(u64::from_be_bytes(*node)),
+        incarnation: Incarnation(u64::from_be_bytes(*incarnation)),
+        request: RequestId(u64::from_be_bytes(request)),
+    };
+    let timestamp = (u64::from_be_bytes(*timestamp) ^ (1 << 63)) as i64;
+    Some((Timestamp(timestamp), id))
+}
+
+/// The smallest key above this one.
+pub(crate) fn successor(key: &[u8]) -> Vec<u8> {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next
+}
+
+/// A stored version: when it was committed, then the row.
+pub(crate) fn version(timestamp: Timestamp, row: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(8 + row.len());
+    stored.extend_from_slice(&timestamp.0.to_be_bytes());
+    stored.extend_from_slice(row);
+    stored
+}
+
+pub(crate) fn decode_version(stored: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (timestamp, row) = stored.split_first_chunk::<8>()?;
+    Some((Timestamp(i64::from_be_bytes(*timestamp)), row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_keys_sort_by_row_then_time_and_read_back() {
+        let keys: [&[u8]; 7] = [b"", b"\0", b"\0\0", b"\0\x01", b"a", b"a\0", b"ab"];
+        let mut stored = Vec::new();
+        for key in keys {
+            for timestamp in [-5, 0, 7] {
+                let past = past(key, Timestamp(timestamp));
+                let read = decode_past(&past).unwrap();
+                assert_eq!(read, (key.to_vec(), Timestamp(timestamp)));
+                stored.push(past);
+            }
+        }
+        assert!(stored.is_sorted());
+        for (index, key) in keys.iter().enumerate() {
+            let bound = past_bound(key);
+            assert!(stored[..index * 3].iter().all(|past| *past < bound));
+            assert!(stored[index * 3..].iter().all(|past| *past >= bound));
+            let prefix = past_prefix(key);
+            let found = stored.iter().filter(|past| past.starts_with(&prefix));
+            assert_eq!(found.count(), 3);
+        }
+    }
+
+    #[test]
+    fn commands_read_back() {
+        let id = CommandId {
+            node: NodeId(1),
+            incarnation: Incarnation(2),
+            request: RequestId(3),
+        };
+        let stored = command(Timestamp(9), id);
+        assert_eq!(decode_command(&stored), Some((Timestamp(9), id)));
+        assert_eq!(decode_command(&stored[1..]), None);
+    }
+}

@@ -1,0 +1,240 @@
+//! The path of a read: choose a timestamp that may be read here, wait for what commits below it, read.
+
+use crate::latches::Spans;
+use crate::reading::Reading;
+use crate::request::{TabletError, TabletRead};
+use crate::state::Unheld;
+use crate::tablet::{Inner, no_leader};
+use crate::versions::View;
+use api::{Error, Outcome, ReadBound, ReadResponse, Refused, Selection};
+use catalog::Table;
+use model::{Interval, LeaseEpoch, Timestamp};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Where a read is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    /// From what this replica has applied, whatever that is.
+    Applied,
+    /// At a timestamp at or below what is closed here.
+    Closed(Timestamp),
+    /// By the leaseholder: now, or then.
+    Lease(Option<Timestamp>),
+}
+
+pub(crate) async fn read(
+    inner: &Inner,
+    read: &TabletRead,
+    deadline: Instant,
+) -> Result<ReadResponse, TabletError> {
+    inner.check_route(read.epoch)?;
+    let catalog = inner.catalog(read.schema).await?;
+    let table = catalog
+        .table(read.table)
+        .ok_or_else(|| Error::Refused(Refused::NoTable(read.table.to_string())))?;
+    if !is_within(inner, read) {
+        return Err(inner.stale_route());
+    }
+    let is_external = table.spec.replication.ordering == catalog::Ordering::External;
+    match plan(inner, read)? {
+        Plan::Applied => {
+            let mut response = read_at(inner, table, read, Timestamp::MAX)?;
+            response.timestamp = None;
+            Ok(response)
+        }
+        Plan::Closed(at) => read_history(inner, table, read, at),
+        Plan::Lease(then) => {
+            let (at, epoch) = loop {
+                inner.hold().await?;
+                match promise(inner, then, is_external)? {
+                    Promise::At(at, epoch) => break (at, epoch),
+                    Promise::Wait(wait) if Instant::now() + wait < deadline => sleep(wait).await,
+                    Promise::Wait(_) => return Err(no_leader(Outcome::NotApplied)),
+                }
+            };
+            inner.extend(inner.now()?);
+            await_writes(inner, read, at, epoch).await?;
+            let response = match then {
+                Some(_) => read_history(inner, table, read, at)?,
+                None => read_at(inner, table, read, at)?,
+            };
+            await_clock(inner, read, at).await?;
+            Ok(response)
+        }
+    }
+}
+
+fn is_within(inner: &Inner, read: &TabletRead) -> bool {
+    let state = inner.replica.state.lock();
+    match &read.selection {
+        Selection::Keys(keys) => keys.iter().all(|key| state.range.contains(key)),
+        Selection::Ranges(ranges) => ranges
+            .iter()
+            .all(|range| range.is_empty() || range.intersection(&state.range) == *range),
+    }
+}
+
+fn plan(inner: &Inner, read: &TabletRead) -> Result<Plan, TabletError> {
+    let now = match read.bound {
+        ReadBound::Strong | ReadBound::Level(_) => return Ok(Plan::Lease(None)),
+        ReadBound::Eventual => return Ok(Plan::Applied),
+        _ => inner.now()?,
+    };
+    let closed = inner.replica.state.lock().closed;
+    let ago = |micros: u64| {
+        let micros = i64::try_from(micros).unwrap_or(i64::MAX);
+        Timestamp(now.earliest.0.saturating_sub(micros))
+    };
+    let exactly = |at: Timestamp| match at <= closed {
+        true => Plan::Closed(at),
+        false => Plan::Lease(Some(at)),
+    };
+    let at_least = |at: Timestamp| match at <= closed {
+        true => Plan::Closed(closed),
+        false if at <= now.earliest => Plan::Lease(None),
+        false => Plan::Lease(Some(at)),
+    };
+    Ok(match read.bound {
+        ReadBound::At(at) => exactly(at),
+        ReadBound::ExactStaleness { micros } => exactly(ago(micros)),
+        ReadBound::MaxStaleness { micros } => at_least(ago(micros)),
+        ReadBound::MinTimestamp(at) => at_least(at),
+        ReadBound::Strong | ReadBound::Level(_) | ReadBound::Eventual => Plan::Applied,
+    })
+}
+
+enum Promise {
+    /// Nothing will commit at or below this any more but what is under way in this lease.
+    At(Timestamp, LeaseEpoch),
+    /// The timestamp lies ahead.
+    Wait(Duration),
+}
+
+/// Promises, as the leaseholder, that what commits from now on is above the timestamp to be read.
+fn promise(
+    inner: &Inner,
+    then: Option<Timestamp>,
+    is_external: bool,
+) -> Result<Promise, TabletError> {
+    let now = inner.now()?;
+    let mut state = inner.replica.state.lock();
+    match state.check_held(now) {
+        Ok(()) => {}
+        Err(Unheld::NeedsLease { .. }) => return Ok(Promise::Wait(Duration::ZERO)),
+        Err(Unheld::NotLeader(leader)) => {
+            return Err(TabletError::NotLeaseholder {
+                hint: leader.map(|leader| leader.node),
+            });
+        }
+    }
+    let Some(holding) = &mut state.holding else {
+        return Ok(Promise::Wait(Duration::ZERO));
+    };
+    let at = match then {
+        Some(then) if then > now.latest => {
+            let wait = then.0.saturating_sub(now.latest.0) as u64;
+            return Ok(Promise::Wait(Duration::from_micros(wait)));
+        }
+        Some(then) => then,
+        None if is_external => now.latest.max(holding.last_commit),
+        None => now.earliest.max(holding.last_commit),
+    };
+    holding.promised = holding.promised.max(at);
+    Ok(Promise::At(at, holding.epoch))
+}
+
+/// Whether a write touches what is read.
+fn touches(read: &TabletRead, spans: &Spans) -> bool {
+    match &read.selection {
+        Selection::Keys(keys) => keys.iter().any(|key| spans.writes(key)),
+        Selection::Ranges(ranges) => ranges.iter().any(|range| spans.writes_in(range)),
+    }
+}
+
+/// Waits until no write at or below the timestamp is under way that touches what is read. If the lease is lost
+/// meanwhile, nobody here knows what became of those writes.
+async fn await_writes(
+    inner: &Inner,
+    read: &TabletRead,
+    at: Timestamp,
+    epoch: LeaseEpoch,
+) -> Result<(), TabletError> {
+    loop {
+        let changed = inner.replica.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        {
+            let state = inner.replica.state.lock();
+            let holding = state.holding.as_ref();
+            if state.is_stopped || holding.is_none_or(|holding| holding.epoch != epoch) {
+                return Err(TabletError::NotLeaseholder { hint: None });
+            }
+            if !state.conflicts_in_flight(at, &|spans| touches(read, spans)) {
+                return Ok(());
+            }
+        }
+        changed.await;
+    }
+}
+
+/// Waits with the writes that it has seen until their timestamps have passed for certain.
+async fn await_clock(inner: &Inner, read: &TabletRead, at: Timestamp) -> Result<(), TabletError> {
+    loop {
+        let now: Interval = inner.now()?;
+        let waits_for = inner
+            .replica
+            .state
+            .lock()
+            .conflicts_waiting_out(now, at, &|spans| touches(read, spans));
+        match waits_for {
+            None => return Ok(()),
+            Some(timestamp) => {
+                let wait = (timestamp.0 - now.earliest.0).max(0) as u64 + 1;
+                sleep(Duration::from_micros(wait)).await;
+            }
+        }
+    }
+}
+
+/// Reads the past, as far as it is kept; asked again afterwards, since it goes while one reads.
+fn read_history(
+    inner: &Inner,
+    table: &Table,
+    read: &TabletRead,
+    at: Timestamp,
+) -> Result<ReadResponse, TabletError> {
+    check_kept(inner, at)?;
+    let response = read_at(inner, table, read, at)?;
+    check_kept(inner, at)?;
+    Ok(response)
+}
+
+fn check_kept(inner: &Inner, at: Timestamp) -> Result<(), TabletError> {
+    let history_micros = inner.spec.config.history_micros();
+    let horizon = inner.now()?.earliest.plus_micros(-history_micros);
+    if at < horizon {
+        let kept_seconds = history_micros / 1_000_000;
+        return Err(TabletError::Api(Error::Refused(Refused::TooOld(format!(
+            "the read timestamp {at} lies before the history that is kept ({kept_seconds} s)"
+        )))));
+    }
+    Ok(())
+}
+
+fn read_at(
+    inner: &Inner,
+    table: &Table,
+    read: &TabletRead,
+    at: Timestamp,
+) -> Result<ReadResponse, TabletError> {
+    let store = inner
+        .replica
+        .store()
+        .ok_or(TabletError::NotLeaseholder { hint: None })?;
+    let view = View::new(store, at, || inner.replica.state.lock().newest);
+    let now_seconds = inner.spec.clock.wall_micros().div_euclid(1_000_000);
+    let mut response = Reading::new(&view, table, read, now_seconds).run()?;
+    response.timestamp = Some(at);
+    Ok(response)
+}

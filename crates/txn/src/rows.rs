@@ -1,0 +1,429 @@
+//! The state machine of a strong tablet: applies effects, and decides nothing but whether a command's lease is
+//! current and whether it was applied before. Both follow from the log alone, so all replicas decide alike.
+
+use crate::command::{self, Command, Control, Verdict, Write};
+use crate::keys;
+use crate::state::{Lease, Recent, State};
+use api::KeyRange;
+use bytes::Bytes;
+use consensus::{
+    Committed, CommittedEntry, Leadership, MachineError, SnapshotSource, StateMachine, StoreSource,
+};
+use minicbor::{Decode, Encode};
+use model::{LeaseEpoch, ReplicaId, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tracing::error;
+use world::planted::{self, Bug};
+use world::{Applied, Install, Snapshot, Store, StoreBatch, StoreError, StoreOperation, Stores};
+
+/// One replica, as machine and requests share it.
+pub(crate) struct Replica {
+    pub state: Mutex<State>,
+    /// `None` while there is no usable state.
+    pub store: RwLock<Option<Arc<dyn Store>>>,
+    /// Wakes who waits for an entry, a lease, or a leader.
+    pub changed: Notify,
+    /// Wakes the upkeep: a lease has begun or leadership has changed.
+    pub lease_changed: Notify,
+}
+
+impl Replica {
+    pub fn new(range: KeyRange) -> Arc<Replica> {
+        Arc::new(Replica {
+            state: Mutex::new(State::new(range)),
+            store: RwLock::new(None),
+            changed: Notify::new(),
+            lease_changed: Notify::new(),
+        })
+    }
+
+    pub fn store(&self) -> Option<Arc<dyn Store>> {
+        self.store.read().clone()
+    }
+}
+
+/// What a leaseholder tells the others between commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ClosedMessage {
+    #[n(0)]
+    pub epoch: LeaseEpoch,
+    #[n(1)]
+    pub index: u64,
+    #[n(2)]
+    pub closed: Timestamp,
+}
+
+pub(crate) struct Rows {
+    replica: Arc<Replica>,
+    id: ReplicaId,
+    stores: Arc<dyn Stores>,
+    store: Option<Arc<dyn Store>>,
+    lease: Lease,
+    install: Option<Box<dyn Install>>,
+}
+
+/// The effects of the entries of one batch.
+struct Batch<'a> {
+    store: &'a dyn Store,
+    snapshot: Snapshot,
+    operations: Vec<StoreOperation>,
+    /// Rows that this batch has written: what the store will say.
+    written: BTreeMap<Bytes, Option<Vec<u8>>>,
+    closed: Timestamp,
+    range: Option<KeyRange>,
+}
+
+impl Rows {
+    pub fn open(
+        replica: Arc<Replica>,
+        id: ReplicaId,
+        stores: Arc<dyn Stores>,
+    ) -> Result<Rows, StoreError> {
+        let store = match stores.open(id) {
+            Ok(store) => Some(store),
+            Err(StoreError::Installing(_) | StoreError::Corrupt(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let mut rows = Rows {
+            replica,
+            id,
+            stores,
+            store: None,
+            lease: Lease::default(),
+            install: None,
+        };
+        if let Some(store) = store {
+            rows.adopt(store)?;
+        }
+        Ok(rows)
+    }
+
+    /// Takes a store as the replica's state.
+    fn adopt(&mut self, store: Arc<dyn Store>) -> Result<(), StoreError> {
+        let snapshot = store.snapshot();
+        let decode_failed = |what: &str| StoreError::Corrupt(format!("{what} is not readable"));
+        let lease = match store.get(&keys::lease(), &snapshot)? {
+            Some(bytes) => minicbor::decode(&bytes).map_err(|_| decode_failed("the lease"))?,
+            None => Lease::default(),
+        };
+        let range: Option<KeyRange> = match store.get(&keys::range(), &snapshot)? {
+            Some(bytes) => {
+                Some(minicbor::decode(&bytes).map_err(|_| decode_failed("the key range"))?)
+            }
+            None => None,
+        };
+        let mut recent = Recent::default();
+        let (start, end) = keys::commands();
+        for pair in store.scan(&start, Some(&end), &snapshot) {
+            let (key, _) = pair?;
+            let (timestamp, id) =
+                keys::decode_command(&key).ok_or_else(|| decode_failed("a command's id"))?;
+            recent.add(timestamp, id);
+        }
+        let applied = store.applied();
+        self.lease = lease;
+        let mut state = self.replica.state.lock();
+        state.lease = lease;
+        state.newest = recent.newest().unwrap_or(Timestamp::MIN);
+        state.recent = recent;
+        state.applied_index = applied.index;
+        state.applied_term = applied.term;
+        if let Some(range) = range {
+            state.range = range;
+        }
+        drop(state);
+        *self.replica.store.write() = Some(store.clone());
+        self.store = Some(store);
+        self.replica.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn apply_command(
+        &mut self,
+        batch: &mut Batch<'_>,
+        command: Bytes,
+    ) -> Result<Verdict, MachineError> {
+        match command::decode(command) {
+            Some(Command::Write(write)) => self.apply_write(batch, write),
+            Some(Command::Control(control)) => Ok(self.apply_control(batch, control)),
+            None => Err(MachineError("a command is not readable".into())),
+        }
+    }
+
+    /// Whether a command of this epoch may do anything.
+    fn is_current(&self, epoch: LeaseEpoch) -> bool {
+        epoch == self.lease.epoch && self.lease.released.is_none()
+            || planted::is(Bug::ApplyOldEpoch)
+    }
+
+    fn apply_write(
+        &mut self,
+        batch: &mut Batch<'_>,
+        write: Write,
+    ) -> Result<Verdict, MachineError> {
+        if !self.is_current(write.epoch) {
+            return Ok(Verdict::OldEpoch);
+        }
+        {
+            let mut state = self.replica.state.lock();
+            if state.recent.find(write.id).is_some() {
+                return Ok(Verdict::Repeated);
+            }
+            state.newest = state.newest.max(write.timestamp);
+            if let Some((timestamp, id)) = state.recent.add(write.timestamp, write.id) {
+                batch.operations.push(StoreOperation::Delete {
+                    key: keys::command(timestamp, id),
+                });
+            }
+        }
+        batch.operations.push(StoreOperation::Put {
+            key: keys::command(write.timestamp, write.id),
+            value: Vec::new(),
+        });
+        if let Some(end) = write.lease_end {
+            self.extend(batch, end);
+        }
+        batch.closed = batch.closed.max(write.timestamp);
+        for (key, row) in write.rows {
+            batch.replace(key, row, write.timestamp)?;
+        }
+        Ok(Verdict::Done)
+    }
+
+    fn apply_control(&mut self, batch: &mut Batch<'_>, control: Control) -> Verdict {
+        match control {
+            Control::Acquire {
+                previous,
+                epoch,
+                holder,
+                start,
+                end,
+            } => {
+                if previous != self.lease.epoch {
+                    return Verdict::OldEpoch;
+                }
+                self.lease = Lease {
+                    epoch,
+                    holder,
+                    end,
+                    released: None,
+                };
+                batch.closed = batch.closed.max(start);
+            }
+            Control::Extend { epoch, end } => {
+                if !self.is_current(epoch) {
+                    return Verdict::OldEpoch;
+                }
+                self.extend(batch, end);
+                return Verdict::Done;
+            }
+            Control::Release { epoch, promised } => {
+                if !self.is_current(epoch) {
+                    return Verdict::OldEpoch;
+                }
+                self.lease.released = Some(promised);
+            }
+            Control::Split { epoch, left, .. } => {
+                if !self.is_current(epoch) {
+                    return Verdict::OldEpoch;
+                }
+                batch.operations.push(StoreOperation::Put {
+                    key: keys::range(),
+                    value: encode(&left.range),
+                });
+                batch.range = Some(left.range);
+                return Verdict::Done;
+            }
+        }
+        self.keep_lease(batch);
+        Verdict::Done
+    }
+
+    fn extend(&mut self, batch: &mut Batch<'_>, end: Timestamp) {
+        if end > self.lease.end {
+            self.lease.end = end;
+            self.keep_lease(batch);
+        }
+    }
+
+    fn keep_lease(&self, batch: &mut Batch<'_>) {
+        batch.operations.push(StoreOperation::Put {
+            key: keys::lease(),
+            value: encode(&self.lease),
+        });
+    }
+
+    /// Shows requests what is applied now.
+    fn publish(&self, applied: Applied, closed: Timestamp, range: Option<KeyRange>) {
+        let mut state = self.replica.state.lock();
+        let is_new_lease = state.lease.epoch != self.lease.epoch;
+        state.lease = self.lease;
+        state.applied_index = applied.index;
+        state.applied_term = applied.term;
+        state.closed = state.closed.max(closed);
+        if let Some(range) = range {
+            state.range = range;
+        }
+        state.count_announced();
+        drop(state);
+        if is_new_lease {
+            self.replica.lease_changed.notify_waiters();
+        }
+        self.replica.changed.notify_waiters();
+    }
+}
+
+impl Batch<'_> {
+    /// Puts a row in place of what is there, which becomes history.
+    fn replace(
+        &mut self,
+        key: Bytes,
+        row: Option<Bytes>,
+        timestamp: Timestamp,
+    ) -> Result<(), MachineError> {
+        let stored = keys::row(&key);
+        let old = match self.written.get(&key) {
+            Some(old) => old.clone(),
+            None => self
+                .store
+                .get(&stored, &self.snapshot)
+                .map_err(failed)?
+                .map(|old| old.to_vec()),
+        };
+        if let Some(old) = old {
+            self.operations.push(StoreOperation::Put {
+                key: keys::past(&key, timestamp),
+                value: old,
+            });
+        }
+        let new = row.map(|row| keys::version(timestamp, &row));
+        self.operations.push(match &new {
+            Some(value) => StoreOperation::Put {
+                key: stored,
+                value: value.clone(),
+            },
+            None => StoreOperation::Delete { key: stored },
+        });
+        self.written.insert(key, new);
+        Ok(())
+    }
+}
+
+fn failed(error: StoreError) -> MachineError {
+    MachineError(error.to_string())
+}
+
+fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    minicbor::to_vec(value).expect("writing to memory does not fail")
+}
+
+impl StateMachine for Rows {
+    fn applied(&self) -> Option<Applied> {
+        self.store.as_ref().map(|store| store.applied())
+    }
+
+    fn flushed(&self) -> Applied {
+        self.store
+            .as_ref()
+            .map(|store| store.flushed())
+            .unwrap_or_default()
+    }
+
+    fn request_flush(&mut self) {
+        if let Some(store) = &self.store {
+            store.request_flush();
+        }
+    }
+
+    fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Bytes>, MachineError> {
+        let Some(store) = self.store.clone() else {
+            return Err(MachineError("there is no state".into()));
+        };
+        let Some(last) = entries.last() else {
+            return Ok(Vec::new());
+        };
+        let mut batch = Batch {
+            snapshot: store.snapshot(),
+            store: store.as_ref(),
+            operations: Vec::with_capacity(entries.len() * 4),
+            written: BTreeMap::new(),
+            closed: Timestamp::MIN,
+            range: None,
+        };
+        let mut results = Vec::with_capacity(entries.len());
+        for entry in entries {
+            results.push(match &entry.entry {
+                CommittedEntry::Command(command) => {
+                    self.apply_command(&mut batch, command.clone())?.encode()
+                }
+                CommittedEntry::Members(_) | CommittedEntry::Empty => Bytes::new(),
+            });
+        }
+        let applied = Applied {
+            index: last.index,
+            term: last.term,
+        };
+        let Batch {
+            operations,
+            closed,
+            range,
+            ..
+        } = batch;
+        store
+            .apply(StoreBatch {
+                operations,
+                applied,
+            })
+            .map_err(failed)?;
+        self.publish(applied, closed, range);
+        Ok(results)
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, MachineError> {
+        match &self.store {
+            Some(store) => Ok(Box::new(StoreSource::new(store.clone()))),
+            None => Err(MachineError("there is no state".into())),
+        }
+    }
+
+    fn begin_install(&mut self) -> Result<(), MachineError> {
+        self.install = None;
+        self.install = Some(self.stores.begin_install(self.id).map_err(failed)?);
+        Ok(())
+    }
+
+    fn install(&mut self, pairs: Vec<(Bytes, Bytes)>) -> Result<(), MachineError> {
+        match &mut self.install {
+            Some(install) => install.add(pairs).map_err(failed),
+            None => Err(MachineError("no installation has begun".into())),
+        }
+    }
+
+    fn finish_install(&mut self, applied: Applied) -> Result<(), MachineError> {
+        let install = self
+            .install
+            .take()
+            .ok_or_else(|| MachineError("no installation has begun".into()))?;
+        let store = install.finish(applied).map_err(failed)?;
+        self.adopt(store).map_err(failed)
+    }
+
+    fn leadership(&mut self, leadership: Leadership) {
+        self.replica.state.lock().lead(leadership);
+        self.replica.lease_changed.notify_waiters();
+        self.replica.changed.notify_waiters();
+    }
+
+    fn message(&mut self, from: ReplicaId, message: Bytes) {
+        match minicbor::decode::<ClosedMessage>(&message) {
+            Ok(message) => {
+                let mut state = self.replica.state.lock();
+                state.announce(message.epoch, message.index, message.closed);
+            }
+            Err(error) => error!(%from, %error, "a closed timestamp is not readable"),
+        }
+    }
+}
