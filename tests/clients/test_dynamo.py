@@ -201,6 +201,7 @@ def test_numbers(client, resource):
     for text, canonical in [
         ("1000", "1000"), ("1e3", "1000"), ("-0.0", "0"), ("00.50", "0.5"), ("+1", "1"),
         ("1.23456789012345678901234567890123456789e-100", None), (".5", "0.5"),
+        ("9.9999999999999999999999999999999999999E+125", "9" * 38 + "0" * 88),
     ]:
         if canonical is None:
             refused(lambda: put(text), "ValidationException", "more than 38 significant digits")

@@ -5,6 +5,7 @@
 mod batch;
 mod delete;
 mod get;
+mod indexes;
 mod page;
 mod put;
 mod query;

@@ -4,7 +4,7 @@
 //! A change of the catalog is answered when all live nodes have it, so a table is ready when CreateTable
 //! answers. The answer says CREATING all the same, as the service's does: clients wait for ACTIVE.
 
-use super::{Context, required};
+use super::{Context, indexes, required};
 use crate::error::{Failure, IN_USE};
 use crate::table::{DOCUMENT_COLUMN, Schema, attribute_type, full_name, split_name};
 use crate::wire::constraint::Constraints;
@@ -36,7 +36,7 @@ pub const TAG_PREFIX: &str = "dynamo/tag/";
 const BILLING_MODES: &[&str] = &["PROVISIONED", "PAY_PER_REQUEST"];
 const TABLE_CLASSES: &[&str] = &["STANDARD", "STANDARD_INFREQUENT_ACCESS"];
 const CAPACITY_UNITS_MAX: i64 = 1_000_000_000_000;
-const INVALID: &str = "One or more parameter values were invalid: ";
+pub const INVALID: &str = "One or more parameter values were invalid: ";
 /// As Cassandra's; nothing of a strong table waits for it.
 const GC_GRACE_SECONDS: u32 = 864_000;
 
@@ -93,6 +93,7 @@ pub async fn create(context: &Context<'_>, text: &str) -> Result<String, Failure
         request.provisioned_throughput.as_ref(),
     )?;
     let columns = columns(&request)?;
+    indexes::check_rules(&request)?;
     refuse_what_is_not_built(&request)?;
     if Schema::find(&context.catalog, name).is_some() || is_taken(&context.catalog, name) {
         return Err(Failure::new(
@@ -193,8 +194,10 @@ async fn change_with_namespace(
     }
 }
 
-fn check_throughput_constraints(
+/// `path` is that of what has the throughput, and empty for the table itself.
+pub fn check_throughput_constraints(
     constraints: &mut Constraints,
+    path: &str,
     throughput: Option<&ProvisionedThroughput>,
 ) {
     let Some(throughput) = throughput else {
@@ -204,7 +207,8 @@ fn check_throughput_constraints(
         ("writeCapacityUnits", throughput.write_capacity_units),
         ("readCapacityUnits", throughput.read_capacity_units),
     ] {
-        let path = format!("provisionedThroughput.{member}");
+        let separator = if path.is_empty() { "" } else { "." };
+        let path = format!("{path}{separator}provisionedThroughput.{member}");
         constraints.present(&path, &value);
         constraints.at_least(&path, value, 1);
     }
@@ -229,13 +233,18 @@ fn check_create_constraints(request: &CreateTableRequest) -> Result<(), String> 
         request.billing_mode.as_deref(),
         BILLING_MODES,
     );
-    check_throughput_constraints(&mut constraints, request.provisioned_throughput.as_ref());
+    check_throughput_constraints(
+        &mut constraints,
+        "",
+        request.provisioned_throughput.as_ref(),
+    );
     constraints.present("keySchema", &request.key_schema);
     if let Some(elements) = &request.key_schema {
         let shown = format!("[{}]", vec!["KeySchemaElement"; elements.len()].join(", "));
         constraints.length("keySchema", elements.len(), 1, 2, &shown);
         check_key_schema_constraints(&mut constraints, elements);
     }
+    indexes::check_constraints(&mut constraints, request);
     constraints.one_of("tableClass", request.table_class.as_deref(), TABLE_CLASSES);
     constraints.finish()
 }
@@ -300,28 +309,9 @@ fn columns(request: &CreateTableRequest) -> Result<Vec<Column>, String> {
     if keys.len() > defined.len() {
         return Err("Invalid KeySchema: Some index key attribute have no definition".into());
     }
-    if keys.iter().any(|key| !defined.contains(&key.as_str())) {
-        return Err(format!(
-            "{INVALID}Some index key attributes are not defined in AttributeDefinitions. Keys: [{}], \
-             AttributeDefinitions: [{}]",
-            keys.join(", "),
-            defined.join(", ")
-        ));
-    }
-    if keys.len() == 2 && keys[0] == keys[1] {
-        return Err(
-            "Both the Hash Key and the Range Key element in the KeySchema have the same name"
-                .into(),
-        );
-    }
-    let expected = [("HASH", "first"), ("RANGE", "second")];
-    for (element, (kind, ordinal)) in elements.iter().zip(expected) {
-        if element.key_type.as_deref() != Some(kind) {
-            return Err(format!(
-                "Invalid KeySchema: The {ordinal} KeySchemaElement is not a {kind} key type"
-            ));
-        }
-    }
+    let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
+    indexes::check_defined(&key_refs, &defined)?;
+    indexes::check_key_order(elements)?;
     let has_indexes =
         request.local_secondary_indexes.is_some() || request.global_secondary_indexes.is_some();
     if !has_indexes && keys.len() != defined.len() {
@@ -410,23 +400,59 @@ pub async fn update(context: &Context<'_>, text: &str) -> Result<String, Failure
         request.billing_mode.as_deref(),
         BILLING_MODES,
     );
-    check_throughput_constraints(&mut constraints, request.provisioned_throughput.as_ref());
+    check_throughput_constraints(
+        &mut constraints,
+        "",
+        request.provisioned_throughput.as_ref(),
+    );
     constraints.one_of("tableClass", request.table_class.as_deref(), TABLE_CLASSES);
+    indexes::check_update_constraints(
+        &mut constraints,
+        request
+            .global_secondary_index_updates
+            .as_deref()
+            .unwrap_or_default(),
+    );
     constraints.finish()?;
-    if request.global_secondary_index_updates.is_some() {
+    let index_updates = request
+        .global_secondary_index_updates
+        .as_deref()
+        .unwrap_or_default();
+    indexes::check_update_rules(index_updates)?;
+    if index_updates.is_empty() {
+        check_has_change(&request)?;
+    }
+    let properties = changed_properties(&request)?;
+    let schema =
+        Schema::find(&context.catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
+    if !index_updates.is_empty() {
         return Err(Failure::not_supported("GlobalSecondaryIndexUpdates"));
     }
     if request.replica_updates.is_some() {
         return Err(Failure::not_supported("ReplicaUpdates"));
     }
     refuse_stream(request.stream_specification.as_ref())?;
-    let properties = changed_properties(&request)?;
-    let schema =
-        Schema::find(&context.catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
     check_throughput_change(&schema.table, &request)?;
     let catalog = alter_properties(context, &schema, properties).await?;
     let schema = Schema::find(&catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
     Ok(described(context, &schema, "TableDescription", "ACTIVE"))
+}
+
+fn check_has_change(request: &UpdateTableRequest) -> Result<(), String> {
+    let has_change = request.billing_mode.is_some()
+        || request.provisioned_throughput.is_some()
+        || request.deletion_protection_enabled.is_some()
+        || request.table_class.is_some()
+        || request.stream_specification.is_some()
+        || request.replica_updates.is_some();
+    if has_change {
+        return Ok(());
+    }
+    Err(
+        "At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, \
+         GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required"
+            .into(),
+    )
 }
 
 fn changed_properties(request: &UpdateTableRequest) -> Result<BTreeMap<String, String>, String> {
@@ -450,13 +476,6 @@ fn changed_properties(request: &UpdateTableRequest) -> Result<BTreeMap<String, S
     }
     if let Some(class) = &request.table_class {
         put(TABLE_CLASS, class.clone());
-    }
-    if properties.is_empty() {
-        return Err(
-            "At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, \
-             GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required"
-                .into(),
-        );
     }
     Ok(properties)
 }

@@ -261,8 +261,38 @@ structure! {
 }
 
 structure! {
-    /// An index change or a replica change of UpdateTable: none is built, so none is read.
-    Unread {}
+    UpdateGlobalSecondaryIndexAction {
+        "IndexName" => index_name: String,
+        "ProvisionedThroughput" => provisioned_throughput: ProvisionedThroughput,
+    }
+}
+
+structure! {
+    CreateGlobalSecondaryIndexAction {
+        "IndexName" => index_name: String,
+        "KeySchema" => key_schema: Vec<KeySchemaElement>,
+        "Projection" => projection: Projection,
+        "ProvisionedThroughput" => provisioned_throughput: ProvisionedThroughput,
+    }
+}
+
+structure! {
+    DeleteGlobalSecondaryIndexAction {
+        "IndexName" => index_name: String,
+    }
+}
+
+structure! {
+    GlobalSecondaryIndexUpdate {
+        "Update" => update: UpdateGlobalSecondaryIndexAction,
+        "Create" => create: CreateGlobalSecondaryIndexAction,
+        "Delete" => delete: DeleteGlobalSecondaryIndexAction,
+    }
+}
+
+structure! {
+    /// A replica change of UpdateTable: none is built, so none is read.
+    ReplicationGroupUpdate {}
 }
 
 structure! {
@@ -271,8 +301,8 @@ structure! {
         "AttributeDefinitions" => attribute_definitions: Vec<AttributeDefinition>,
         "BillingMode" => billing_mode: String,
         "ProvisionedThroughput" => provisioned_throughput: ProvisionedThroughput,
-        "GlobalSecondaryIndexUpdates" => global_secondary_index_updates: Vec<Unread>,
-        "ReplicaUpdates" => replica_updates: Vec<Unread>,
+        "GlobalSecondaryIndexUpdates" => global_secondary_index_updates: Vec<GlobalSecondaryIndexUpdate>,
+        "ReplicaUpdates" => replica_updates: Vec<ReplicationGroupUpdate>,
         "StreamSpecification" => stream_specification: StreamSpecification,
         "TableClass" => table_class: String,
         "DeletionProtectionEnabled" => deletion_protection_enabled: bool,
