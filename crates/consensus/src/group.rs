@@ -787,7 +787,9 @@ fn raw_node(
         max_committed_size_per_ready: COMMITTED_BYTES_MAX,
         check_quorum: true,
         pre_vote: true,
-        batch_append: true,
+        // The library batches entries into a waiting message that has none even if they do not follow that
+        // message's index: the follower then acknowledges entries that do not exist, and they count as replicated.
+        batch_append: false,
         ..raft::Config::default()
     };
     // What cannot be read now would panic inside the library.
