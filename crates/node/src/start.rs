@@ -274,6 +274,8 @@ async fn register(core: &Arc<Core>, identity: &Identity) -> Result<(), StartErro
         }
     };
     let mut command = command;
+    // An earlier proposal of this very start has no outcome.
+    let mut is_in_doubt = false;
     loop {
         match follow::execute(core, command.clone(), REGISTER_PATIENCE).await {
             Ok(Ok(_)) => return Ok(()),
@@ -285,12 +287,18 @@ async fn register(core: &Arc<Core>, identity: &Identity) -> Result<(), StartErro
                     profile: core.profile.clone(),
                 };
             }
-            // This very start, registered by a proposal whose answer was lost long ago.
-            Ok(Err(Refusal::OldIncarnation { theirs, known, .. })) if theirs == known => {
+            // This very start, registered by a proposal whose answer was lost. Without one, it is a disk that was
+            // copied before the last start.
+            Ok(Err(Refusal::OldIncarnation { theirs, known, .. }))
+                if theirs == known && is_in_doubt =>
+            {
                 return Ok(());
             }
             Ok(Err(refusal)) => return Err(StartError::Refused(refusal)),
-            Err(_) => tracing::info!("waiting for a quorum of the meta group"),
+            Err(_) => {
+                is_in_doubt = true;
+                tracing::info!("waiting for a quorum of the meta group");
+            }
         }
     }
 }

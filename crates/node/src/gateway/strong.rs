@@ -156,6 +156,16 @@ fn no_leader(is_ambiguous: bool) -> Ended {
     Ended::Error(Error::Retry(Retry::NoLeader { outcome }))
 }
 
+/// How a write ended whose earlier attempt may have been applied. The tablet looks for that attempt before it
+/// evaluates anything, so what it found out by evaluating is final; but a refusal to look leaves the doubt.
+fn in_doubt(ended: Ended) -> Ended {
+    match ended {
+        Ended::Error(error @ Error::Refused(_)) => Ended::Error(error),
+        Ended::Error(error) if error.outcome() == Outcome::Unknown => Ended::Error(error),
+        Ended::Error(_) | Ended::Rerouted => no_leader(true),
+    }
+}
+
 /// Writes to one tablet.
 pub(super) async fn write(
     core: &Core,
@@ -207,7 +217,7 @@ pub(super) async fn write(
                 );
                 match after(core, &mut path, target, error).await {
                     Next::Again => {}
-                    Next::End(Ended::Rerouted) if is_ambiguous => return Err(no_leader(true)),
+                    Next::End(ended) if is_ambiguous => return Err(in_doubt(ended)),
                     Next::End(ended) => return Err(ended),
                 }
             }
