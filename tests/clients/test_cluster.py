@@ -122,7 +122,7 @@ def spanner_database(cluster, monkeypatch):
         instance = client.instance("survivors", "projects/test/instanceConfigs/emulator-config", node_count=1)
         if index == 0:
             instance.create().result(30)
-        ddl = ["CREATE TABLE Rows (id INT64, value STRING(MAX)) PRIMARY KEY (id)"] if index == 0 else []
+        ddl = ["CREATE TABLE Survivors (id INT64, value STRING(MAX)) PRIMARY KEY (id)"] if index == 0 else []
         database = instance.database("survivors", ddl_statements=ddl)
         if index == 0:
             database.create().result(30)
@@ -130,11 +130,11 @@ def spanner_database(cluster, monkeypatch):
 
     def write(number):
         with databases[number % 3].batch() as batch:
-            batch.insert_or_update("Rows", ("id", "value"), [(number, f"value {number}")])
+            batch.insert_or_update("Survivors", ("id", "value"), [(number, f"value {number}")])
 
     def read(number):
         with databases[number % 3].snapshot() as snapshot:
-            rows = list(snapshot.read("Rows", ("value",), spanner.KeySet(keys=[(number,)])))
+            rows = list(snapshot.read("Survivors", ("value",), spanner.KeySet(keys=[(number,)])))
         return rows[0][0] if rows else None
 
     return lambda: None, write, read

@@ -144,9 +144,9 @@ def test_what_is_wrong_is_said_clearly(tmp_path):
         in_use = run("start", "--ephemeral", "--cql-port", port)
         assert in_use.returncode == 1 and "--cql-port" in in_use.stderr
     config = tmp_path / "tessera.toml"
-    config.write_text("listen = '127.0.0.1'\n")
+    config.write_text("lisen = '127.0.0.1'\n")
     unknown = run("start", "--config", str(config))
-    assert unknown.returncode == 1 and "listen" in unknown.stderr
+    assert unknown.returncode == 1 and "lisen" in unknown.stderr
     assert run("status", "--admin", "127.0.0.1:1").returncode == 1
     assert run("version").stdout.startswith("tessera ")
     assert run("nonsense").returncode == 2
