@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// What drivers and tools take this server for: they choose features by it.
-pub const RELEASE_VERSION: &str = "5.0.4";
+pub const RELEASE_VERSION: &str = "5.0.0";
 pub const CQL_VERSION: &str = "3.4.7";
 pub const PARTITIONER: &str = "org.apache.cassandra.dht.Murmur3Partitioner";
 
