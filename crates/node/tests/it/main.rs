@@ -3,4 +3,5 @@
 
 mod cluster;
 mod one_node;
+mod reads;
 mod three_nodes;
