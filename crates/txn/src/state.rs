@@ -262,13 +262,8 @@ impl State {
             .any(|(_, write)| reads(&write.spans))
     }
 
-    /// The latest timestamp, not yet passed for certain, of an applied write that `reads` selects.
-    pub fn conflicts_waiting_out(
-        &mut self,
-        now: Interval,
-        at: Timestamp,
-        reads: &dyn Fn(&Spans) -> bool,
-    ) -> Option<Timestamp> {
+    /// Forgets applied writes whose timestamps have passed for certain.
+    pub fn forget_waited_out(&mut self, now: Interval) {
         while self
             .waiting_out
             .front()
@@ -276,6 +271,16 @@ impl State {
         {
             self.waiting_out.pop_front();
         }
+    }
+
+    /// The latest timestamp, not yet passed for certain, of an applied write that `reads` selects.
+    pub fn conflicts_waiting_out(
+        &mut self,
+        now: Interval,
+        at: Timestamp,
+        reads: &dyn Fn(&Spans) -> bool,
+    ) -> Option<Timestamp> {
+        self.forget_waited_out(now);
         self.waiting_out
             .iter()
             .rev()

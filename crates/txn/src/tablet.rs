@@ -384,11 +384,16 @@ impl Inner {
             Ok(done) if Verdict::decode(&done.result) == Verdict::Done => {
                 let mut state = self.replica.state.lock();
                 if state.leader_term() == Ok(term) && done.term == term && !state.is_stopped {
+                    // The lease before may have been this replica's own, and may have been extended by a
+                    // command that was under way: then it has promised more meanwhile.
+                    let own = state.holding.as_ref();
+                    let promised = own.map_or(start, |own| own.promised.max(start));
+                    let last_commit = own.map_or(start, |own| own.last_commit.max(start));
                     state.holding = Some(Holding {
                         epoch,
                         term,
-                        promised: start,
-                        last_commit: start,
+                        promised,
+                        last_commit,
                         is_extending: false,
                     });
                 }

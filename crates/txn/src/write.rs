@@ -121,10 +121,26 @@ async fn prepare(
         let latest = View::new(store(inner)?, Timestamp::MAX, || Timestamp::MIN);
         let wall_micros = inner.spec.clock.wall_micros();
         staging.load(catalog, &latest, wall_micros.div_euclid(1_000_000))?;
+        check_assertions_kept(inner, write)?;
         if let Some(step) = propose(inner, write, staging, &mut latched)? {
             return Ok(step);
         }
     }
+}
+
+/// What has changed since a time before the history that is kept cannot be told. Asked after looking, since
+/// history goes meanwhile.
+fn check_assertions_kept(inner: &Inner, write: &TabletWrite) -> Result<(), TabletError> {
+    let Some(oldest) = write.assertions.iter().map(|it| it.timestamp).min() else {
+        return Ok(());
+    };
+    let history_micros = inner.spec.config.history_micros();
+    if oldest < inner.now()?.earliest.plus_micros(-history_micros) {
+        return Err(TabletError::Api(Error::Retry(Retry::Aborted(
+            "what was read is older than the history that is kept".into(),
+        ))));
+    }
+    Ok(())
 }
 
 fn store(inner: &Inner) -> Result<Arc<dyn Store>, TabletError> {
@@ -237,6 +253,8 @@ fn propose(
     if state.check_held(now).is_err() {
         return Ok(None);
     }
+    // Here too, for there may be no reads.
+    state.forget_waited_out(now);
     let lease_end = state.lease.end;
     let extension = state.extension(now, inner.spec.config.lease_micros());
     let Some(holding) = &mut state.holding else {
