@@ -21,7 +21,7 @@ class Writer(threading.Thread):
 
     def __init__(self, write):
         super().__init__(daemon=True)
-        self.write, self.acknowledged, self.errors = write, [], 0
+        self.write, self.acknowledged, self.errors, self.last_error = write, [], 0, None
         self.stopping = threading.Event()
         self.last_success = time.monotonic()
         self.longest_gap = 0.0
@@ -32,8 +32,9 @@ class Writer(threading.Thread):
             number += 1
             try:
                 self.write(number)
-            except Exception:  # noqa: BLE001: any error means "not acknowledged", which is what is counted
+            except Exception as error:  # noqa: BLE001: any error means "not acknowledged", which is what is counted
                 self.errors += 1
+                self.last_error = error
                 time.sleep(0.05)
                 continue
             now = time.monotonic()
@@ -128,9 +129,27 @@ def spanner_database(cluster, monkeypatch):
             database.create().result(30)
         databases.append(database)
 
+    sessions = [None] * len(databases)
+
     def write(number):
-        with databases[number % 3].batch() as batch:
-            batch.insert_or_update("Survivors", ("id", "value"), [(number, f"value {number}")])
+        # One try of five seconds: the client's own retries go on for an hour.
+        index = number % len(databases)
+        api = databases[index].spanner_api
+        try:
+            if sessions[index] is None:
+                name = databases[index].name
+                sessions[index] = api.create_session(database=name, retry=None, timeout=5).name
+            row = [str(number), f"value {number}"]
+            mutation = {"insert_or_update": {"table": "Survivors", "columns": ["id", "value"], "values": [row]}}
+            request = {
+                "session": sessions[index],
+                "mutations": [mutation],
+                "single_use_transaction": {"read_write": {}},
+            }
+            api.commit(request=request, retry=None, timeout=5)
+        except Exception:
+            sessions[index] = None
+            raise
 
     def read(number):
         with databases[number % 3].snapshot() as snapshot:
@@ -151,7 +170,11 @@ def test_acknowledged_writes_survive_kill_9_of_each_node(cluster, door, monkeypa
     cluster.wait_grown()
     writer = Writer(write)
     writer.start()
-    wait_until("the first writes are acknowledged", lambda: len(writer.acknowledged) > 20)
+    try:
+        wait_until("the first writes are acknowledged", lambda: len(writer.acknowledged) > 20)
+    except BaseException:
+        print("the last error:", writer.last_error)
+        raise
     for index in range(3):
         cluster.kill(index)
         time.sleep(4)
