@@ -75,6 +75,9 @@ pub(crate) struct Group {
     /// Batches that this group waits for.
     pub(crate) in_flight: usize,
     pub(crate) is_broken: bool,
+    /// An installation was begun: the state is as good as before, but is gone after a restart, and no more of it
+    /// is flushed. So the installation must come to its end, if not from the sender that began it.
+    pub(crate) is_given_up: bool,
     pub(crate) is_hibernating: bool,
     idle_ticks: u64,
     pub(crate) ticks: u64,
@@ -130,6 +133,7 @@ impl Group {
             operations,
             in_flight: 0,
             is_broken,
+            is_given_up: false,
             is_hibernating: false,
             idle_ticks: 0,
             ticks: 0,
@@ -349,7 +353,7 @@ impl Group {
         // The library refuses messages of members that it does not know; that is no error here.
         let _ = self.raw.step(message);
         self.choose_timeout();
-        if is_from_leader && self.is_broken {
+        if is_from_leader && (self.is_broken || self.is_given_up) {
             self.want_snapshot(from);
         }
     }

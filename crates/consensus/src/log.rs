@@ -582,11 +582,12 @@ fn decode_applied(bytes: &[u8]) -> Option<Applied> {
 fn decode_hard(bytes: &[u8]) -> Option<HardState> {
     let (term, rest) = bytes.split_first_chunk::<8>()?;
     let (vote, commit) = rest.split_first_chunk::<8>()?;
-    let mut hard = HardState::default();
-    hard.term = u64::from_be_bytes(*term);
-    hard.vote = u64::from_be_bytes(*vote);
-    hard.commit = u64::from_be_bytes(commit.try_into().ok()?);
-    Some(hard)
+    Some(HardState {
+        term: u64::from_be_bytes(*term),
+        vote: u64::from_be_bytes(*vote),
+        commit: u64::from_be_bytes(commit.try_into().ok()?),
+        ..HardState::default()
+    })
 }
 
 /// A command as the data of an entry.
@@ -612,10 +613,12 @@ fn entry_to_log(entry: &Entry) -> Bytes {
 }
 
 fn entry_from_log(kept: LogEntry) -> Entry {
-    let mut entry = Entry::default();
-    entry.index = kept.index;
-    entry.term = kept.term;
-    entry.data = kept.data;
+    let mut entry = Entry {
+        index: kept.index,
+        term: kept.term,
+        data: kept.data,
+        ..Entry::default()
+    };
     if entry.data.last() == Some(&MEMBERS) {
         entry.set_entry_type(EntryType::EntryConfChange);
         entry.data.truncate(entry.data.len() - 1);

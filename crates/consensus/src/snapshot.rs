@@ -248,14 +248,20 @@ impl Group {
             if header.sequence != 0 {
                 return self.answer(node, item.from, &Answer::Unknown { id }, outbox);
             }
-            let is_needed = self.is_broken || self.committed() < header.record.index;
+            let is_needed =
+                self.is_broken || self.is_given_up || self.committed() < header.record.index;
             if self.is_leader() || !is_needed {
                 return self.answer(node, item.from, &Answer::Done { id }, outbox);
+            }
+            // A new leader may have applied less than this replica has cut: nothing acknowledged may be lost.
+            if header.record.index + 1 < self.raw.store().first() {
+                return self.answer(node, item.from, &Answer::Unknown { id }, outbox);
             }
             if let Err(error) = self.machine.begin_install() {
                 error!(tablet = %self.tablet, %error, "the installation cannot begin");
                 return;
             }
+            self.is_given_up = true;
             info!(tablet = %self.tablet, from = %item.from, index = header.record.index, "installing");
             let store = self.raw.store();
             store.push_install(&header.record, &mut self.operations);
@@ -332,6 +338,7 @@ impl Group {
             Ok(()) => {
                 info!(tablet = %self.tablet, index, "installed");
                 self.is_broken = false;
+                self.is_given_up = false;
                 self.forget_pending(index);
                 if let Some(node) = self.node_of(receiving.from) {
                     let done = Answer::Done { id: receiving.id };
