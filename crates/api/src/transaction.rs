@@ -131,7 +131,7 @@ impl Buffered {
         Ok(response.rows.into_iter().next().map(|found| found.row))
     }
 
-    async fn write_one(&mut self, mutation: Mutation) -> Result<(), Error> {
+    async fn write_one(&mut self, index: u32, mutation: Mutation) -> Result<(), Error> {
         if let RowOperation::DeleteRange { range } = mutation.operation {
             return self.delete_range(mutation.table, range).await;
         }
@@ -142,7 +142,7 @@ impl Buffered {
             timestamp: now,
             now_seconds: now.seconds(),
         };
-        let evaluated = evaluate(&table, 0, &mutation, current.as_ref(), moment)?;
+        let evaluated = evaluate(&table, index, &mutation, current.as_ref(), moment)?;
         self.rows
             .insert((mutation.table, mutation.key.clone()), evaluated.new);
         self.mutations.push(mutation);
@@ -295,8 +295,8 @@ impl Transaction for Buffered {
         // A statement that fails leaves nothing of itself behind: the transaction goes on without it.
         let count = self.mutations.len();
         self.undo.clear();
-        for mutation in mutations {
-            if let Err(error) = self.write_one(mutation).await {
+        for (index, mutation) in (0..).zip(mutations) {
+            if let Err(error) = self.write_one(index, mutation).await {
                 self.mutations.truncate(count);
                 for (key, before) in self.undo.drain(..).rev() {
                     match before {
@@ -311,6 +311,7 @@ impl Transaction for Buffered {
     }
 
     async fn commit(mut self: Box<Self>, mutations: Vec<Mutation>) -> Result<Commit, Error> {
+        let buffered = self.mutations.len() as u32;
         self.mutations.extend(mutations);
         let mutation_count = self.mutations.len() as u64;
         if self.mutations.is_empty() && self.assertions.is_empty() {
@@ -327,7 +328,8 @@ impl Transaction for Buffered {
             assertions: self.assertions,
             patience: self.patience,
         };
-        let response = self.database.write(request).await?;
+        let response = self.database.write(request).await;
+        let response = response.map_err(|error| renumbered(error, buffered))?;
         let timestamp = response
             .commit_timestamp
             .ok_or_else(|| Error::unsupported("transactions write strong tables only"))?;
@@ -338,4 +340,18 @@ impl Transaction for Buffered {
     }
 
     async fn rollback(self: Box<Self>) {}
+}
+
+/// An error of a commit counts the caller's mutations from its own first, not from those buffered before.
+fn renumbered(mut error: Error, buffered: u32) -> Error {
+    if let Error::Refused(
+        Refused::RowExists { mutation }
+        | Refused::RowMissing { mutation }
+        | Refused::ConditionFailed { mutation, .. }
+        | Refused::UpdateFailed { mutation, .. },
+    ) = &mut error
+    {
+        *mutation = mutation.saturating_sub(buffered);
+    }
+    error
 }
