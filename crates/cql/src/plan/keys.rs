@@ -297,7 +297,9 @@ fn bound_ranges(
                 end: Some(here.start.clone()),
             }
         };
-        if !(goes_up && here.end.is_none()) && !beyond.is_empty() {
+        // Nothing lies above a prefix that has no end.
+        let is_topmost = goes_up && here.end.is_none();
+        if !is_topmost && !beyond.is_empty() {
             ranges.push(beyond);
         }
         if is_inclusive && index + 1 == values.len() {

@@ -243,7 +243,8 @@ fn plan_update(update: &ast::Update, planner: &mut Planner<'_>) -> Result<Modify
     let keys = plan_keys(&update.relations, &view, planner)?;
     let names_rows = keys.names_rows(view.clustering_count());
     let only_statics = changes.iter().all(|change| change.is_static);
-    if !names_rows && !(only_statics && !keys.restricts_clustering()) {
+    let is_of_header = only_statics && !keys.restricts_clustering();
+    if !names_rows && !is_of_header {
         let missing: Vec<_> = view
             .of_role(ColumnRole::Clustering)
             .skip(keys.clustering.len())
@@ -304,7 +305,8 @@ fn plan_delete(delete: &ast::Delete, planner: &mut Planner<'_>) -> Result<Modify
     let keys = plan_keys(&delete.relations, &view, planner)?;
     let names_rows = keys.names_rows(view.clustering_count());
     let only_statics = changes.iter().all(|change| change.is_static);
-    if !changes.is_empty() && !names_rows && !(only_statics && !keys.restricts_clustering()) {
+    let is_of_header = only_statics && !keys.restricts_clustering();
+    if !changes.is_empty() && !names_rows && !is_of_header {
         return Err(Error::invalid(
             "Range deletions are not supported for specific columns",
         ));
