@@ -1,7 +1,8 @@
 //! `sim`: runs seeds, replays one, or shows that the checkers find planted bugs.
 
 use clap::Parser;
-use sim::{Lines, Report, Workload, run};
+use sim::{Lines, Report, Strikes, Workload, run};
+use std::fmt;
 use std::process::ExitCode;
 use world::planted::Bug;
 
@@ -113,6 +114,7 @@ fn replay(arguments: &Arguments, seed: u64, bug: Option<Bug>) -> bool {
 fn run_many(arguments: &Arguments, bug: Option<Bug>) -> bool {
     let (mut passed, mut failed) = (0, 0);
     for workload in workloads(arguments.workload) {
+        let mut total = Total::default();
         for seed in arguments.first..arguments.first + arguments.seeds {
             let mut report = run(seed, workload, bug, Lines::Dropped);
             if report.failure.is_none() && (seed - arguments.first) % DETERMINISM_EVERY == 0 {
@@ -132,10 +134,44 @@ fn run_many(arguments: &Arguments, bug: Option<Bug>) -> bool {
                 None => passed += 1,
             }
             complain(&report);
+            total.add(&report);
         }
+        println!("{workload}: {total}");
     }
     println!("{passed} passed, {failed} failed");
     failed == 0
+}
+
+/// What all seeds of a workload came to, to see that the faults have struck and the clients got somewhere.
+#[derive(Default)]
+struct Total {
+    answered: u64,
+    refused: u64,
+    unknown: u64,
+    simulated_seconds: f64,
+    strikes: Strikes,
+}
+
+impl Total {
+    fn add(&mut self, report: &Report) {
+        self.answered += report.counts.succeeded;
+        self.refused += report.counts.refused;
+        self.unknown += report.counts.unknown;
+        self.simulated_seconds += report.simulated.as_secs_f64();
+        for (fault, count) in &report.strikes {
+            *self.strikes.entry(*fault).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} operations answered, {} refused, {} with unknown outcome, in {:.0} simulated s under {:?}",
+            self.answered, self.refused, self.unknown, self.simulated_seconds, self.strikes
+        )
+    }
 }
 
 fn summary(report: &Report) -> String {

@@ -68,7 +68,7 @@ impl Plan {
             faults.push(Fault::Crash);
         }
         Plan {
-            nodes: 3,
+            nodes: [3, 3, 3, 3, 3, 3, 3, 3, 1, 5][random.random_range(0..10)],
             conditions: draw_conditions(random),
             clock_bound_micros: [500, 5_000, 50_000, 200_000][random.random_range(0..4)],
             faults,

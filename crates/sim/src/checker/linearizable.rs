@@ -207,10 +207,8 @@ impl<'a> Search<'a> {
             }
             match step(self.state, operation) {
                 None => {}
-                // What fits and changes nothing may as well come now.
-                Some(state) if state == self.state && operation.answer != Answer::Unknown => {
-                    return vec![index];
-                }
+                // What only looks, and fits, may as well come now. (A deletion of nothing may be needed later.)
+                Some(_) if only_looks(operation) => return vec![index],
                 Some(_) if self.is_pointless(operation) => {}
                 Some(_) => candidates.push(index),
             }
@@ -303,6 +301,10 @@ fn frame_of(frames: &mut [Frame]) -> &mut Frame {
     frames
         .last_mut()
         .expect("a choice is made in a configuration")
+}
+
+fn only_looks(operation: &Operation) -> bool {
+    matches!(operation.answer, Answer::Saw(_) | Answer::Failed { .. })
 }
 
 /// What the register must hold for this operation to come next, as far as its answer says.
@@ -484,6 +486,18 @@ mod tests {
             check(&[write(1, 0, 1), lost(3, 2), set(Some(1), 2, failed, 5)]),
             Verdict::Linearizable
         );
+    }
+
+    #[test]
+    fn a_deletion_may_wait_for_what_it_deletes() {
+        let history = [
+            read(None, 0, 1),
+            write(1, 2, 20),
+            operation(Action::Write(None), Answer::Done, 3, 20),
+            read(Some(1), 4, 5),
+            read(None, 21, 22),
+        ];
+        assert_eq!(check(&history), Verdict::Linearizable);
     }
 
     #[test]

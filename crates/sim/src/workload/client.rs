@@ -69,7 +69,7 @@ fn spec(protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
     let replication = Replication {
         protocol,
         factor_by_data_center: BTreeMap::new(),
-        factor: plan.nodes as u32,
+        factor: 0,
         durability: Durability::Synced,
         ordering: if plan.is_external {
             Ordering::External
