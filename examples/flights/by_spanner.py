@@ -38,10 +38,11 @@ def load_and_ask(address, flights, progress):
         client_options=ClientOptions(api_endpoint=address),
         disable_builtin_metrics=True,
     )
-    instance = client.instance("flights", f"projects/example/instanceConfigs/emulator-config", node_count=1)
+    instance = client.instance("flights", "projects/example/instanceConfigs/emulator-config", node_count=1)
     if not instance.exists():
         instance.create().result(30)
-    database = instance.database("flights", ddl_statements=DDL)
+    # One catalog: the name `flights` is the CQL keyspace's.
+    database = instance.database("new-york", ddl_statements=DDL)
     if not database.exists():
         database.create().result(30)
     write(database, progress, "Airlines", ("carrier", "name"), source.airlines())
@@ -59,7 +60,6 @@ def load_and_ask(address, flights, progress):
     ]
     write(database, progress, "Flights", columns, rows)
     answers = ask(database)
-    client.close() if hasattr(client, "close") else None
     return answers
 
 
