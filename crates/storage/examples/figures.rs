@@ -1,6 +1,6 @@
 //! Prints what the log and the stores cost on this machine. `cargo run --release -p storage --example figures`,
-//! optionally with one word: `log`, `store` or
-//! `idle`. A second one is the number of rows.
+//! optionally with one word: `log`, `store`,
+//! `stalls` or `idle`. A second one is the number of rows.
 
 use bytes::Bytes;
 use model::ReplicaId;
@@ -29,6 +29,9 @@ fn main() {
             &directory.path().join("store"),
             rows.unwrap_or(ROWS_DEFAULT),
         );
+    }
+    if what.is_empty() || what == "stalls" {
+        stalls(&directory.path().join("stalls"));
     }
     if what.is_empty() || what == "log" {
         let runtime = tokio::runtime::Builder::new_multi_thread();
@@ -190,6 +193,53 @@ fn store(directory: &Path, rows: u64) {
         store.size_bytes(),
         storage.metrics.stores
     );
+    storage.close();
+}
+
+/// How long single reads take while another thread writes as fast as back-pressure lets it.
+fn stalls(directory: &Path) {
+    let storage = open_here(directory);
+    let store = storage.stores.open(ReplicaId(1)).expect("a store");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for index in 1..=2 * ROWS_DEFAULT {
+                while store.pressure_permille() > 300 {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                let put = StoreOperation::Put {
+                    key: row(index),
+                    value: vec![7; 2 * VALUE_BYTES],
+                };
+                let batch = StoreBatch {
+                    operations: vec![put],
+                    applied: Applied { index, term: 1 },
+                };
+                store.apply(batch).expect("applied");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let mut nanos = Vec::new();
+        while !done.load(Ordering::Relaxed) {
+            let begin = Instant::now();
+            let at = store.snapshot();
+            store
+                .get(&row(1 + nanos.len() as u64), &at)
+                .expect("a read");
+            nanos.push(begin.elapsed().as_nanos() as u64);
+        }
+        nanos.sort_unstable();
+        let at = |permille: usize| nanos[(nanos.len() - 1) * permille / 1_000] / 1_000;
+        println!(
+            "reads while writing: {} of them, p50 {} us, p99 {} us, p99.9 {} us, max {} us",
+            nanos.len(),
+            at(500),
+            at(990),
+            at(999),
+            at(1_000)
+        );
+    });
+    println!("{:?}", storage.metrics.stores);
     storage.close();
 }
 

@@ -57,6 +57,9 @@ pub(super) struct Tree {
     /// A flush has been asked for and has not begun.
     pub(super) flush_requested: AtomicBool,
     runs: AtomicU32,
+    /// Flushed memtables that readers may still hold. Who lets go of a memtable last frees all its entries,
+    /// which takes milliseconds: a thread of ours shall do that, holding no lock.
+    retired: Mutex<Vec<Arc<Memtable>>>,
     /// What has broken this store.
     broken: Mutex<Option<StoreError>>,
     /// The folder is to go with the last one who holds this store.
@@ -124,6 +127,7 @@ impl Tree {
             unflushed_bytes: AtomicU64::new(0),
             flush_requested: AtomicBool::new(false),
             runs: AtomicU32::new(runs),
+            retired: Mutex::default(),
             broken: Mutex::new(None),
             doomed: AtomicBool::new(false),
             past_bytes: AtomicU64::new(0),
@@ -167,7 +171,7 @@ impl Tree {
                 self.node
                     .unflushed_bytes
                     .fetch_add(bytes, Ordering::Relaxed);
-                self.tree.rotate_memtable();
+                self.retired.lock().extend(self.tree.rotate_memtable());
                 writing.sealed_bytes = self.unflushed_bytes.load(Ordering::Relaxed);
                 writing.memtable = self.tree.active_memtable();
                 writing.unflushed_since = None;
@@ -195,7 +199,15 @@ impl Tree {
             .unflushed_bytes
             .fetch_sub(bytes, Ordering::Relaxed);
         self.collect();
+        self.free_retired();
         Ok(())
+    }
+
+    /// Frees the memtables that nobody else holds.
+    fn free_retired(&self) {
+        let unused = |memtable: &mut Arc<Memtable>| Arc::strong_count(memtable) == 1;
+        let free: Vec<Arc<Memtable>> = self.retired.lock().extract_if(.., unused).collect();
+        drop(free);
     }
 
     /// Lets new readers see the newest tables (the state is the same), and gives up those that nobody reads.
@@ -275,6 +287,7 @@ impl Tree {
         if self.tree.version_free_list_len() > 0 {
             self.collect();
         }
+        self.free_retired();
     }
 
     /// Adds pairs in ascending order directly as tables: for the filling of a fresh tree.

@@ -249,6 +249,52 @@ async fn a_log_that_begins_above_the_store_is_a_gap() {
     storage.close();
 }
 
+/// Writers come and go, some give up waiting; nobody else waits for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_writer_is_woken() {
+    let directory = TempDir::new().unwrap();
+    let storage = open(directory.path(), Options::default()).unwrap();
+    let writers: Vec<_> = (1..=400)
+        .map(|writer: u64| {
+            let log = storage.log.clone();
+            tokio::spawn(async move {
+                for index in 1..=30 {
+                    let entry = LogEntry {
+                        index,
+                        term: writer,
+                        data: Bytes::from_static(b"x"),
+                    };
+                    let operations = vec![LogOperation::Append {
+                        log: LogId(writer),
+                        entries: vec![entry],
+                    }];
+                    let written = log.write(LogBatch { operations });
+                    if (writer + index) % 5 == 0 {
+                        let wait = std::time::Duration::from_micros(index * 30);
+                        let _ = tokio::time::timeout(wait, written).await;
+                    } else {
+                        written.await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        let wait = std::time::Duration::from_secs(30);
+        tokio::time::timeout(wait, writer)
+            .await
+            .expect("woken")
+            .unwrap();
+    }
+    let logs = storage.log.logs();
+    assert_eq!(logs.len(), 400);
+    for log in logs {
+        let entries = storage.log.entries(log, 1, 30, u64::MAX).unwrap();
+        assert_eq!(entries.len(), 30);
+    }
+    storage.close();
+}
+
 /// The other process of the next test, which has no room for a large file.
 #[tokio::test]
 async fn child_without_room() {
