@@ -195,6 +195,8 @@ pub async fn update(
                 instance.processing_units = wanted.processing_units;
                 instance.node_count = wanted.processing_units / 1_000;
             }
+            // Both configurations mean the same cluster.
+            "config" => instance.config.clone_from(&wanted.config),
             "labels" => instance.labels.clone_from(&wanted.labels),
             "edition" => instance.edition = wanted.edition,
             other => {

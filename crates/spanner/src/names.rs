@@ -69,7 +69,7 @@ impl DatabaseName {
 /// `a/b/c/d` as pairs; `None` when a part is missing or empty.
 fn parts(name: &str) -> Option<Vec<(&str, &str)>> {
     let parts: Vec<&str> = name.split('/').collect();
-    if parts.len() % 2 != 0 || parts.iter().any(|part| part.is_empty()) {
+    if !parts.len().is_multiple_of(2) || parts.iter().any(|part| part.is_empty()) {
         return None;
     }
     Some(parts.chunks(2).map(|pair| (pair[0], pair[1])).collect())

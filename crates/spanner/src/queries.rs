@@ -11,10 +11,9 @@ use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Value;
 use pb::execute_sql_request::QueryMode;
 use pb::result_set_stats::RowCount;
-use sql::ast::Statement;
 use sql::plan::{Relation, Scan};
 use sql::types::SqlType;
-use sql::{Environment, OutputColumn, ParameterType, Parameters, Plan};
+use sql::{Environment, OutputColumn, ParameterType, Parameters, Plan, Prepared};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -95,18 +94,12 @@ impl Parameters for RequestParameters<'_> {
     }
 }
 
-/// A statement that has been analysed.
-enum Ready {
-    Query(Plan),
-    Manipulation(Box<sql::Manipulation>),
-}
-
 fn analyse(
     door: &Door,
     session: &Session,
     text: &str,
     parameters: &RequestParameters<'_>,
-) -> Result<Ready, Status> {
+) -> Result<Prepared, Status> {
     parameters.check()?;
     let catalog = door.database.catalog();
     let environment = Environment {
@@ -115,19 +108,7 @@ fn analyse(
         parameters,
         now: door.database.now().latest,
     };
-    let in_text = |error: sql::Error| of_sql(error.in_text(text));
-    let statement = sql::parse_statement(text).map_err(of_sql)?;
-    match &statement {
-        Statement::Query(query) => sql::analyse_query(environment, query)
-            .map(Ready::Query)
-            .map_err(in_text),
-        Statement::Definition(_) => Err(Status::invalid_argument(
-            "A statement of data definition goes through UpdateDatabaseDdl",
-        )),
-        _ => sql::analyse_manipulation(environment, &statement)
-            .map(|manipulation| Ready::Manipulation(Box::new(manipulation)))
-            .map_err(in_text),
-    }
+    sql::prepare(text, environment).map_err(of_sql)
 }
 
 fn refuse_partitions(partition_token: &[u8]) -> Result<(), Status> {
@@ -170,7 +151,7 @@ async fn begin(door: &Door, request: &pb::ExecuteSqlRequest) -> Result<Begun, St
         types: &request.param_types,
     };
     match analyse(door, &session, &request.sql, &parameters)? {
-        Ready::Query(plan) => {
+        Prepared::Query(plan) => {
             if request.query_mode() == QueryMode::Plan {
                 return Ok(Begun::Whole(planned(&plan)));
             }
@@ -189,7 +170,7 @@ async fn begin(door: &Door, request: &pb::ExecuteSqlRequest) -> Result<Begun, St
                 profile: is_profile(request.query_mode()),
             }))
         }
-        Ready::Manipulation(manipulation) => {
+        Prepared::Manipulation(manipulation) => {
             if request.query_mode() == QueryMode::Plan {
                 return Ok(Begun::Whole(pb::ResultSet {
                     metadata: Some(results::metadata(returning(&manipulation), None)),
@@ -349,10 +330,10 @@ pub async fn execute_batch_dml(
             types: &statement.param_types,
         };
         let result = match analyse(&door, &session, &statement.sql, &parameters) {
-            Ok(Ready::Manipulation(manipulation)) => {
+            Ok(Prepared::Manipulation(manipulation)) => {
                 manipulate(&door, &mut selected, *manipulation, None).await
             }
-            Ok(Ready::Query(_)) => Err(Status::invalid_argument(
+            Ok(Prepared::Query(_)) => Err(Status::invalid_argument(
                 "A batch has data manipulation statements only.",
             )),
             Err(status) => Err(status),
@@ -447,6 +428,7 @@ async fn begin_read(door: &Door, request: &pb::ReadRequest) -> Result<Run, Statu
     source.check()?;
     Ok(Run {
         plan: Plan {
+            text: Arc::from(""),
             columns: output,
             root: Relation::Scan(scan),
             subqueries: Vec::new(),

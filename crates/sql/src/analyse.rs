@@ -5,16 +5,18 @@
 //! that until `coerce` or `settle` ends it.
 
 mod call;
+mod coercion;
 mod expression;
+mod grouping;
 mod manipulation;
 mod query;
 mod scope;
+mod shape;
 
-pub use manipulation::analyse_manipulation;
-pub use query::analyse_query;
-
+use crate::ast::Statement;
 use crate::error::Error;
-use crate::plan::{Aggregate, Subquery};
+use crate::parse::parse_statement;
+use crate::plan::{Aggregate, Manipulation, Plan, Subquery};
 use crate::types::SqlType;
 use catalog::{Catalog, Table};
 use model::{Timestamp, Value};
@@ -59,6 +61,30 @@ impl Parameters for NoParameters {
     fn value(&self, name: &str, _: &SqlType) -> Result<Value, Error> {
         Err(Error::invalid(format!("there is no parameter {name}")))
     }
+}
+
+/// A statement that is ready to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prepared {
+    Query(Plan),
+    Manipulation(Box<Manipulation>),
+}
+
+/// Parses and analyses a query or a data manipulation statement.
+pub fn prepare(text: &str, environment: Environment<'_>) -> Result<Prepared, Error> {
+    let statement = parse_statement(text)?;
+    let shared: Arc<str> = Arc::from(text);
+    let prepared = match &statement {
+        Statement::Query(query) => {
+            query::analyse_query(environment, shared, query).map(Prepared::Query)
+        }
+        Statement::Definition(_) => Err(Error::invalid(
+            "A statement of data definition goes through UpdateDatabaseDdl",
+        )),
+        _ => manipulation::analyse_manipulation(environment, shared, &statement)
+            .map(|manipulation| Prepared::Manipulation(Box::new(manipulation))),
+    };
+    prepared.map_err(|error| error.in_text(text))
 }
 
 pub(crate) struct Analyser<'a> {

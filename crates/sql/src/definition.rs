@@ -54,7 +54,7 @@ pub fn change(
     }
 }
 
-fn simple_name<'p>(path: &'p Path) -> Result<&'p Name, Error> {
+fn simple_name(path: &Path) -> Result<&Name, Error> {
     match path.parts.as_slice() {
         [name] => Ok(name),
         _ => Err(Error::unimplemented("named schemas").at(path.at())),

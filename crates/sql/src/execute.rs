@@ -39,6 +39,7 @@ pub trait Storage: Send {
 
 /// A query under way: `next` yields batches until there are none.
 pub struct Cursor {
+    text: Arc<str>,
     operator: Operator,
     state: State,
 }
@@ -78,8 +79,11 @@ impl Cursor {
             slots: Vec::new(),
             memory: Memory::default(),
         };
-        run_subqueries(plan.subqueries, &mut state, storage).await?;
+        run_subqueries(plan.subqueries, &mut state, storage)
+            .await
+            .map_err(|error| error.in_text(&plan.text))?;
         Ok(Cursor {
+            text: plan.text,
             operator: Operator::of(plan.root),
             state,
         })
@@ -87,7 +91,8 @@ impl Cursor {
 
     /// The next rows, at least one; `None` at the end.
     pub async fn next(&mut self, storage: &mut dyn Storage) -> Result<Option<Vec<Row>>, Error> {
-        self.operator.next(&mut self.state, storage).await
+        let next = self.operator.next(&mut self.state, storage).await;
+        next.map_err(|error| error.in_text(&self.text))
     }
 
     pub async fn all(&mut self, storage: &mut dyn Storage) -> Result<Vec<Row>, Error> {

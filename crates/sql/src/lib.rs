@@ -26,13 +26,15 @@ pub mod parse;
 pub mod plan;
 mod ranges;
 pub mod rows;
+#[cfg(test)]
+mod test_support;
 pub mod typed;
 pub mod types;
 pub mod value;
 
 pub use analyse::{
-    Environment, NoParameters, ParameterType, Parameters, analyse_manipulation, analyse_query,
-    find_column, find_table,
+    Environment, NoParameters, ParameterType, Parameters, Prepared, find_column, find_table,
+    prepare,
 };
 pub use error::{Error, ErrorKind, Position};
 pub use execute::{Cursor, Effect, Storage, execute_manipulation, refuse_orphans};

@@ -20,6 +20,8 @@ pub struct OutputColumn {
 /// A query, ready to run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// The statement, for the places that errors name.
+    pub text: Arc<str>,
     pub columns: Vec<OutputColumn>,
     pub root: Relation,
     /// Run first, in this order; each result is a slot of everything after it.
@@ -139,6 +141,8 @@ pub enum AggregateFunction {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manipulation {
+    /// The statement, for the places that errors name.
+    pub text: Arc<str>,
     pub table: Arc<Table>,
     pub action: Action,
     pub returning: Option<Returning>,

@@ -245,9 +245,9 @@ fn civil_text(civil: civil::DateTime, separator: char) -> String {
 fn fraction(nanos: u32) -> String {
     if nanos == 0 {
         String::new()
-    } else if nanos % 1_000_000 == 0 {
+    } else if nanos.is_multiple_of(1_000_000) {
         format!(".{:03}", nanos / 1_000_000)
-    } else if nanos % 1_000 == 0 {
+    } else if nanos.is_multiple_of(1_000) {
         format!(".{:06}", nanos / 1_000)
     } else {
         format!(".{nanos:09}")
@@ -548,7 +548,7 @@ fn cast_float(value: &Value, to: &SqlType) -> Result<Value, Error> {
         }
         SqlType::Int64 => {
             let rounded = float.round();
-            if !(rounded >= -9_223_372_036_854_775_808.0 && rounded < 9_223_372_036_854_775_808.0) {
+            if !(-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded) {
                 return Err(Error::out_of_range(format!(
                     "int64 out of range: {}",
                     float_text(float)

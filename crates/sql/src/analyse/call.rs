@@ -1,7 +1,7 @@
 //! Function calls: aggregates, the functions that take any type, and the table of the others.
 
 use super::Analyser;
-use super::expression::{Draft, Loose, null};
+use super::coercion::{Draft, Loose, null};
 use super::scope::NameScope;
 use crate::ast::{self, Call};
 use crate::error::{Error, Offset};
@@ -57,18 +57,19 @@ impl<'a> Analyser<'a> {
         arguments: Vec<Draft>,
         at: Offset,
     ) -> Result<Draft, Error> {
-        let fits = |index: usize, parameter: &SqlType, exactly: bool| {
-            let Some(argument) = arguments.get(index) else {
-                return false;
-            };
-            match (exactly, &argument.loose) {
-                (true, Loose::Null) => true,
-                (true, Loose::Parameter(_)) => argument.kind() == parameter,
-                (true, _) => argument.kind() == parameter,
-                (false, _) => self.can_coerce(argument, parameter),
+        let cost = |index: usize, parameter: &SqlType| {
+            let argument = arguments.get(index)?;
+            if !self.can_coerce(argument, parameter) {
+                return None;
             }
+            Some(match argument.loose {
+                Loose::Null => (0, 0),
+                _ if argument.kind() == parameter => (0, 0),
+                Loose::No => (1, 0),
+                _ => (0, 1),
+            })
         };
-        let signature = match functions::resolve(name, arguments.len(), &fits) {
+        let signature = match functions::resolve(name, arguments.len(), &cost) {
             None => {
                 return Err(Error::invalid(format!(
                     "Function not found, or not supported by Tessera yet: {name}"
@@ -235,6 +236,37 @@ impl<'a> Analyser<'a> {
                 };
                 call_of(function, items, kind, at)
             }
+            (_, 1..) if name.starts_with("ARRAY_") => {
+                return self.array_function(name, arguments, at);
+            }
+            ("TO_JSON_STRING" | "TO_JSON" | "PARSE_JSON" | "JSON_VALUE" | "JSON_QUERY", _) => {
+                return Err(Error::unimplemented(format!("the function {name}")));
+            }
+            ("GENERATE_UUID", 0) => {
+                return Err(Error::unimplemented("the function GENERATE_UUID"));
+            }
+            ("ERROR", 1) => {
+                let message = arguments.remove(0);
+                let message = self.coerce(message, &SqlType::String)?;
+                let function = any("ERROR", |values| match values {
+                    [Value::Text(message)] => Err(Error::out_of_range(message.clone())),
+                    _ => Err(Error::out_of_range("NULL")),
+                });
+                call_of(function, vec![message], SqlType::Int64, at)
+            }
+            _ => return Ok(Made::Not(arguments)),
+        };
+        Ok(Made::Draft(Draft::firm(expression)))
+    }
+
+    fn array_function(
+        &mut self,
+        name: &str,
+        mut arguments: Vec<Draft>,
+        at: Offset,
+    ) -> Result<Made, Error> {
+        let count = arguments.len();
+        let expression = match (name, count) {
             ("ARRAY_LENGTH", 1) => {
                 let items = self.array_arguments(arguments, name)?;
                 let function = any("ARRAY_LENGTH", |values| match values {
@@ -271,21 +303,6 @@ impl<'a> Analyser<'a> {
                     node: Node::InArray(Box::new(needle), Box::new(array)),
                     at,
                 }
-            }
-            ("TO_JSON_STRING" | "TO_JSON" | "PARSE_JSON" | "JSON_VALUE" | "JSON_QUERY", _) => {
-                return Err(Error::unimplemented(format!("the function {name}")));
-            }
-            ("GENERATE_UUID", 0) => {
-                return Err(Error::unimplemented("the function GENERATE_UUID"));
-            }
-            ("ERROR", 1) => {
-                let message = arguments.remove(0);
-                let message = self.coerce(message, &SqlType::String)?;
-                let function = any("ERROR", |values| match values {
-                    [Value::Text(message)] => Err(Error::out_of_range(message.clone())),
-                    _ => Err(Error::out_of_range("NULL")),
-                });
-                call_of(function, vec![message], SqlType::Int64, at)
             }
             _ => return Ok(Made::Not(arguments)),
         };

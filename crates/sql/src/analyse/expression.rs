@@ -1,51 +1,16 @@
 //! Expressions.
 
+use super::coercion::{Draft, Loose, fold, literal, null};
 use super::scope::NameScope;
 use super::{Analyser, ParameterType};
 use crate::ast::{self, BinaryOperator, InSet, IndexAccess, IsWhat, Name, UnaryOperator};
 use crate::error::{Error, Offset};
 use crate::functions;
 use crate::plan::{Subquery, SubqueryForm};
-use crate::typed::{Comparison, Expression, Node, Scope};
+use crate::typed::{Comparison, Expression, Node};
 use crate::types::SqlType;
 use crate::value;
 use model::Value;
-
-/// An expression whose type may still bend to what it meets.
-#[derive(Clone, Debug)]
-pub(super) struct Draft {
-    pub expression: Expression,
-    pub loose: Loose,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Loose {
-    No,
-    Null,
-    /// An undeclared parameter; the expression is a placeholder of its natural type.
-    Parameter(String),
-    EmptyArray,
-    IntegerLiteral,
-    FloatLiteral,
-    TextLiteral,
-}
-
-impl Draft {
-    pub fn firm(expression: Expression) -> Draft {
-        Draft {
-            expression,
-            loose: Loose::No,
-        }
-    }
-
-    pub fn kind(&self) -> &SqlType {
-        &self.expression.kind
-    }
-
-    pub fn at(&self) -> Offset {
-        self.expression.at
-    }
-}
 
 impl<'a> Analyser<'a> {
     pub(super) fn expression(
@@ -72,135 +37,6 @@ impl<'a> Analyser<'a> {
             .at(text.at));
         }
         self.coerce(draft, &SqlType::Bool)
-    }
-
-    /// Ends looseness: the expression keeps its natural type.
-    pub(super) fn settle(&mut self, draft: Draft) -> Result<Expression, Error> {
-        let kind = draft.kind().clone();
-        self.coerce(draft, &kind)
-    }
-
-    pub(super) fn can_coerce(&self, draft: &Draft, to: &SqlType) -> bool {
-        use SqlType as T;
-        match &draft.loose {
-            Loose::Null | Loose::Parameter(_) => true,
-            Loose::EmptyArray => matches!(to, T::Array(_)),
-            Loose::IntegerLiteral => {
-                matches!(to, T::Int64 | T::Float32 | T::Float64 | T::Numeric)
-            }
-            Loose::FloatLiteral => matches!(to, T::Float32 | T::Float64 | T::Numeric),
-            Loose::TextLiteral => matches!(to, T::String | T::Date | T::Timestamp | T::Uuid),
-            Loose::No => draft.kind().coerces_to(to),
-        }
-    }
-
-    pub(super) fn coerce(&mut self, draft: Draft, to: &SqlType) -> Result<Expression, Error> {
-        let at = draft.at();
-        if !self.can_coerce(&draft, to) {
-            return Err(
-                Error::invalid(format!("Expected type {to}; found {}", draft.kind())).at(at),
-            );
-        }
-        let Draft { expression, loose } = draft;
-        let value = match loose {
-            Loose::Null => Value::Null,
-            Loose::EmptyArray => Value::List(Vec::new()),
-            Loose::Parameter(name) => self
-                .environment
-                .parameters
-                .value(&name, to)
-                .map_err(|error| error.at(at))?,
-            _ if expression.kind == *to => return Ok(expression),
-            _ => {
-                let cast = Expression {
-                    kind: to.clone(),
-                    at,
-                    node: Node::Cast {
-                        operand: Box::new(expression),
-                        safe: false,
-                    },
-                };
-                // A literal that cannot be read as the type is the statement's fault, not the data's.
-                return match (loose, fold(cast)) {
-                    (Loose::No, folded) => Ok(folded),
-                    (_, folded) if folded.as_literal().is_some() => Ok(folded),
-                    (_, folded) => match folded.evaluate(Scope {
-                        row: &[],
-                        slots: &[],
-                    }) {
-                        Err(error) => Err(Error::invalid(error.to_string()).at(at)),
-                        Ok(_) => Ok(folded),
-                    },
-                };
-            }
-        };
-        Ok(Expression {
-            kind: to.clone(),
-            node: Node::Literal(value),
-            at,
-        })
-    }
-
-    /// The type that all of these can be given.
-    pub(super) fn common_type(&self, drafts: &[Draft], what: &str) -> Result<SqlType, Error> {
-        let at = drafts.first().map_or(0, Draft::at);
-        let mismatch = |left: &SqlType, right: &SqlType| {
-            Error::invalid(format!("No common type for {what}: {left} and {right}")).at(at)
-        };
-        let mut common: Option<SqlType> = None;
-        for draft in drafts.iter().filter(|draft| draft.loose == Loose::No) {
-            common = Some(match common {
-                None => draft.kind().clone(),
-                Some(kind) => kind
-                    .supertype(draft.kind())
-                    .ok_or_else(|| mismatch(&kind, draft.kind()))?,
-            });
-        }
-        if let Some(kind) = &common {
-            for draft in drafts {
-                if !self.can_coerce(draft, kind) {
-                    return match kind.supertype(draft.kind()) {
-                        Some(kind) => Ok(kind),
-                        None => Err(mismatch(kind, draft.kind())),
-                    };
-                }
-            }
-            return Ok(kind.clone());
-        }
-        // Only loose ones: literals decide, then parameters by their natural types.
-        let is_untyped = |draft: &&Draft| matches!(draft.loose, Loose::Null | Loose::EmptyArray);
-        let is_parameter = |draft: &&Draft| matches!(draft.loose, Loose::Parameter(_));
-        let literals = drafts
-            .iter()
-            .filter(|draft| !is_untyped(draft) && !is_parameter(draft));
-        for draft in literals {
-            common = Some(match common {
-                None => draft.kind().clone(),
-                Some(kind) => kind
-                    .supertype(draft.kind())
-                    .ok_or_else(|| mismatch(&kind, draft.kind()))?,
-            });
-        }
-        let natural = || {
-            let parameter = drafts.iter().find(is_parameter);
-            let any =
-                parameter.or_else(|| drafts.iter().find(|draft| draft.loose == Loose::EmptyArray));
-            any.or(drafts.first()).map(|draft| draft.kind().clone())
-        };
-        Ok(common.or_else(natural).unwrap_or(SqlType::Int64))
-    }
-
-    pub(super) fn coerce_all(
-        &mut self,
-        drafts: Vec<Draft>,
-        what: &str,
-    ) -> Result<(Vec<Expression>, SqlType), Error> {
-        let kind = self.common_type(&drafts, what)?;
-        let coerced: Result<Vec<Expression>, Error> = drafts
-            .into_iter()
-            .map(|draft| self.coerce(draft, &kind))
-            .collect();
-        Ok((coerced?, kind))
     }
 
     pub(super) fn drafts(
@@ -267,13 +103,7 @@ impl<'a> Analyser<'a> {
                 what,
                 negated,
             } => {
-                let node = match what {
-                    IsWhat::Null => Node::IsNull(Box::new(self.expression(operand, scope)?)),
-                    IsWhat::True | IsWhat::False => Node::IsBool(
-                        Box::new(self.condition(operand, scope, "IS TRUE and IS FALSE")?),
-                        *what == IsWhat::True,
-                    ),
-                };
+                let node = self.is(operand, *what, scope)?;
                 firm(negate(node, *negated, at), SqlType::Bool)
             }
             N::Like {
@@ -281,15 +111,7 @@ impl<'a> Analyser<'a> {
                 pattern,
                 negated,
             } => {
-                let sides = self.drafts(&[(**operand).clone(), (**pattern).clone()], scope)?;
-                let (mut sides, kind) = self.coerce_all(sides, "LIKE")?;
-                if !matches!(kind, SqlType::String | SqlType::Bytes) {
-                    return Err(Error::invalid(format!(
-                        "No matching signature for operator LIKE for argument type {kind}"
-                    )));
-                }
-                let pattern = Box::new(sides.remove(1));
-                let node = Node::Like(Box::new(sides.remove(0)), pattern);
+                let node = self.like(operand, pattern, scope)?;
                 firm(negate(node, *negated, at), SqlType::Bool)
             }
             N::Between {
@@ -298,24 +120,8 @@ impl<'a> Analyser<'a> {
                 high,
                 negated,
             } => {
-                let texts = [(**operand).clone(), (**low).clone(), (**high).clone()];
-                let drafts = self.drafts(&texts, scope)?;
-                let (sides, kind) = self.coerce_all(drafts, "BETWEEN")?;
-                must_order(&kind, "BETWEEN")?;
-                let compare = |comparison, side: usize| Expression {
-                    kind: SqlType::Bool,
-                    at,
-                    node: Node::Compare(
-                        comparison,
-                        Box::new(sides[0].clone()),
-                        Box::new(sides[side].clone()),
-                    ),
-                };
-                let both = vec![
-                    compare(Comparison::GreaterOrEqual, 1),
-                    compare(Comparison::LessOrEqual, 2),
-                ];
-                firm(negate(Node::And(both), *negated, at), SqlType::Bool)
+                let node = self.between([operand, low, high], scope)?;
+                firm(negate(node, *negated, at), SqlType::Bool)
             }
             N::In {
                 operand,
@@ -330,22 +136,7 @@ impl<'a> Analyser<'a> {
                 whens,
                 otherwise,
             } => self.case(operand.as_deref(), whens, otherwise.as_deref(), scope),
-            N::Cast { operand, to, safe } => {
-                let to = SqlType::of_name(to)?;
-                let draft = self.draft(operand, scope)?;
-                if matches!(
-                    draft.loose,
-                    Loose::Null | Loose::Parameter(_) | Loose::EmptyArray
-                ) {
-                    return Ok(Draft::firm(self.coerce(draft, &to)?));
-                }
-                if !value::can_cast(draft.kind(), &to) {
-                    return Err(value::cannot_cast(draft.kind(), &to));
-                }
-                let operand = Box::new(self.settle(draft)?);
-                let safe = *safe;
-                firm(Node::Cast { operand, safe }, to)
-            }
+            N::Cast { operand, to, safe } => self.cast(operand, to, *safe, scope),
             N::Extract {
                 part,
                 operand,
@@ -353,19 +144,7 @@ impl<'a> Analyser<'a> {
             } => self.extract(part, operand, zone.as_deref(), scope),
             N::Call(call) => self.call(call, at, scope),
             N::Array { element, items } => self.array(element.as_ref(), items, scope),
-            N::Struct(fields) => {
-                let mut kinds = Vec::new();
-                let mut values = Vec::new();
-                for (field, name) in fields {
-                    let value = self.expression(field, scope)?;
-                    let name = name
-                        .as_ref()
-                        .map_or(String::new(), |name| name.text.clone());
-                    kinds.push((name, value.kind.clone()));
-                    values.push(value);
-                }
-                firm(Node::Struct(values), SqlType::Struct(kinds))
-            }
+            N::Struct(fields) => self.structure(fields, at, scope),
             N::Interval(..) => Err(Error::unimplemented("the type INTERVAL")),
             N::Exists(query) => {
                 let (slot, _) = self.subquery(query, SubqueryForm::Exists, scope)?;
@@ -381,6 +160,114 @@ impl<'a> Analyser<'a> {
             }
             N::Default => Err(Error::invalid("Unexpected keyword DEFAULT")),
         }
+    }
+
+    fn is(
+        &mut self,
+        operand: &ast::Expression,
+        what: IsWhat,
+        scope: &NameScope<'_>,
+    ) -> Result<Node, Error> {
+        Ok(match what {
+            IsWhat::Null => Node::IsNull(Box::new(self.expression(operand, scope)?)),
+            IsWhat::True | IsWhat::False => Node::IsBool(
+                Box::new(self.condition(operand, scope, "IS TRUE and IS FALSE")?),
+                what == IsWhat::True,
+            ),
+        })
+    }
+
+    fn like(
+        &mut self,
+        operand: &ast::Expression,
+        pattern: &ast::Expression,
+        scope: &NameScope<'_>,
+    ) -> Result<Node, Error> {
+        let sides = vec![self.draft(operand, scope)?, self.draft(pattern, scope)?];
+        let (mut sides, kind) = self.coerce_all(sides, "LIKE")?;
+        if !matches!(kind, SqlType::String | SqlType::Bytes) {
+            return Err(Error::invalid(format!(
+                "No matching signature for operator LIKE for argument type {kind}"
+            )));
+        }
+        let pattern = Box::new(sides.remove(1));
+        Ok(Node::Like(Box::new(sides.remove(0)), pattern))
+    }
+
+    /// `a BETWEEN b AND c` is `a >= b AND a <= c`.
+    fn between(
+        &mut self,
+        texts: [&ast::Expression; 3],
+        scope: &NameScope<'_>,
+    ) -> Result<Node, Error> {
+        let mut drafts = Vec::new();
+        for text in texts {
+            drafts.push(self.draft(text, scope)?);
+        }
+        let (sides, kind) = self.coerce_all(drafts, "BETWEEN")?;
+        must_order(&kind, "BETWEEN")?;
+        let compare = |comparison, side: usize| Expression {
+            kind: SqlType::Bool,
+            at: sides[0].at,
+            node: Node::Compare(
+                comparison,
+                Box::new(sides[0].clone()),
+                Box::new(sides[side].clone()),
+            ),
+        };
+        Ok(Node::And(vec![
+            compare(Comparison::GreaterOrEqual, 1),
+            compare(Comparison::LessOrEqual, 2),
+        ]))
+    }
+
+    fn cast(
+        &mut self,
+        operand: &ast::Expression,
+        to: &ast::TypeName,
+        safe: bool,
+        scope: &NameScope<'_>,
+    ) -> Result<Draft, Error> {
+        let to = SqlType::of_name(to)?;
+        let draft = self.draft(operand, scope)?;
+        if matches!(
+            draft.loose,
+            Loose::Null | Loose::Parameter(_) | Loose::EmptyArray
+        ) {
+            return Ok(Draft::firm(self.coerce(draft, &to)?));
+        }
+        if !value::can_cast(draft.kind(), &to) {
+            return Err(value::cannot_cast(draft.kind(), &to));
+        }
+        let operand = Box::new(self.settle(draft)?);
+        Ok(Draft::firm(Expression {
+            kind: to,
+            node: Node::Cast { operand, safe },
+            at: 0,
+        }))
+    }
+
+    fn structure(
+        &mut self,
+        fields: &[(ast::Expression, Option<Name>)],
+        at: Offset,
+        scope: &NameScope<'_>,
+    ) -> Result<Draft, Error> {
+        let mut kinds = Vec::new();
+        let mut values = Vec::new();
+        for (field, name) in fields {
+            let value = self.expression(field, scope)?;
+            let name = name
+                .as_ref()
+                .map_or(String::new(), |name| name.text.clone());
+            kinds.push((name, value.kind.clone()));
+            values.push(value);
+        }
+        Ok(Draft::firm(Expression {
+            kind: SqlType::Struct(kinds),
+            node: Node::Struct(values),
+            at,
+        }))
     }
 
     fn conditions(
@@ -824,17 +711,6 @@ impl<'a> Analyser<'a> {
     }
 }
 
-pub(super) fn null(at: Offset) -> Draft {
-    Draft {
-        expression: Expression {
-            kind: SqlType::Int64,
-            node: Node::Literal(Value::Null),
-            at,
-        },
-        loose: Loose::Null,
-    }
-}
-
 fn column(scope: &NameScope<'_>, position: usize, at: Offset) -> Draft {
     Draft::firm(Expression {
         kind: scope.columns[position].kind.clone(),
@@ -900,69 +776,5 @@ fn symbol(operator: BinaryOperator) -> &'static str {
         BinaryOperator::BitXor => "^",
         BinaryOperator::BitOr => "|",
         _ => "?",
-    }
-}
-
-fn literal(text: &ast::Expression) -> Result<Draft, Error> {
-    use ast::Node as N;
-    let at = text.at;
-    let make = |value: Value, kind: SqlType, loose: Loose| {
-        Ok(Draft {
-            expression: Expression {
-                kind,
-                node: Node::Literal(value),
-                at,
-            },
-            loose,
-        })
-    };
-    match &text.node {
-        N::Bool(value) => make(Value::Bool(*value), SqlType::Bool, Loose::No),
-        N::Integer(digits) => match value::parse_integer(digits) {
-            Some(value) => make(Value::Int(value), SqlType::Int64, Loose::IntegerLiteral),
-            None => Err(Error::invalid(format!("Invalid integer literal: {digits}"))),
-        },
-        N::Float(digits) => match value::parse_float(digits) {
-            Some(value) => make(Value::Float64(value), SqlType::Float64, Loose::FloatLiteral),
-            None => Err(Error::invalid(format!(
-                "Invalid floating point literal: {digits}"
-            ))),
-        },
-        N::String(value) => make(
-            Value::Text(value.clone()),
-            SqlType::String,
-            Loose::TextLiteral,
-        ),
-        N::Bytes(value) => make(Value::Bytes(value.clone()), SqlType::Bytes, Loose::No),
-        N::Typed(kind, written) => {
-            let kind = SqlType::of_name(kind)?;
-            let value = match kind {
-                SqlType::Json => value::normal_json(written)
-                    .map(Value::Json)
-                    .ok_or_else(|| Error::invalid("Invalid JSON literal"))?,
-                _ => value::cast(&Value::Text(written.clone()), &SqlType::String, &kind)
-                    .map_err(|_| Error::invalid(format!("Invalid {kind} literal")))?,
-            };
-            make(value, kind, Loose::No)
-        }
-        _ => Ok(null(at)),
-    }
-}
-
-/// Evaluates what is constant; what fails stays, and fails when it runs.
-pub(super) fn fold(expression: Expression) -> Expression {
-    if matches!(expression.node, Node::Literal(_)) || !expression.is_constant() {
-        return expression;
-    }
-    let scope = Scope {
-        row: &[],
-        slots: &[],
-    };
-    match expression.evaluate(scope) {
-        Ok(value) => Expression {
-            node: Node::Literal(value),
-            ..expression
-        },
-        Err(_) => expression,
     }
 }

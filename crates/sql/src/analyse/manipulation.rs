@@ -1,7 +1,7 @@
 //! INSERT, UPDATE, DELETE.
 
-use super::query::{filtered, whole_range};
 use super::scope::{NameScope, ScopeColumn};
+use super::shape::{filtered, whole_range};
 use super::{Analyser, Environment, find_column};
 use crate::ast::{self, InsertSource as Source, Name, Node, SelectItem, Statement, ThenReturn};
 use crate::error::Error;
@@ -16,8 +16,9 @@ use catalog::Table;
 use model::Value;
 use std::sync::Arc;
 
-pub fn analyse_manipulation(
+pub(super) fn analyse_manipulation(
     environment: Environment<'_>,
+    text: Arc<str>,
     statement: &Statement,
 ) -> Result<Manipulation, Error> {
     let mut analyser = Analyser::new(environment);
@@ -28,6 +29,7 @@ pub fn analyse_manipulation(
         _ => return Err(Error::invalid("not a data manipulation statement")),
     };
     Ok(Manipulation {
+        text,
         table,
         action,
         returning,

@@ -1,26 +1,29 @@
 //! Queries: FROM, WHERE, GROUP BY, SELECT, DISTINCT, ORDER BY, LIMIT, in the order in which they take effect.
 
-use super::expression::fold;
+use super::grouping::{has_aggregate, lift, same};
 use super::scope::{NameScope, ScopeColumn};
+use super::shape::{
+    cast_columns, filtered, order_from_scan, prune, push_limit, sort_and_trim, whole_scan,
+};
 use super::{Analyser, Environment, SELECTS_MAX};
 use crate::ast::{self, Body, From, OrderItem, SelectItem};
 use crate::error::Error;
 use crate::information_schema;
-use crate::plan::{OutputColumn, Plan, Relation, Scan, SortKey};
-use crate::ranges;
-use crate::rows::declared_columns;
-use crate::typed::{Expression, Node};
+use crate::plan::{OutputColumn, Plan, Relation, SortKey};
+use crate::typed::Expression;
 use crate::types::SqlType;
-use api::{Direction, KeyRange, Selection};
-use catalog::{Partitioning, Table};
 use model::Value;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-pub fn analyse_query(environment: Environment<'_>, query: &ast::Query) -> Result<Plan, Error> {
+pub(super) fn analyse_query(
+    environment: Environment<'_>,
+    text: Arc<str>,
+    query: &ast::Query,
+) -> Result<Plan, Error> {
     let mut analyser = Analyser::new(environment);
     let (root, columns) = analyser.query(query, None)?;
     Ok(Plan {
+        text,
         columns,
         root,
         subqueries: analyser.subqueries,
@@ -193,7 +196,7 @@ impl<'a> Analyser<'a> {
             None => (Relation::Rows(vec![Vec::new()]), Vec::new()),
             Some(From::Table { path, hints, alias }) => {
                 check_hints(hints, path)?;
-                self.from_table(path, alias.as_ref())?
+                self.table_source(path, alias.as_ref())?
             }
             Some(From::Query { query, alias }) => {
                 let (relation, columns) = self.query(query, outer)?;
@@ -250,7 +253,7 @@ impl<'a> Analyser<'a> {
         })
     }
 
-    fn from_table(
+    fn table_source(
         &mut self,
         path: &ast::Path,
         alias: Option<&ast::Name>,
@@ -388,27 +391,8 @@ impl<'a> Analyser<'a> {
             keys.push(sort_key(item, column, &expressions[column].kind)?);
         }
         if select.distinct {
-            for column in &body.items.columns {
-                if !column.kind.is_comparable() {
-                    return Err(Error::invalid(format!(
-                        "Column {} of type {} cannot be used in SELECT DISTINCT",
-                        column.name, column.kind
-                    )));
-                }
-            }
-            input = Relation::Distinct {
-                input: Box::new(Relation::Project {
-                    input: Box::new(input),
-                    expressions,
-                }),
-            };
-            expressions = body
-                .items
-                .columns
-                .iter()
-                .enumerate()
-                .map(|(position, column)| Expression::column(position, column.kind.clone()))
-                .collect();
+            input = distinct(input, expressions, &body.items.columns)?;
+            expressions = columns_of(&body.items.columns);
         }
         let mut relation = match is_aggregated
             || select.distinct
@@ -555,6 +539,34 @@ impl<'a> Analyser<'a> {
     }
 }
 
+/// SELECT DISTINCT: the items are made first, then told apart.
+fn distinct(
+    input: Relation,
+    expressions: Vec<Expression>,
+    columns: &[OutputColumn],
+) -> Result<Relation, Error> {
+    if let Some(column) = columns.iter().find(|column| !column.kind.is_comparable()) {
+        return Err(Error::invalid(format!(
+            "Column {} of type {} cannot be used in SELECT DISTINCT",
+            column.name, column.kind
+        )));
+    }
+    Ok(Relation::Distinct {
+        input: Box::new(Relation::Project {
+            input: Box::new(input),
+            expressions,
+        }),
+    })
+}
+
+/// Each column as itself.
+fn columns_of(columns: &[OutputColumn]) -> Vec<Expression> {
+    let columns = columns.iter().enumerate();
+    columns
+        .map(|(position, column)| Expression::column(position, column.kind.clone()))
+        .collect()
+}
+
 struct SelectBody {
     items: Items,
     keys: Vec<Expression>,
@@ -576,68 +588,6 @@ enum OrderTarget {
     /// An item of the select list.
     Item(usize),
     Expression(Expression),
-}
-
-/// Structural equality without the places in the text.
-fn same(left: &Expression, right: &Expression) -> bool {
-    if left.kind != right.kind {
-        return false;
-    }
-    let mut left = left.clone();
-    let mut right = right.clone();
-    clear_places(&mut left);
-    clear_places(&mut right);
-    left == right
-}
-
-fn clear_places(expression: &mut Expression) {
-    expression.at = 0;
-    for child in expression.children_mut() {
-        clear_places(child);
-    }
-}
-
-fn has_aggregate(expression: &Expression) -> bool {
-    matches!(expression.node, Node::Aggregate(_))
-        || expression
-            .children()
-            .iter()
-            .any(|child| has_aggregate(child))
-}
-
-/// Rewrites an expression over the input into one over the aggregate's output.
-fn lift(
-    expression: &Expression,
-    keys: &[Expression],
-    scope: &NameScope<'_>,
-) -> Result<Expression, Error> {
-    if let Some(position) = keys.iter().position(|key| same(key, expression)) {
-        return Ok(Expression {
-            kind: expression.kind.clone(),
-            node: Node::Column(position),
-            at: expression.at,
-        });
-    }
-    let mut lifted = expression.clone();
-    match &mut lifted.node {
-        Node::Aggregate(index) => lifted.node = Node::Column(keys.len() + *index),
-        Node::Column(position) => {
-            let name = scope
-                .columns
-                .get(*position)
-                .map_or("", |column| &column.name);
-            return Err(Error::invalid(format!(
-                "SELECT list expression references column {name} which is neither grouped nor aggregated"
-            ))
-            .at(expression.at));
-        }
-        _ => {
-            for child in lifted.children_mut() {
-                *child = lift(child, keys, scope)?;
-            }
-        }
-    }
-    Ok(lifted)
 }
 
 fn check_hints(hints: &[ast::Hint], path: &ast::Path) -> Result<(), Error> {
@@ -719,72 +669,6 @@ fn scope_of(columns: &[OutputColumn], qualifier: Option<String>) -> Vec<ScopeCol
         .collect()
 }
 
-/// A scan of everything, with the columns that SQL can see in the order of their declaration.
-pub(super) fn whole_scan(table: &Arc<Table>) -> (Scan, Vec<ScopeColumn>) {
-    let mut columns = Vec::new();
-    let mut names = Vec::new();
-    for index in declared_columns(table) {
-        let column = &table.columns()[index];
-        if let Some(kind) = SqlType::of_column(&column.kind) {
-            columns.push(index);
-            names.push(ScopeColumn {
-                qualifier: None,
-                name: column.name.clone(),
-                kind,
-            });
-        }
-    }
-    let scan = Scan {
-        table: table.clone(),
-        columns,
-        selection: Selection::Ranges(vec![whole_range(table)]),
-        direction: Direction::Forward,
-        row_limit: None,
-    };
-    (scan, names)
-}
-
-pub(super) fn whole_range(table: &Table) -> KeyRange {
-    match table.spec.partitioning {
-        Partitioning::Hash => KeyRange::all(),
-        Partitioning::Range => match table.key_prefix(&[]) {
-            Ok(prefix) => KeyRange::prefix(prefix),
-            Err(_) => KeyRange::all(),
-        },
-    }
-}
-
-/// WHERE: what of it the key can answer becomes the scan's selection, the rest a filter.
-pub(super) fn filtered(relation: Relation, filter: Option<Expression>) -> Relation {
-    let Some(predicate) = filter else {
-        return relation;
-    };
-    let (relation, rest) = match relation {
-        Relation::Scan(mut scan) => {
-            let rest = ranges::select(&mut scan, predicate);
-            (Relation::Scan(scan), rest)
-        }
-        other => (other, Some(predicate)),
-    };
-    match rest {
-        None => relation,
-        Some(predicate) => match fold(predicate) {
-            Expression {
-                node: Node::Literal(Value::Bool(true)),
-                ..
-            } => relation,
-            Expression {
-                node: Node::Literal(_),
-                ..
-            } => Relation::Rows(Vec::new()),
-            predicate => Relation::Filter {
-                input: Box::new(relation),
-                predicate,
-            },
-        },
-    }
-}
-
 fn ordinal(item: &OrderItem, width: usize) -> Result<Option<usize>, Error> {
     let ast::Node::Integer(digits) = &item.expression.node else {
         return Ok(None);
@@ -811,221 +695,4 @@ fn sort_key(item: &OrderItem, column: usize, kind: &SqlType) -> Result<SortKey, 
         descending: item.descending,
         nulls_first: item.nulls_first.unwrap_or(!item.descending),
     })
-}
-
-fn sort_and_trim(
-    input: Relation,
-    expressions: Vec<Expression>,
-    keys: Vec<SortKey>,
-    width: usize,
-    keep: Option<u64>,
-) -> Relation {
-    let total = expressions.len();
-    let mut relation = Relation::Project {
-        input: Box::new(input),
-        expressions,
-    };
-    if !keys.is_empty() {
-        relation = Relation::Sort {
-            input: Box::new(relation),
-            keys,
-            keep: keep.and_then(|keep| usize::try_from(keep).ok()),
-        };
-    }
-    match total > width {
-        true => Relation::Trim {
-            input: Box::new(relation),
-            width,
-        },
-        false => relation,
-    }
-}
-
-/// Whether the scan below yields rows in the wanted order already; turns it round if that is what it takes.
-fn order_from_scan(input: &mut Relation, expressions: &[Expression], keys: &[SortKey]) -> bool {
-    if keys.is_empty() {
-        return true;
-    }
-    let scan = match input {
-        Relation::Scan(scan) => scan,
-        Relation::Filter { input, .. } => match input.as_mut() {
-            Relation::Scan(scan) => scan,
-            _ => return false,
-        },
-        _ => return false,
-    };
-    let mut wanted = Vec::new();
-    for key in keys {
-        let Node::Column(position) = expressions[key.column].node else {
-            return false;
-        };
-        wanted.push((scan.columns[position], key.descending, key.nulls_first));
-    }
-    ranges::order(scan, &wanted)
-}
-
-/// Lets a scan stop early when nothing between it and the limit drops or reorders rows.
-fn push_limit(relation: &mut Relation, keep: Option<u64>) {
-    match relation {
-        Relation::Project { input, .. } | Relation::Trim { input, .. } => push_limit(input, keep),
-        Relation::Scan(scan) => scan.row_limit = keep,
-        _ => {}
-    }
-}
-
-fn cast_columns(relation: Relation, own: &[OutputColumn], wanted: &[OutputColumn]) -> Relation {
-    if own
-        .iter()
-        .zip(wanted)
-        .all(|(own, wanted)| own.kind == wanted.kind)
-    {
-        return relation;
-    }
-    let expressions = own
-        .iter()
-        .zip(wanted)
-        .enumerate()
-        .map(|(position, (own, wanted))| {
-            let column = Expression::column(position, own.kind.clone());
-            match own.kind == wanted.kind {
-                true => column,
-                false => Expression {
-                    kind: wanted.kind.clone(),
-                    at: 0,
-                    node: Node::Cast {
-                        operand: Box::new(column),
-                        safe: false,
-                    },
-                },
-            }
-        });
-    Relation::Project {
-        expressions: expressions.collect(),
-        input: Box::new(relation),
-    }
-}
-
-/// Makes the scan at the bottom read only the columns that anything above it uses.
-fn prune(relation: &mut Relation) {
-    let mut used = BTreeSet::new();
-    if !collect(relation, &mut used) {
-        return;
-    }
-    let used: Vec<usize> = used.into_iter().collect();
-    rewrite(relation, &|position| {
-        used.binary_search(&position).unwrap_or(position)
-    });
-    if let Some(scan) = bottom(relation) {
-        scan.columns = used
-            .iter()
-            .map(|position| scan.columns[*position])
-            .collect();
-    }
-}
-
-/// Columns of the scan that are used above it; false when there is no scan to prune.
-fn collect(relation: &Relation, used: &mut BTreeSet<usize>) -> bool {
-    let mut see = |expression: &Expression| {
-        expression.columns(&mut |position| {
-            used.insert(position);
-        })
-    };
-    match relation {
-        Relation::Trim { input, .. }
-        | Relation::Sort { input, .. }
-        | Relation::Distinct { input } => collect(input, used),
-        Relation::Project { input, expressions } => match is_over_scan(input) {
-            true => {
-                expressions.iter().for_each(&mut see);
-                collect(input, used)
-            }
-            false => collect(input, used),
-        },
-        Relation::Filter { input, predicate } => match is_over_scan(input) {
-            true => {
-                see(predicate);
-                collect(input, used)
-            }
-            false => collect(input, used),
-        },
-        Relation::Aggregate {
-            input,
-            keys,
-            aggregates,
-        } => {
-            if !is_over_scan(input) {
-                return false;
-            }
-            keys.iter().for_each(&mut see);
-            aggregates
-                .iter()
-                .filter_map(|aggregate| aggregate.argument.as_ref())
-                .for_each(&mut see);
-            collect(input, used)
-        }
-        Relation::Scan(_) => true,
-        _ => false,
-    }
-}
-
-/// Rows of the input are the scan's own.
-fn is_over_scan(relation: &Relation) -> bool {
-    match relation {
-        Relation::Scan(_) => true,
-        Relation::Filter { input, .. } => is_over_scan(input),
-        _ => false,
-    }
-}
-
-fn rewrite(relation: &mut Relation, new: &dyn Fn(usize) -> usize) {
-    match relation {
-        Relation::Trim { input, .. }
-        | Relation::Sort { input, .. }
-        | Relation::Distinct { input } => {
-            rewrite(input, new);
-        }
-        Relation::Project { input, expressions } => {
-            if is_over_scan(input) {
-                for expression in expressions {
-                    expression.remap(new);
-                }
-            }
-            rewrite(input, new);
-        }
-        Relation::Filter { input, predicate } => {
-            if is_over_scan(input) {
-                predicate.remap(new);
-            }
-            rewrite(input, new);
-        }
-        Relation::Aggregate {
-            input,
-            keys,
-            aggregates,
-        } => {
-            for key in keys {
-                key.remap(new);
-            }
-            for aggregate in aggregates {
-                if let Some(argument) = &mut aggregate.argument {
-                    argument.remap(new);
-                }
-            }
-            rewrite(input, new);
-        }
-        _ => {}
-    }
-}
-
-fn bottom(relation: &mut Relation) -> Option<&mut Scan> {
-    match relation {
-        Relation::Trim { input, .. }
-        | Relation::Sort { input, .. }
-        | Relation::Distinct { input }
-        | Relation::Project { input, .. }
-        | Relation::Filter { input, .. }
-        | Relation::Aggregate { input, .. } => bottom(input),
-        Relation::Scan(scan) => Some(scan),
-        _ => None,
-    }
 }

@@ -25,6 +25,16 @@ pub async fn execute_manipulation(
     catalog: &Catalog,
     storage: &mut dyn Storage,
 ) -> Result<Effect, Error> {
+    let text = manipulation.text.clone();
+    let effect = execute(manipulation, catalog, storage).await;
+    effect.map_err(|error| error.in_text(&text))
+}
+
+async fn execute(
+    manipulation: Manipulation,
+    catalog: &Catalog,
+    storage: &mut dyn Storage,
+) -> Result<Effect, Error> {
     let mut state = State {
         slots: Vec::new(),
         memory: Default::default(),

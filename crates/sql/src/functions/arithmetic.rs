@@ -310,40 +310,90 @@ pub fn bit_count(values: &[Value]) -> Result<Value> {
     )))
 }
 
-macro_rules! float_function {
-    ($($function:ident, $name:literal, $valid:expr, $body:expr;)*) => {
-        $(pub fn $function(values: &[Value]) -> Result<Value> {
-            let value = float($name, values)?;
-            let (valid, body): (fn(f64) -> bool, fn(f64) -> f64) = ($valid, $body);
-            if !valid(value) {
-                return Err(Error::out_of_range(format!(
-                    "Floating point error in function: {}({})", $name, float_text(value)
-                )));
-            }
-            let result = body(value);
-            if value.is_finite() && !result.is_finite() {
-                return Err(Error::out_of_range(format!(
-                    "Floating point error in function: {}({})", $name, float_text(value)
-                )));
-            }
-            Ok(Value::Float64(result))
-        })*
-    };
+/// A function of one number: outside `valid`, and where it has no finite value, it is an error.
+fn of_float(
+    name: &str,
+    values: &[Value],
+    valid: fn(f64) -> bool,
+    body: fn(f64) -> f64,
+) -> Result<Value> {
+    let value = float(name, values)?;
+    let result = body(value);
+    match valid(value) && (result.is_finite() || !value.is_finite()) {
+        true => Ok(Value::Float64(result)),
+        false => Err(Error::out_of_range(format!(
+            "Floating point error in function: {name}({})",
+            float_text(value)
+        ))),
+    }
 }
 
-float_function! {
-    floor, "FLOOR", |_| true, f64::floor;
-    ceil, "CEIL", |_| true, f64::ceil;
-    sqrt, "SQRT", |value| value >= 0.0 || value.is_nan(), f64::sqrt;
-    exp, "EXP", |_| true, f64::exp;
-    ln, "LN", |value| value > 0.0 || value.is_nan(), f64::ln;
-    log10, "LOG10", |value| value > 0.0 || value.is_nan(), f64::log10;
-    sin, "SIN", |value| !value.is_infinite(), f64::sin;
-    cos, "COS", |value| !value.is_infinite(), f64::cos;
-    tan, "TAN", |value| !value.is_infinite(), f64::tan;
-    asin, "ASIN", |value| value.abs() <= 1.0 || value.is_nan(), f64::asin;
-    acos, "ACOS", |value| value.abs() <= 1.0 || value.is_nan(), f64::acos;
-    atan, "ATAN", |_| true, f64::atan;
+pub fn floor(values: &[Value]) -> Result<Value> {
+    of_float("FLOOR", values, |_| true, f64::floor)
+}
+
+pub fn ceil(values: &[Value]) -> Result<Value> {
+    of_float("CEIL", values, |_| true, f64::ceil)
+}
+
+pub fn sqrt(values: &[Value]) -> Result<Value> {
+    of_float(
+        "SQRT",
+        values,
+        |value| value >= 0.0 || value.is_nan(),
+        f64::sqrt,
+    )
+}
+
+pub fn exp(values: &[Value]) -> Result<Value> {
+    of_float("EXP", values, |_| true, f64::exp)
+}
+
+pub fn ln(values: &[Value]) -> Result<Value> {
+    of_float("LN", values, |value| value > 0.0 || value.is_nan(), f64::ln)
+}
+
+pub fn log10(values: &[Value]) -> Result<Value> {
+    of_float(
+        "LOG10",
+        values,
+        |value| value > 0.0 || value.is_nan(),
+        f64::log10,
+    )
+}
+
+pub fn sin(values: &[Value]) -> Result<Value> {
+    of_float("SIN", values, |value| !value.is_infinite(), f64::sin)
+}
+
+pub fn cos(values: &[Value]) -> Result<Value> {
+    of_float("COS", values, |value| !value.is_infinite(), f64::cos)
+}
+
+pub fn tan(values: &[Value]) -> Result<Value> {
+    of_float("TAN", values, |value| !value.is_infinite(), f64::tan)
+}
+
+pub fn asin(values: &[Value]) -> Result<Value> {
+    of_float(
+        "ASIN",
+        values,
+        |value| value.abs() <= 1.0 || value.is_nan(),
+        f64::asin,
+    )
+}
+
+pub fn acos(values: &[Value]) -> Result<Value> {
+    of_float(
+        "ACOS",
+        values,
+        |value| value.abs() <= 1.0 || value.is_nan(),
+        f64::acos,
+    )
+}
+
+pub fn atan(values: &[Value]) -> Result<Value> {
+    of_float("ATAN", values, |_| true, f64::atan)
 }
 
 pub fn atan2(values: &[Value]) -> Result<Value> {

@@ -1,5 +1,5 @@
-//! Which functions there are, with which arguments. Overloads are tried in their order here: first those
-//! whose parameters match exactly, then those that the arguments can be coerced to.
+//! Which functions there are, with which arguments. Of several overloads the one that needs the
+//! fewest coercions is taken, and of equals the first here.
 
 use super::{Body, Function, arithmetic as a, text as t, time as d};
 use crate::types::SqlType;
@@ -230,36 +230,46 @@ static SIGNATURES: &[Signature] = &[
     fixed("DATE_FROM_UNIX_DATE", &[Int], Date, d::date_from_unix),
 ];
 
-/// The signature that `arguments` fit: its function, the types to coerce them to, and the result's type.
-/// `fits(argument, parameter, exactly)` says whether an argument may be given for a parameter.
+/// What giving an argument for a parameter costs: coercions of values with a type of their own, then of
+/// literals. Fewer of the first are better than any number of the second.
+pub type Cost = (u32, u32);
+
+/// The cheapest signature for the arguments: its function, the types to coerce them to, and the result's type.
+/// `cost(argument, parameter)` is `None` when the argument cannot be given for the parameter.
 /// `None`: there is no function of the name. `Some(None)`: there is, but for other arguments.
 pub fn resolve(
     name: &str,
     count: usize,
-    fits: &dyn Fn(usize, &SqlType, bool) -> bool,
+    cost: &dyn Fn(usize, &SqlType) -> Option<Cost>,
 ) -> Option<Option<(Function, Vec<SqlType>, SqlType)>> {
     let named = || SIGNATURES.iter().filter(|signature| signature.name == name);
     named().next()?;
-    for exactly in [true, false] {
-        for signature in named() {
-            let Some(parameters) = parameters(signature, count) else {
-                continue;
-            };
-            let all_fit = parameters
-                .iter()
-                .enumerate()
-                .all(|(index, parameter)| fits(index, parameter, exactly));
-            if all_fit {
-                let function = Function {
-                    name: signature.name,
-                    strict: signature.name != "ARRAY_TO_STRING",
-                    body: signature.body,
-                };
-                return Some(Some((function, parameters, signature.result.kind())));
-            }
+    let mut best: Option<(Cost, &Signature, Vec<SqlType>)> = None;
+    for signature in named() {
+        let Some(parameters) = parameters(signature, count) else {
+            continue;
+        };
+        let costs: Option<Vec<Cost>> = parameters
+            .iter()
+            .enumerate()
+            .map(|(index, parameter)| cost(index, parameter))
+            .collect();
+        let Some(costs) = costs else { continue };
+        let total = costs
+            .iter()
+            .fold((0, 0), |sum, cost| (sum.0 + cost.0, sum.1 + cost.1));
+        if best.as_ref().is_none_or(|(known, ..)| total < *known) {
+            best = Some((total, signature, parameters));
         }
     }
-    Some(None)
+    Some(best.map(|(_, signature, parameters)| {
+        let function = Function {
+            name: signature.name,
+            strict: signature.name != "ARRAY_TO_STRING",
+            body: signature.body,
+        };
+        (function, parameters, signature.result.kind())
+    }))
 }
 
 fn parameters(signature: &Signature, count: usize) -> Option<Vec<SqlType>> {

@@ -28,7 +28,7 @@ impl Parser {
                 Some("OR" | "REPLACE") => {}
                 Some(
                     word @ ("UNIQUE" | "NULL_FILTERED" | "SEARCH" | "VECTOR" | "CHANGE"
-                    | "PROPERTY" | "PROTO" | "LOCALITY" | "DATABASE"),
+                    | "PROPERTY" | "PROTO" | "LOCALITY"),
                 ) => words.push(word.to_owned()),
                 Some(word) => {
                     words.push(word.to_owned());

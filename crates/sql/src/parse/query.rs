@@ -213,7 +213,7 @@ impl Parser {
     }
 
     fn from(&mut self) -> Result<From, Error> {
-        let from = self.from_item()?;
+        let from = self.source_item()?;
         match self.keyword_here().as_deref() {
             Some("JOIN" | "INNER" | "LEFT" | "RIGHT" | "FULL" | "CROSS" | "NATURAL" | "HASH") => {
                 Err(self.unimplemented("JOIN"))
@@ -224,7 +224,7 @@ impl Parser {
         }
     }
 
-    fn from_item(&mut self) -> Result<From, Error> {
+    fn source_item(&mut self) -> Result<From, Error> {
         if self.accept("UNNEST") {
             self.expect_symbol("(")?;
             let array = self.expression()?;
