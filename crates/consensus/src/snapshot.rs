@@ -253,8 +253,12 @@ impl Group {
             if self.is_leader() || !is_needed {
                 return self.answer(node, item.from, &Answer::Done { id }, outbox);
             }
-            // A new leader may have applied less than this replica has cut: nothing acknowledged may be lost.
-            if header.record.index + 1 < self.raw.store().first() {
+            // A new leader may have applied less than this replica: neither what it acknowledged may be lost, nor
+            // may a state that serves go back.
+            let known = self.raw.store();
+            let is_behind = header.record.index + 1 < known.first()
+                || !self.is_broken && header.record.index < known.applied().index;
+            if is_behind {
                 return self.answer(node, item.from, &Answer::Unknown { id }, outbox);
             }
             if let Err(error) = self.machine.begin_install() {

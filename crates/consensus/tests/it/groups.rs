@@ -337,3 +337,49 @@ fn a_thousand_groups_share_the_loop() {
         assert!(cluster.frames() - before <= 6 * 51);
     });
 }
+
+#[test]
+fn a_group_grown_from_one_elects_another_when_its_founder_dies_in_its_sleep() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(3);
+        cluster.start(1, Origin::Founded(vec![member(1)])).await;
+        cluster.propose("alone").await;
+        for id in 2..=3 {
+            cluster.start(id, Origin::Joining).await;
+            grow(&cluster, id).await;
+        }
+        sleep(Duration::from_secs(10)).await;
+        for id in 1..=3 {
+            assert!(cluster.groups(id).status(TABLET).unwrap().is_hibernating);
+        }
+        cluster.crash(1);
+        sleep(Duration::from_secs(5)).await;
+        cluster.propose("without it").await;
+        assert_eq!(texts(cluster.agree(&[2, 3]).await), ["alone", "without it"]);
+    });
+}
+
+async fn grow(cluster: &Cluster, id: u64) {
+    let groups = cluster.groups(1);
+    let learner = consensus::Member {
+        is_learner: true,
+        ..member(id)
+    };
+    groups
+        .change_members(TABLET, ChangeMembers::AddLearner(learner))
+        .await
+        .unwrap();
+    groups
+        .wait_for(TABLET, |status| {
+            status
+                .matched
+                .iter()
+                .any(|(replica, index)| *replica == learner.replica && *index > 1)
+        })
+        .await
+        .unwrap();
+    groups
+        .change_members(TABLET, ChangeMembers::AddVoter(member(id)))
+        .await
+        .unwrap();
+}
