@@ -22,6 +22,16 @@ pub(crate) struct Spans {
 }
 
 impl Spans {
+    /// Whether this request changes anything that the other one looks at or changes.
+    pub fn changes(&self, other: &Spans) -> bool {
+        other.points.iter().any(|point| self.writes(point))
+            || other
+                .ranges
+                .iter()
+                .chain(&other.shared)
+                .any(|range| self.writes_in(range))
+    }
+
     /// Whether this request changes a key of `range`.
     pub fn writes_in(&self, range: &KeyRange) -> bool {
         self.points.iter().any(|point| range.contains(point))

@@ -127,6 +127,8 @@ impl Rows {
         self.lease = lease;
         let mut state = self.replica.state.lock();
         state.lease = lease;
+        // A broken state may be replaced by an older one.
+        state.closed = Timestamp::MIN;
         state.newest = recent.newest().unwrap_or(Timestamp::MIN);
         state.recent = recent;
         state.applied_index = applied.index;

@@ -397,6 +397,8 @@ impl Inner {
                         is_extending: false,
                     });
                 }
+                drop(state);
+                self.replica.lease_changed.notify_waiters();
                 Ok(())
             }
             Ok(_) => Ok(()),

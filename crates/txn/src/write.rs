@@ -6,13 +6,13 @@ use crate::latches::LatchId;
 use crate::request::{TabletError, TabletWrite};
 use crate::rows::Replica;
 use crate::staging::{Staging, moment};
-use crate::state::{Completion, Unheld};
+use crate::state::{Completion, State, Unheld};
 use crate::tablet::{Inner, no_leader};
 use crate::versions::View;
 use api::{Error, Outcome, Retry, ReturnedRows, WriteResponse};
 use catalog::Catalog;
 use consensus::ProposeError;
-use model::Timestamp;
+use model::{Interval, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -43,7 +43,11 @@ impl Drop for Latched<'_> {
 /// How a write stands after evaluation.
 enum Step {
     /// Nothing had to be proposed.
-    Answered(WriteResponse),
+    Answered {
+        answer: Result<WriteResponse, Error>,
+        /// The newest commit that it shows and that may not have passed yet.
+        shows: Option<Timestamp>,
+    },
     Proposed {
         timestamp: Timestamp,
         answer: oneshot::Receiver<Completion>,
@@ -72,7 +76,14 @@ pub(crate) async fn write(
     let is_external = staging.is_external();
     let prepared = timeout_at(deadline, prepare(inner, &catalog, write, &mut staging)).await;
     match prepared.map_err(|_| no_leader(Outcome::NotApplied))?? {
-        Step::Answered(response) => Ok(response),
+        Step::Answered { answer, shows } => {
+            // Also what a refusal tells must not be ahead of a read that follows it.
+            if let Some(shows) = shows {
+                let passed = timeout_at(deadline, wait_out(inner, shows, is_external)).await;
+                passed.map_err(|_| no_leader(Outcome::NotApplied))??;
+            }
+            Ok(answer?)
+        }
         Step::Repeated(timestamp) => {
             let replayed = replay(inner, &staging, timestamp);
             let replayed = timeout_at(deadline, replayed).await;
@@ -273,18 +284,22 @@ fn propose(
         ))));
     }
     let moment = moment(timestamp, inner.spec.clock.wall_micros());
-    let outcome = staging.evaluate(moment)?;
+    let outcome = match staging.evaluate(moment) {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(Some(looked(&mut state, staging, now, Err(error)))),
+    };
     let mut encoder = WriteEncoder::new(epoch, write.command, timestamp, extension);
     let has_effects = staging.encode(&mut encoder)?;
     holding.promised = timestamp;
     if !has_effects {
-        return match outcome.refused {
-            Some(error) => Err(error.into()),
-            None => Ok(Some(Step::Answered(WriteResponse {
+        let answer = match outcome.refused {
+            Some(error) => Err(error),
+            None => Ok(WriteResponse {
                 commit_timestamp: Some(timestamp),
                 returned: outcome.returned,
-            }))),
+            }),
         };
+        return Ok(Some(looked(&mut state, staging, now, answer)));
     }
     holding.last_commit = timestamp;
     let answer = state.propose(timestamp, latched.id, staging.spans(), is_external);
@@ -305,6 +320,18 @@ fn propose(
         returned: outcome.returned,
         refused: outcome.refused,
     }))
+}
+
+/// The end of a write that changes nothing: its answer shows what it has looked at.
+fn looked(
+    state: &mut State,
+    staging: &Staging<'_>,
+    now: Interval,
+    answer: Result<WriteResponse, Error>,
+) -> Step {
+    let looks_at = staging.spans();
+    let shows = state.conflicts_waiting_out(now, Timestamp::MAX, &|spans| spans.changes(&looks_at));
+    Step::Answered { answer, shows }
 }
 
 /// What became of a proposal, in the words of the tablet.
