@@ -69,6 +69,10 @@ struct Registered {
 }
 
 impl Registered {
+    fn any(self) -> bool {
+        self.topology || self.status || self.schema
+    }
+
     fn wants(self, event: &Event) -> bool {
         match event {
             Event::Topology { .. } => self.topology,
@@ -104,10 +108,15 @@ pub async fn run(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.split();
-    let mut events = server.events.subscribe();
+    let mut events = None;
     let mut pending = Pending::new();
     let mut wire = Wire::new(server);
-    let startup_deadline = Instant::now() + STARTUP_PATIENCE;
+    let startup_deadline = tokio::time::sleep(STARTUP_PATIENCE);
+    let stopping = async move {
+        // Without a sender the door is gone: the same.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    tokio::pin!(startup_deadline, stopping);
     loop {
         wire.take_requests(&mut pending);
         while let Some(Some(answer)) = pending.next().now_or_never() {
@@ -121,6 +130,9 @@ pub async fn run(
         }
         let reads = !wire.is_ending && wire.has_room(pending.len());
         let (is_ending, is_started) = (wire.is_ending, wire.is_started);
+        if wire.registered.any() && events.is_none() {
+            events = Some(wire.server.events.subscribe());
+        }
         let Wire {
             input,
             output,
@@ -131,18 +143,28 @@ pub async fn run(
             biased;
             Some(answer) = pending.next(), if !pending.is_empty() => wire.answer(answer),
             result = writer.write(&output[*written..]), if has_output => wire.wrote(result?),
-            event = events.recv() => wire.event(event),
+            event = next_event(&mut events) => wire.event(event),
             result = read(&mut reader, input), if reads => {
                 if result? == 0 {
                     // A half-closed connection still gets its answers.
                     wire.is_ending = true;
                 }
             }
-            _ = stopped.wait_for(|stop| *stop), if !is_ending => wire.is_ending = true,
-            () = tokio::time::sleep_until(startup_deadline), if !is_started => {
+            () = &mut stopping, if !is_ending => wire.is_ending = true,
+            () = &mut startup_deadline, if !is_started => {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Waiting for events costs a lock that all connections share: only those that asked for events do.
+async fn next_event(
+    events: &mut Option<broadcast::Receiver<Event>>,
+) -> Result<Event, broadcast::error::RecvError> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
     }
 }
 

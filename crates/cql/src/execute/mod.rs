@@ -1,6 +1,7 @@
 //! Executing requests: each becomes one answer.
 
 mod batch;
+mod columns;
 mod define;
 pub mod describe;
 mod read;

@@ -350,6 +350,13 @@ impl Scan<'_> {
                 Selection::Ranges(vec![range])
             }
             Access::Partitions(keys) => {
+                if !self.plan.needs_header
+                    && state.is_none()
+                    && let Some((values, key)) = keys.point(self.table, &self.context)?
+                {
+                    self.point_values = Some(values);
+                    return Ok(Some(Selection::Keys(vec![key])));
+                }
                 let partitions = keys.partitions(self.table, &self.context)?;
                 if self.plan.needs_header && (!self.headers_inline() || state.is_some()) {
                     let headers = partitions.iter().map(|one| one.header.clone()).collect();

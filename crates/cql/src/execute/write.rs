@@ -5,7 +5,8 @@ use super::rows::computed_answer;
 use crate::error::{Error, WriteType};
 use crate::plan::condition::{ReadyConditions, holds_for_missing};
 use crate::plan::keys::Rows;
-use crate::plan::modify::{Existing, Lowered, ModifyPlan};
+use crate::plan::lower::{Existing, Lowered};
+use crate::plan::modify::ModifyPlan;
 use crate::plan::selector::{RowView, column};
 use crate::plan::term::Context;
 use api::{

@@ -111,6 +111,37 @@ impl KeyPlan {
         positions.unwrap_or_default()
     }
 
+    /// The one row that is meant, with the values of its key, when every key column equals one value: by far the
+    /// most common, so it goes the short way. `None` for all other plans.
+    pub fn point(
+        &self,
+        table: &Table,
+        context: &Context<'_>,
+    ) -> Result<Option<(Vec<Value>, Vec<u8>)>, Error> {
+        if self.tuple_width > 0 || self.lower.is_some() || self.upper.is_some() {
+            return Ok(None);
+        }
+        let mut values = Vec::with_capacity(self.partition.len() + self.clustering.len());
+        let mut columns = table.key_columns();
+        for (choice, column) in self
+            .partition
+            .iter()
+            .chain(&self.clustering)
+            .zip(&mut columns)
+        {
+            let Choice::Equal(term) = choice else {
+                return Ok(None);
+            };
+            values.push(term.required(context, &column.name)?);
+        }
+        if columns.next().is_some() {
+            return Ok(None);
+        }
+        check_partition_key(table, &values[..self.partition.len()])?;
+        let key = table.row_key(&values).map_err(bad_key)?;
+        Ok(Some((values, key)))
+    }
+
     /// The partitions that are meant, in the order of their tokens.
     pub fn partitions(
         &self,

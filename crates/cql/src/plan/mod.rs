@@ -4,6 +4,7 @@
 pub mod condition;
 pub mod function;
 pub mod keys;
+pub mod lower;
 pub mod modify;
 pub mod restrict;
 pub mod select;
