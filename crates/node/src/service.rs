@@ -6,7 +6,7 @@ use crate::fill;
 use crate::follow;
 use crate::liveness::Input;
 use crate::replicas::Held;
-use crate::rpc::{CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc};
+use crate::rpc::{CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc, Taken};
 use cluster::{Command, Effect, META, NodeProfile};
 use consensus::Role;
 use model::{ClusterId, Interval, NodeId, TabletId};
@@ -33,6 +33,7 @@ pub(crate) async fn receive(
     core: Arc<OnceLock<Weak<Core>>>,
 ) {
     let slots = Arc::new(Semaphore::new(SERVED_AT_ONCE_MAX));
+    let mut taken = Taken::default();
     while let Some(incoming) = network.receive().await {
         let Some(tag) = incoming.message.first().copied() else {
             continue;
@@ -41,7 +42,7 @@ pub(crate) async fn receive(
         let core = core.get().and_then(Weak::upgrade);
         match (tag, core) {
             (ENVELOPE, core) => match minicbor::decode::<Envelope>(&body) {
-                Ok(envelope) => take(&rpc, core, &slots, &incoming, envelope),
+                Ok(envelope) => take(&rpc, core, (&slots, &mut taken), &incoming, envelope),
                 Err(error) => {
                     tracing::warn!(from = %incoming.from.node, %error, "a message is not understood");
                 }
@@ -60,7 +61,7 @@ pub(crate) async fn receive(
 fn take(
     rpc: &Rpc,
     core: Option<Arc<Core>>,
-    slots: &Arc<Semaphore>,
+    (slots, taken): (&Arc<Semaphore>, &mut Taken),
     incoming: &Incoming,
     envelope: Envelope,
 ) {
@@ -81,6 +82,9 @@ fn take(
             let is_stranger = incoming.from.cluster == ClusterId::default();
             if is_stranger && !matches!(request, Request::Join(_)) {
                 rpc.reply(address, id, Reply::Failed(Failure::NotServing));
+                return;
+            }
+            if !is_stranger && !taken.is_new(from, incoming.from.incarnation, id) {
                 return;
             }
             let Ok(slot) = Arc::clone(slots).try_acquire_owned() else {

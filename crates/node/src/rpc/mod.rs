@@ -1,12 +1,14 @@
 //! Requests and answers over the network's messages: ids, patience, bounds. Messages may be lost, late, or
-//! twice; an answer counts once, and every request that changes something can be repeated (writes, proposals
-//! and joins carry their own identity), so nothing here remembers what was asked.
+//! twice; an answer counts once, a request is taken once, and every request that changes something can be repeated
+//! (writes, proposals and joins carry their own identity).
 
 mod message;
+mod taken;
 
 pub(crate) use message::{
     CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, encode, tagged,
 };
+pub(crate) use taken::Taken;
 
 use bytes::Bytes;
 use parking_lot::Mutex;

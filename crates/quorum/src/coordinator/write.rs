@@ -120,9 +120,8 @@ impl Coordinator {
         }
         match first_error {
             Some((_, error)) => Err(error),
-            None if answered < count => Err(Error::Retry(Retry::NotServing(
-                "this node is stopping".into(),
-            ))),
+            // This node is stopping.
+            None if answered < count => Err(unknown(level)),
             None => Ok(()),
         }
     }
@@ -133,7 +132,6 @@ impl Coordinator {
         level: Level,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let mut last = None;
         for _ in 0..PLACEMENT_ROUNDS_MAX {
             match self.write_once(&part, level, deadline).await {
                 Ok(()) => return Ok(()),
@@ -141,14 +139,11 @@ impl Coordinator {
                 // Writing again is harmless: the deltas carry their timestamps.
                 Err(TabletError::Stale(tablet)) => {
                     part.tablet = self.newer_placement(tablet).await;
-                    last = Some(part.tablet.epoch);
                 }
             }
         }
-        Err(Error::Retry(Retry::NotServing(format!(
-            "the placement of tablet {} keeps changing ({last:?})",
-            part.tablet.id
-        ))))
+        tracing::warn!(tablet = %part.tablet.id, "the placement keeps changing");
+        Err(unknown(level))
     }
 
     async fn write_once(
@@ -223,6 +218,16 @@ impl Coordinator {
         }
         conclude(&required)
     }
+}
+
+/// Given up half-way: some replicas may have the write.
+fn unknown(level: Level) -> Error {
+    Error::Retry(Retry::WriteTimeout {
+        level,
+        required: 1,
+        received: 0,
+        outcome: Outcome::Unknown,
+    })
 }
 
 /// Counts a replica that will not acknowledge.
