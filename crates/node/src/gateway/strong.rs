@@ -48,7 +48,8 @@ impl Path<'_> {
         if self.prefers_local && self.attempt == 0 && is_replica(core.node) {
             return Some(core.node);
         }
-        if let Some(hint) = core.hint(self.tablet.id).filter(|hint| is_replica(*hint)) {
+        let hint = core.hint(self.tablet.id);
+        if let Some(hint) = hint.filter(|hint| is_replica(*hint) && core.views.is_alive(*hint)) {
             return Some(hint);
         }
         if self.attempt == 0 && is_replica(core.node) {
@@ -69,6 +70,11 @@ impl Path<'_> {
     fn remaining_ms(&self) -> u32 {
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// The table was dropped while the request was under way.
+    fn is_gone(&self) -> bool {
+        self.attempt > 0 && self.core.view().state.tablet(self.tablet.id).is_none()
     }
 
     async fn pause(&mut self) {
@@ -157,13 +163,18 @@ fn no_leader(is_ambiguous: bool) -> Ended {
 }
 
 /// How a write ended whose earlier attempt may have been applied. The tablet looks for that attempt before it
-/// evaluates anything, so what it found out by evaluating is final; but a refusal to look leaves the doubt.
-fn in_doubt(ended: Ended) -> Ended {
+/// evaluates anything, so what it found out by evaluating is final, unless that attempt may still arrive; and a
+/// refusal to look leaves the doubt.
+fn in_doubt(ended: Ended, may_arrive: bool) -> Ended {
     match ended {
-        Ended::Error(error @ Error::Refused(_)) => Ended::Error(error),
+        Ended::Error(error @ Error::Refused(_)) if !may_arrive => Ended::Error(error),
         Ended::Error(error) if error.outcome() == Outcome::Unknown => Ended::Error(error),
         Ended::Error(_) | Ended::Rerouted => no_leader(true),
     }
+}
+
+fn gone(tablet: &Tablet) -> Ended {
+    Ended::Error(Error::Refused(Refused::NoTable(tablet.root.to_string())))
 }
 
 /// Writes to one tablet.
@@ -181,11 +192,20 @@ pub(super) async fn write(
         prefers_local: false,
     };
     let mut is_ambiguous = false;
+    // An attempt that was not answered may be on its way still.
+    let mut may_arrive = false;
     let mut began: Option<Timestamp> = None;
     loop {
         let remaining_ms = path.remaining_ms();
         if remaining_ms == 0 || core.is_stopping() {
             return Err(no_leader(is_ambiguous));
+        }
+        if path.is_gone() {
+            return Err(if is_ambiguous {
+                no_leader(true)
+            } else {
+                gone(tablet)
+            });
         }
         let Some(target) = path.target() else {
             path.pause().await;
@@ -217,12 +237,13 @@ pub(super) async fn write(
                 );
                 match after(core, &mut path, target, error).await {
                     Next::Again => {}
-                    Next::End(ended) if is_ambiguous => return Err(in_doubt(ended)),
+                    Next::End(ended) if is_ambiguous => return Err(in_doubt(ended, may_arrive)),
                     Next::End(ended) => return Err(ended),
                 }
             }
             Err(failure) => {
                 is_ambiguous |= !failure.is_harmless();
+                may_arrive |= is_ambiguous;
                 path.not_there(target, None).await;
             }
         }
@@ -272,6 +293,9 @@ pub(super) async fn read(
         let remaining_ms = path.remaining_ms();
         if remaining_ms == 0 || core.is_stopping() {
             return Err(no_leader(false));
+        }
+        if path.is_gone() {
+            return Err(gone(tablet));
         }
         let Some(target) = path.target() else {
             path.pause().await;

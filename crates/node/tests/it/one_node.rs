@@ -166,3 +166,32 @@ async fn drop_tables(kinds: [(Protocol, Partitioning); 2]) {
     let tablets = cluster.nodes[&1].status().tablets;
     assert_eq!(tablets.len(), 1, "{tablets:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_to_a_table_that_is_dropped_meanwhile_ends_soon() {
+    let mut cluster = Cluster::new();
+    cluster.start(1).await;
+    let database = cluster.database(1);
+    let table = create_table(
+        database.as_ref(),
+        "t",
+        Protocol::Strong,
+        Partitioning::Range,
+    )
+    .await;
+    let began = tokio::time::Instant::now();
+    let mut requests = Vec::new();
+    for id in 0..20 {
+        let database = cluster.database(1);
+        requests.push(tokio::spawn(async move {
+            put(database.as_ref(), table, &id.to_string(), "x").await
+        }));
+    }
+    let change = catalog::Change::DropTable { table };
+    database.change_catalog(change).await.unwrap();
+    for request in requests {
+        // Done before, refused after, or in doubt: but not waiting for what is gone.
+        let _ = request.await.unwrap();
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(3));
+}
