@@ -1,4 +1,4 @@
-//! Serves the Spanner door over the in-memory reference: `cargo run -p spanner --example reference -- 9010`.
+//! Serves the Spanner door over the in-memory reference: `cargo run -p spanner --example spanner_reference -- 9010`.
 
 use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr};
