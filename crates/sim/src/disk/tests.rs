@@ -223,7 +223,7 @@ async fn the_same_seed_gives_the_same_disk() {
             for _ in 0..30 {
                 let index = last(&log) + 1;
                 let written = log.write(entry(index));
-                if index % 3 == 0 {
+                if index.is_multiple_of(3) {
                     written.await.unwrap();
                 }
                 if store.applied().index < index {

@@ -269,7 +269,7 @@ async fn every_writer_is_woken() {
                         entries: vec![entry],
                     }];
                     let written = log.write(LogBatch { operations });
-                    if (writer + index) % 5 == 0 {
+                    if (writer + index).is_multiple_of(5) {
                         let wait = std::time::Duration::from_micros(index * 30);
                         let _ = tokio::time::timeout(wait, written).await;
                     } else {
