@@ -2,8 +2,9 @@
 
 `TESSERA_BIN` names the binary. A suite takes a fixture:
 
-* `node`: one ephemeral node that all tests of the run share;
-* `three_nodes`: three ephemeral nodes that all tests of the run share, after their groups have grown;
+* `node`: an ephemeral node that all tests of the run share; every such test runs twice, on a cluster of one, and
+  on the second node of a cluster of three after its groups have grown;
+* `three_nodes`: the three nodes of that cluster;
 * `cluster`: three nodes of this test alone, with data directories, which it may kill and start again.
 
 The addresses of `node` can be given by `TESSERA_CQL`, `TESSERA_DYNAMO` and `TESSERA_SPANNER` instead, for a server that
@@ -76,15 +77,24 @@ def stop(process):
             raise AssertionError("the server did not stop within 15 s of SIGTERM")
 
 
-@pytest.fixture(scope="session")
-def node():
+def given_addresses():
     given = {door: os.environ.get(f"TESSERA_{door.upper()}") for door in DOORS}
-    if all(given.values()):
-        yield Addresses(**given)
-        return
-    process, addresses = start_ephemeral()
-    yield addresses
-    stop(process)
+    return Addresses(**given) if all(given.values()) else None
+
+
+@pytest.fixture(scope="session", params=["one", "three"])
+def node(request):
+    given = given_addresses()
+    if given is not None:
+        if request.param == "three":
+            pytest.skip("the server is given")
+        yield given
+    elif request.param == "three":
+        yield request.getfixturevalue("three_nodes")[1]
+    else:
+        process, addresses = start_ephemeral()
+        yield addresses
+        stop(process)
 
 
 def status(admin):
@@ -121,10 +131,12 @@ def has_grown(admin, nodes=3):
 def three_nodes():
     running = []
     try:
-        running.append(start_ephemeral("--listen", "127.0.0.1"))
+        # Drivers, cqlsh's COPY among them, take it that all nodes have one port.
+        port = ["--cql-port", str(free_ports(1, Cluster.HOSTS)[0])]
+        running.append(start_ephemeral("--listen", Cluster.HOSTS[0], *port))
         first = running[0][1]
-        for host in ("127.0.0.2", "127.0.0.3"):
-            running.append(start_ephemeral("--listen", host, "--join", first.internode))
+        for host in Cluster.HOSTS[1:]:
+            running.append(start_ephemeral("--listen", host, "--join", first.internode, *port))
         wait_until("three nodes with three replicas of everything", lambda: has_grown(first.admin))
         yield [addresses for _, addresses in running]
     finally:
