@@ -11,6 +11,9 @@ mod path;
 mod size;
 mod update;
 
+#[cfg(test)]
+mod tests;
+
 pub use condition::{Comparator, Condition, Operand};
 pub use path::{Path, Step};
 pub use size::{

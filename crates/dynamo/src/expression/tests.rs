@@ -294,7 +294,7 @@ fn projections_close_up() {
         projection("doc, doc.deep"),
         Err(
             "Two document paths overlap with each other; must remove or rewrite one of these paths; path \
-             one: [map], path two: [doc, deep]"
+             one: [doc], path two: [doc, deep]"
                 .into()
         )
     );

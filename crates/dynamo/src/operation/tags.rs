@@ -134,7 +134,8 @@ pub async fn untag(context: &Context<'_>, text: &str) -> Result<String, Failure>
             "Atleast one Tag Key needs to be provided as Input.",
         ));
     }
-    let schema = table_of_arn(context, Some(&arn))?;
+    // The service words this one differently.
+    let schema = table_of_arn(context, Some(&arn)).map_err(|_| Failure::not_found())?;
     let properties = keys
         .iter()
         .map(|key| (format!("{TAG_PREFIX}{key}"), String::new()))
