@@ -143,8 +143,7 @@ impl Buffered {
             now_seconds: now.seconds(),
         };
         let evaluated = evaluate(&table, index, &mutation, current.as_ref(), moment)?;
-        self.rows
-            .insert((mutation.table, mutation.key.clone()), evaluated.new);
+        self.leave(mutation.table, mutation.key.clone(), evaluated.new);
         self.mutations.push(mutation);
         Ok(())
     }
