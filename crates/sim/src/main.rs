@@ -117,7 +117,9 @@ fn run_many(arguments: &Arguments, bug: Option<Bug>) -> bool {
         let mut total = Total::default();
         for seed in arguments.first..arguments.first + arguments.seeds {
             let mut report = run(seed, workload, bug, Lines::Dropped);
-            if report.failure.is_none() && (seed - arguments.first) % DETERMINISM_EVERY == 0 {
+            if report.failure.is_none()
+                && (seed - arguments.first).is_multiple_of(DETERMINISM_EVERY)
+            {
                 let again = run(seed, workload, bug, Lines::Dropped);
                 if again.hash != report.hash {
                     report.failure = Some(format!(

@@ -2,7 +2,6 @@
 //! began to wait. Tokio's draws that order at random, which no seed can repeat. Use this one below the doors
 //! wherever more than one task waits.
 
-use std::future::Future;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -163,28 +162,23 @@ impl<T> Receiver<T> {
     }
 
     /// Resolves when there is a value that has not been seen; it counts as seen then.
-    pub fn changed(&mut self) -> impl Future<Output = Result<(), Closed>> + Send + '_
-    where
-        T: Send,
-    {
-        async move {
-            loop {
-                let notified = self.shared.changed.notified();
-                let mut notified = std::pin::pin!(notified);
-                // Registered before the look, so that a change after the look wakes it.
-                notified.as_mut().enable();
-                {
-                    let state = self.shared.lock();
-                    if state.version != self.seen {
-                        self.seen = state.version;
-                        return Ok(());
-                    }
-                    if state.is_closed {
-                        return Err(Closed);
-                    }
+    pub async fn changed(&mut self) -> Result<(), Closed> {
+        loop {
+            let notified = self.shared.changed.notified();
+            let mut notified = std::pin::pin!(notified);
+            // Registered before the look, so that a change after the look wakes it.
+            notified.as_mut().enable();
+            {
+                let state = self.shared.lock();
+                if state.version != self.seen {
+                    self.seen = state.version;
+                    return Ok(());
                 }
-                notified.await;
+                if state.is_closed {
+                    return Err(Closed);
+                }
             }
+            notified.await;
         }
     }
 }
