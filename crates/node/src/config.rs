@@ -20,6 +20,9 @@ pub struct Config {
     pub version: String,
     /// Copies of a table that does not say; only the founding node's counts. 0: the default, three.
     pub replication_factor: u32,
+    /// Entries of a strong tablet's log that stay for replicas that lag; beyond it they are sent a snapshot. 0: the
+    /// default of `consensus`.
+    pub log_entries_kept: u64,
 }
 
 impl Default for Config {
@@ -36,6 +39,7 @@ impl Default for Config {
             rack: "rack1".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             replication_factor: 0,
+            log_entries_kept: 0,
         }
     }
 }

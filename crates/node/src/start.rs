@@ -86,13 +86,17 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     let (identity, profile) = identify(&world, &config, &records, &rpc, &views).await?;
     views.set_this_node(identity.node);
 
+    let mut consensus = consensus::Config::new(identity.node, world.random.next_u64());
+    if config.log_entries_kept > 0 {
+        consensus.log_entries_kept = config.log_entries_kept;
+    }
     let (groups, driver) = Groups::new(
         Arc::clone(&world.log),
         Arc::new(Frames {
             rpc: Arc::clone(&rpc),
             views: Arc::clone(&views),
         }),
-        consensus::Config::new(identity.node, world.random.next_u64()),
+        consensus,
     );
     let (gossip, packets) = mpsc::channel(liveness::PACKETS_MAX);
     let core = Arc::new(Core::new(Parts {

@@ -122,6 +122,7 @@ async fn serve(settings: &Settings, folder: &Path, began: Instant) -> Result<(),
         rack: settings.rack.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         replication_factor: settings.replication_factor,
+        log_entries_kept: 0,
     };
     let internode = world.network.local_address();
     let node = tokio::select! {
