@@ -120,7 +120,6 @@ impl Operation {
         body: &str,
     ) -> Result<String, Failure> {
         for _ in 1..ATTEMPTS_MAX {
-            let mut changes = database.watch_catalog();
             let context = Context {
                 database,
                 place,
@@ -131,6 +130,7 @@ impl Operation {
             match self.run_once(&context, body).await {
                 Err(failure) if failure.is_stale => {
                     // A newer catalog is on its way; if none comes, this one was as good as any.
+                    let mut changes = database.watch_catalog();
                     let newer = changes.wait_for(|catalog| catalog.version > version);
                     if tokio::time::timeout(CATALOG_PATIENCE, newer).await.is_err() {
                         return Err(failure);
