@@ -17,7 +17,7 @@ use raft::eraftpb::{ConfChange, Entry, EntryType, Message, MessageType};
 use raft::{GetEntriesContext, RawNode, StateRole, Storage};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use tracing::{error, info, warn};
+use tracing::{error, info, trace, warn};
 use world::{Applied, Log, LogError, LogId, LogOperation};
 
 /// One message of appended entries.
@@ -297,9 +297,10 @@ impl Group {
         let mut entries = Vec::with_capacity(queued.len());
         let mut resolvers = Vec::with_capacity(queued.len());
         for (command, resolver) in queued {
-            let mut entry = Entry::default();
-            entry.data = command_data(command);
-            entries.push(entry);
+            entries.push(Entry {
+                data: command_data(command),
+                ..Entry::default()
+            });
             resolvers.push(resolver);
         }
         let mut message = Message::default();
@@ -328,6 +329,25 @@ impl Group {
             return;
         };
         let kind = message.get_msg_type();
+        trace!(
+            tablet = %self.tablet,
+            from = message.from,
+            to = message.to,
+            ?kind,
+            term = message.term,
+            index = message.index,
+            log_term = message.log_term,
+            entries = message.entries.len(),
+            commit = message.commit,
+            reject = message.reject,
+            hint = message.reject_hint,
+            own_term = self.raw.raft.term,
+            own_last = self.raw.raft.raft_log.last_index(),
+            own_committed = self.raw.raft.raft_log.committed,
+            in_flight = self.in_flight,
+            is_broken = self.is_broken,
+            "hears"
+        );
         // Proposals are never forwarded, snapshots travel by themselves, and a replica that is about to change its
         // state behind the library's back must not take on more.
         if matches!(kind, MessageType::MsgPropose | MessageType::MsgSnapshot)

@@ -79,6 +79,8 @@ pub(crate) struct GroupLog {
     /// The entry before the first.
     cut: Applied,
     last: u64,
+    /// The last entry's term, which the library wants to know at any time, also when the log has failed.
+    last_term: Option<u64>,
     hard: HardState,
     record: MembersRecord,
     /// What a snapshot would be of, and the members then.
@@ -114,6 +116,7 @@ impl GroupLog {
             id,
             cut,
             last: bounds.last.max(cut.index),
+            last_term: None,
             hard: HardState::default(),
             record,
             applied: cut,
@@ -132,6 +135,7 @@ impl GroupLog {
             return Ok((group, found));
         }
         let found = group.meet(applied, operations)?;
+        group.last_term = Some(group.term_of(group.last)?);
         Ok((group, found))
     }
 
@@ -187,6 +191,7 @@ impl GroupLog {
             id: self.id,
             cut: self.cut,
             last: self.last,
+            last_term: self.last_term,
             hard: self.hard.clone(),
             record: std::mem::take(&mut self.record),
             applied: self.applied,
@@ -213,6 +218,7 @@ impl GroupLog {
         self.cache_bytes = 0;
         self.cut = applied;
         self.last = applied.index;
+        self.last_term = Some(applied.term);
         self.applied = applied;
         self.members = members.clone();
         self.record = MembersRecord {
@@ -337,7 +343,10 @@ impl GroupLog {
             self.cache_bytes += entry.data.len();
             self.cache.push_back(entry.clone());
         }
-        self.last = entries.last().map_or(self.last, |entry| entry.index);
+        if let Some(last) = entries.last() {
+            self.last = last.index;
+            self.last_term = Some(last.term);
+        }
         operations.push(LogOperation::Append {
             log: self.id,
             entries: kept,
@@ -415,6 +424,11 @@ impl GroupLog {
     fn term_of(&self, index: u64) -> Result<u64, LogError> {
         if index == self.cut.index {
             return Ok(self.cut.term);
+        }
+        if index == self.last
+            && let Some(term) = self.last_term
+        {
+            return Ok(term);
         }
         if let Some(entry) = self.cached(index) {
             return Ok(entry.term);

@@ -53,6 +53,9 @@ pub(crate) async fn read(
                     Promise::Wait(_) => return Err(no_leader(Outcome::NotApplied)),
                 }
             };
+            tracing::trace!(
+                tablet = %inner.spec.tablet.id, node = %inner.spec.node, %epoch, %at, "reads"
+            );
             inner.extend(inner.now()?);
             await_writes(inner, read, at, epoch).await?;
             let response = match then {

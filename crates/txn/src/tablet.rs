@@ -382,6 +382,7 @@ impl Inner {
         let proposed = self.spec.groups.propose(tablet, encode_control(&control));
         match proposed.await {
             Ok(done) if Verdict::decode(&done.result) == Verdict::Done => {
+                tracing::debug!(%tablet, node = %self.spec.node, %epoch, %start, "holds the lease");
                 let mut state = self.replica.state.lock();
                 if state.leader_term() == Ok(term) && done.term == term && !state.is_stopped {
                     // The lease before may have been this replica's own, and may have been extended by a

@@ -302,6 +302,9 @@ fn propose(
         return Ok(Some(looked(&mut state, staging, now, answer)));
     }
     holding.last_commit = timestamp;
+    tracing::trace!(
+        tablet = %inner.spec.tablet.id, node = %inner.spec.node, %epoch, %timestamp, "proposes"
+    );
     let answer = state.propose(timestamp, latched.id, staging.spans(), is_external);
     latched.is_handed_over = true;
     drop(state);
