@@ -3,12 +3,15 @@
 //! A data centre gets as many copies as its replication says, never more than it has nodes; copies prefer
 //! different racks, and nodes that hold fewer. With two nodes a table that asks for three keeps one voter: two
 //! voters stop when either stops, so the second node takes part when the third is there.
+//!
+//! Replicas beyond the factor stay: taking one away from an eventual table loses what only it has, until repair
+//! is built.
 
 use crate::command::Counts;
 use crate::{Command, META, NodeRecord, Replica, Split, State, Tablet};
-use catalog::Replication;
-use model::{NodeId, ReplicaId, TabletId};
-use std::collections::{BTreeMap, BTreeSet};
+use catalog::{Protocol, Replication};
+use model::{NodeId, TabletId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Tablets that a hash-partitioned table begins with.
@@ -226,74 +229,78 @@ fn plan_tablet(
     is_alive: &dyn Fn(NodeId) -> bool,
     counts: &mut Counts,
 ) -> Option<Step> {
-    let groups = groups(state, replication);
-    if let Some(learner) = tablet.replicas.iter().find(|replica| replica.is_learner) {
-        return is_alive(learner.node).then_some(Step::Fill {
-            tablet: tablet.id,
-            replica: *learner,
+    let is_eventual = replication.protocol == Protocol::Eventual;
+    if is_eventual && let Some(learner) = tablet.replicas.iter().find(|r| r.is_learner) {
+        // One at a time, and not for long: every write waits for it.
+        return Some(if is_alive(learner.node) {
+            Step::Fill {
+                tablet: tablet.id,
+                replica: *learner,
+            }
+        } else {
+            Step::Propose(Command::RemoveReplica {
+                tablet: tablet.id,
+                epoch: tablet.epoch,
+                replica: learner.id,
+            })
         });
     }
+    let groups = groups(state, replication);
+    let mut wanted_in_all = 0;
     for (group, factor) in &groups {
         let wanted = attainable(*factor, group.len());
-        let placed: Vec<NodeId> = tablet
-            .replicas
-            .iter()
-            .map(|replica| replica.node)
-            .filter(|id| group.iter().any(|node| node.id == *id))
-            .collect();
-        if placed.len() < wanted {
-            let node = group
-                .iter()
-                .filter(|node| !placed.contains(&node.id) && is_alive(node.id))
-                .min_by_key(|node| {
-                    (
-                        shares_rack(group, &placed, node),
-                        counts.get(&node.id).copied().unwrap_or(0),
-                        node.id,
-                    )
-                })?;
-            *counts.entry(node.id).or_default() += 1;
+        wanted_in_all += wanted;
+        if let Some(node) = missing(tablet, group, wanted, is_alive, counts) {
+            *counts.entry(node).or_default() += 1;
             return Some(Step::Propose(Command::AddReplica {
                 tablet: tablet.id,
                 epoch: tablet.epoch,
-                node: node.id,
+                node,
             }));
         }
     }
-    surplus(tablet, &groups, counts).map(|replica| {
-        Step::Propose(Command::RemoveReplica {
-            tablet: tablet.id,
-            epoch: tablet.epoch,
-            replica,
-        })
+    // A group of two voters should be over as soon as it begins: the third stands ready.
+    let voters = tablet.voters().count();
+    let mut learners = tablet
+        .replicas
+        .iter()
+        .filter(|replica| replica.is_learner && is_alive(replica.node));
+    let ready = voters + learners.clone().count();
+    if voters == 1 && wanted_in_all > 2 && ready < 3 {
+        return None;
+    }
+    learners.next().map(|learner| Step::Fill {
+        tablet: tablet.id,
+        replica: *learner,
     })
 }
 
-/// A replica too many: one outside all groups, or the one on its group's fullest node.
-fn surplus(
+/// The node for one more replica in a group of nodes that has too few, if one is alive.
+fn missing(
     tablet: &Tablet,
-    groups: &[(Vec<&NodeRecord>, u32)],
+    group: &[&NodeRecord],
+    wanted: usize,
+    is_alive: &dyn Fn(NodeId) -> bool,
     counts: &Counts,
-) -> Option<ReplicaId> {
-    let mut inside: BTreeSet<NodeId> = BTreeSet::new();
-    for (group, factor) in groups {
-        let wanted = attainable(*factor, group.len());
-        let placed: Vec<&Replica> = tablet
-            .replicas
-            .iter()
-            .filter(|replica| group.iter().any(|node| node.id == replica.node))
-            .collect();
-        inside.extend(placed.iter().map(|replica| replica.node));
-        if placed.len() > wanted {
-            return placed
-                .iter()
-                .max_by_key(|replica| (counts.get(&replica.node), replica.node))
-                .map(|replica| replica.id);
-        }
-    }
-    tablet
+) -> Option<NodeId> {
+    let placed: Vec<NodeId> = tablet
         .replicas
         .iter()
-        .find(|replica| !inside.contains(&replica.node))
-        .map(|replica| replica.id)
+        .map(|replica| replica.node)
+        .filter(|id| group.iter().any(|node| node.id == *id))
+        .collect();
+    if placed.len() >= wanted {
+        return None;
+    }
+    let free = group
+        .iter()
+        .filter(|node| !placed.contains(&node.id) && is_alive(node.id));
+    let best = free.min_by_key(|node| {
+        (
+            shares_rack(group, &placed, node),
+            counts.get(&node.id).copied().unwrap_or(0),
+            node.id,
+        )
+    });
+    best.map(|node| node.id)
 }

@@ -136,25 +136,69 @@ fn racks_and_data_centers_are_kept_apart() {
 }
 
 #[test]
-fn a_smaller_factor_takes_replicas_away() {
+fn a_smaller_factor_takes_no_replicas_away() {
     let mut story = Story::with_nodes(3);
     settle(&mut story);
     let table = story.create("t", Partitioning::Range, 0);
     assert_eq!(story.tablets(table), "t1 p1 n1 n2 n3");
-    story.tell(Command::Set {
+    let set = |value| Command::Set {
         name: "replication_factor".into(),
-        value: 1,
-    });
+        value,
+    };
+    story.tell(set(1));
+    assert_eq!(settle(&mut story), Vec::<String>::new());
+    let other = story.create("other", Partitioning::Range, 0);
+    assert_eq!(nodes_of(&story, other).len(), 1);
+    assert!(story.try_tell(set(0)).is_err());
+}
+
+#[test]
+fn a_strong_tablet_gets_two_learners_before_a_second_voter() {
+    let mut story = Story::founded();
+    let table = story.create("t", Partitioning::Range, 0);
+    for number in 2..=3 {
+        story.join(profile(number, "east", &format!("r{number}")));
+    }
+    let is_alive = |node| node != NodeId(3);
+    for _ in 0..10 {
+        for step in plan(&story.state, &is_alive, 10) {
+            if let Step::Propose(command) = step {
+                story.tell(command);
+            }
+        }
+    }
+    // The third node is down: two voters would be worse than one.
+    assert_eq!(story.tablets(table), "t1 p2 n1 (n2)");
     settle(&mut story);
-    assert_eq!(nodes_of(&story, table).len(), 1);
-    assert!(
-        story
-            .try_tell(Command::Set {
-                name: "replication_factor".into(),
-                value: 0
-            })
-            .is_err()
-    );
+    assert_eq!(story.tablets(table), "t1 p5 n1 n2 n3");
+}
+
+#[test]
+fn an_eventual_learner_whose_node_dies_is_given_up() {
+    let mut story = Story::founded();
+    let change = create_table("t", Partitioning::Range, replication(Protocol::Eventual, 0));
+    story.tell(Command::Catalog {
+        change,
+        avoid: Vec::new(),
+    });
+    let table = story.state.catalog().table_by_name("shop", "t").unwrap().id;
+    for number in 2..=3 {
+        story.join(profile(number, "east", &format!("r{number}")));
+    }
+    let tablet = story.state.tablets_of(table)[0].id;
+    let (epoch, node) = (model::PlacementEpoch(1), NodeId(3));
+    story.tell(Command::AddReplica {
+        tablet,
+        epoch,
+        node,
+    });
+    assert_eq!(story.tablets(table), "t1 p2 n1 (n3)");
+    for step in plan(&story.state, &|node| node != NodeId(3), 10) {
+        if let Step::Propose(command) = step {
+            story.tell(command);
+        }
+    }
+    assert_eq!(story.tablets(table), "t1 p3 n1");
 }
 
 #[test]

@@ -195,3 +195,33 @@ async fn a_request_to_a_table_that_is_dropped_meanwhile_ends_soon() {
     }
     assert!(began.elapsed() < std::time::Duration::from_secs(3));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_split_is_left_as_it_was() {
+    let mut cluster = Cluster::new();
+    cluster.start(1).await;
+    let database = cluster.database(1);
+    let database = database.as_ref();
+    for (name, protocol) in [("s", Protocol::Strong), ("e", Protocol::Eventual)] {
+        let table = create_table(database, name, protocol, Partitioning::Range).await;
+        put_all(database, table, 0..10, "x").await.unwrap();
+        let at = crate::cluster::key(database, table, "5");
+        let node = &cluster.nodes[&1];
+        let split = node.split_tablet(table, at).await;
+        let tablets = node.status().tablets;
+        let count = tablets
+            .iter()
+            .filter(|tablet| tablet.table == table)
+            .count();
+        match split {
+            Ok(()) => assert_eq!(count, 2),
+            Err(Error::Refused(Refused::Unsupported(_))) => assert_eq!(count, 1),
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(count_rows(database, table).await, 10);
+    }
+}
+
+async fn count_rows(database: &dyn api::Database, table: model::TableId) -> usize {
+    count(database, table, 1_000).await
+}
