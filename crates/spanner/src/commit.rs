@@ -4,7 +4,7 @@ use crate::grpc::Answers;
 use crate::mutations::{self, Lowered};
 use crate::sessions::Session;
 use crate::status::{self, as_message, of_api, of_sql};
-use crate::transactions::{Open, Phase, TransactionStorage};
+use crate::transactions::{Phase, TransactionStorage};
 use crate::{Door, wire};
 use api::{Commit, WriteRequest};
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
@@ -126,10 +126,7 @@ async fn commit_open(
     id: &[u8],
     mutations: &[pb::Mutation],
 ) -> Result<(Commit, u64), Status> {
-    let mut guard = door.transactions.read_write(door, session, id).await?;
-    let Open::ReadWrite(state) = &mut *guard else {
-        return Err(Status::failed_precondition("not a read-write transaction"));
-    };
+    let mut state = door.transactions.read_write(door, session, id).await?;
     match &state.phase {
         Phase::Active(_) => {}
         Phase::Committed(commit) => return Ok((*commit, commit.mutation_count)),
@@ -153,6 +150,7 @@ async fn commit_open(
         committed.map_err(|error| of_sql(sql::rows::explain(error, &list, &catalog)))
     }
     .await;
+    door.transactions.ended(door, id);
     match result {
         Ok(mut commit) => {
             commit.mutation_count = lowered.count.max(commit.mutation_count);
@@ -160,6 +158,12 @@ async fn commit_open(
             Ok((commit, commit.mutation_count))
         }
         Err(status) => {
+            // UNAVAILABLE says that nothing was done. Clients repeat such a commit; but what it would commit is
+            // gone, so they are told to begin anew.
+            let status = match status.code() {
+                Code::Unavailable => status::aborted(status.message()),
+                _ => status,
+            };
             state.phase = Phase::Ended(status.clone());
             Err(status)
         }
@@ -168,18 +172,15 @@ async fn commit_open(
 
 pub async fn rollback(door: Arc<Door>, request: pb::RollbackRequest) -> Result<(), Status> {
     let session = door.sessions.find(&door, &request.session)?;
-    let mut guard = match door
+    let mut state = match door
         .transactions
         .read_write(&door, &session, &request.transaction_id)
         .await
     {
-        Ok(guard) => guard,
+        Ok(state) => state,
         // One that is not there has nothing left to undo.
         Err(status) if status.code() == Code::Aborted => return Ok(()),
         Err(status) => return Err(status),
-    };
-    let Open::ReadWrite(state) = &mut *guard else {
-        return Err(Status::failed_precondition("not a read-write transaction"));
     };
     if let Phase::Committed(_) = state.phase {
         return Err(Status::failed_precondition(
@@ -191,6 +192,7 @@ pub async fn rollback(door: Arc<Door>, request: pb::RollbackRequest) -> Result<(
     ));
     if let Phase::Active(inner) = std::mem::replace(&mut state.phase, ended) {
         inner.rollback().await;
+        door.transactions.ended(&door, &request.transaction_id);
     }
     Ok(())
 }

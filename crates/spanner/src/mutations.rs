@@ -210,3 +210,132 @@ pub fn doomed(mutation: &Mutation) -> Option<KeyRange> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catalog::Change;
+    use pb::key_range::{EndKeyType, StartKeyType};
+    use proptest::prelude::*;
+    use prost_types::{ListValue, Value};
+    use sql::definition::{self, DefinitionContext};
+    use std::collections::BTreeMap;
+
+    fn catalog() -> Catalog {
+        let mut catalog = Catalog::default();
+        let namespace = Change::CreateNamespace {
+            name: "db".into(),
+            replication: definition::replication(),
+            properties: BTreeMap::new(),
+        };
+        catalog.apply(&namespace).unwrap();
+        for text in [
+            "CREATE TABLE a (k INT64 NOT NULL, s STRING(5), d DATE, f FLOAT64) PRIMARY KEY (k)",
+            "CREATE TABLE b (k INT64 NOT NULL, n BYTES(4), t TIMESTAMP OPTIONS (allow_commit_timestamp = true)) \
+             PRIMARY KEY (k, n DESC), INTERLEAVE IN PARENT a",
+        ] {
+            let definition = sql::parse_definition(text).unwrap();
+            let context = DefinitionContext {
+                catalog: &catalog,
+                namespace: "db",
+                uuid: [0; 16],
+                now_micros: 0,
+            };
+            let change = definition::change(&definition, &context).unwrap().unwrap();
+            catalog.apply(&change).unwrap();
+        }
+        catalog
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let text = prop_oneof![
+            Just("1".to_owned()),
+            Just("AA==".to_owned()),
+            Just("2020-01-01".to_owned()),
+            Just(COMMIT_TIMESTAMP.to_owned()),
+            ".{0,8}",
+        ];
+        let kind = prop_oneof![
+            Just(None),
+            Just(Some(Kind::NullValue(0))),
+            any::<f64>().prop_map(|value| Some(Kind::NumberValue(value))),
+            any::<bool>().prop_map(|value| Some(Kind::BoolValue(value))),
+            text.prop_map(|text| Some(Kind::StringValue(text))),
+        ];
+        kind.prop_map(|kind| Value { kind })
+    }
+
+    fn list() -> impl Strategy<Value = ListValue> {
+        prop::collection::vec(value(), 0..4).prop_map(|values| ListValue { values })
+    }
+
+    fn range() -> impl Strategy<Value = pb::KeyRange> {
+        (list(), list(), 0..4u8).prop_map(|(start, end, form)| pb::KeyRange {
+            start_key_type: Some(match form % 2 {
+                0 => StartKeyType::StartClosed(start),
+                _ => StartKeyType::StartOpen(start),
+            }),
+            end_key_type: Some(match form / 2 {
+                0 => EndKeyType::EndClosed(end),
+                _ => EndKeyType::EndOpen(end),
+            }),
+        })
+    }
+
+    fn mutation() -> impl Strategy<Value = pb::Mutation> {
+        let table = || prop::sample::select(vec!["a", "b", "B", "none"]);
+        let column = prop::sample::select(vec!["k", "s", "d", "f", "n", "t", "K", "none"]);
+        let columns = prop::collection::vec(column.prop_map(str::to_owned), 0..4);
+        let write = (
+            table(),
+            columns,
+            prop::collection::vec(list(), 0..3),
+            0..4u8,
+        )
+            .prop_map(|(table, columns, values, kind)| {
+                let write = Write {
+                    table: table.to_owned(),
+                    columns,
+                    values,
+                };
+                match kind {
+                    0 => Operation::Insert(write),
+                    1 => Operation::Update(write),
+                    2 => Operation::InsertOrUpdate(write),
+                    _ => Operation::Replace(write),
+                }
+            });
+        let ranges = prop::collection::vec(range(), 0..3);
+        let delete = (
+            table(),
+            prop::collection::vec(list(), 0..3),
+            ranges,
+            any::<bool>(),
+        )
+            .prop_map(|(table, keys, ranges, all)| {
+                Operation::Delete(Delete {
+                    table: table.to_owned(),
+                    key_set: Some(pb::KeySet { keys, ranges, all }),
+                })
+            });
+        prop_oneof![write, delete].prop_map(|operation| pb::Mutation {
+            operation: Some(operation),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_mutation_is_lowered_or_refused(mutation in mutation()) {
+            let catalog = catalog();
+            if let Ok(lowered) = lower(&catalog, "db", std::slice::from_ref(&mutation)) {
+                for made in &lowered.mutations {
+                    // What is written by key has a whole key of its table.
+                    let table = catalog.table(made.table).unwrap();
+                    if doomed(made).is_none() {
+                        prop_assert!(table.decode_key(&made.key).is_ok());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! again at that timestamp and leaving out as many rows goes on exactly behind them. A message carries one only
 //! where a row ends.
 
-use crate::transactions::{Held, Open, Phase, SnapshotStorage, TransactionStorage};
+use crate::transactions::{Held, Phase, ReadWriteState, SnapshotStorage, TransactionStorage};
 use crate::{Door, status, wire};
 use api::{Mutation, ReadBound, ReadRequest, ReadResponse};
 use async_trait::async_trait;
@@ -49,7 +49,7 @@ pub enum Source {
         storage: SnapshotStorage,
         tells: bool,
     },
-    Transaction(OwnedMutexGuard<Open>),
+    Transaction(OwnedMutexGuard<ReadWriteState>),
 }
 
 impl Source {
@@ -72,10 +72,7 @@ impl Source {
     /// Refuses what a transaction that has ended cannot serve.
     pub fn check(&mut self) -> Result<(), Status> {
         match self {
-            Source::Transaction(guard) => match &mut **guard {
-                Open::ReadWrite(state) => state.active().map(|_| ()),
-                Open::ReadOnly(_) => Ok(()),
-            },
+            Source::Transaction(state) => state.active().map(|_| ()),
             Source::Snapshot { .. } => Ok(()),
         }
     }
@@ -112,19 +109,15 @@ impl Source {
 
     pub fn precommit_token(&mut self) -> Option<pb::MultiplexedSessionPrecommitToken> {
         match self {
-            Source::Transaction(guard) => match &mut **guard {
-                Open::ReadWrite(state) => state.precommit_token(),
-                Open::ReadOnly(_) => None,
-            },
+            Source::Transaction(state) => state.precommit_token(),
             Source::Snapshot { .. } => None,
         }
     }
 
     /// An aborted transaction stays so.
     pub fn failed(&mut self, status: Status) -> Status {
-        if let Source::Transaction(guard) = self
+        if let Source::Transaction(state) = self
             && status.code() == tonic::Code::Aborted
-            && let Open::ReadWrite(state) = &mut **guard
         {
             state.phase = Phase::Ended(status.clone());
         }
@@ -137,12 +130,9 @@ impl sql::Storage for Source {
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
         match self {
             Source::Snapshot { storage, .. } => storage.read(request).await,
-            Source::Transaction(guard) => match &mut **guard {
-                Open::ReadWrite(state) => match &mut state.phase {
-                    Phase::Active(inner) => TransactionStorage(inner).read(request).await,
-                    _ => Err(api::Error::invalid("the transaction has ended")),
-                },
-                Open::ReadOnly(_) => Err(api::Error::invalid("not a read-write transaction")),
+            Source::Transaction(state) => match &mut state.phase {
+                Phase::Active(inner) => TransactionStorage(inner).read(request).await,
+                _ => Err(api::Error::invalid("the transaction has ended")),
             },
         }
     }
@@ -150,12 +140,9 @@ impl sql::Storage for Source {
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {
         match self {
             Source::Snapshot { storage, .. } => storage.write(mutations).await,
-            Source::Transaction(guard) => match &mut **guard {
-                Open::ReadWrite(state) => match &mut state.phase {
-                    Phase::Active(inner) => TransactionStorage(inner).write(mutations).await,
-                    _ => Err(api::Error::invalid("the transaction has ended")),
-                },
-                Open::ReadOnly(_) => Err(api::Error::invalid("not a read-write transaction")),
+            Source::Transaction(state) => match &mut state.phase {
+                Phase::Active(inner) => TransactionStorage(inner).write(mutations).await,
+                _ => Err(api::Error::invalid("the transaction has ended")),
             },
         }
     }

@@ -34,11 +34,13 @@ pub fn of_api(error: api::Error) -> Status {
     match error {
         api::Error::Refused(refused) => of_refused(refused, message),
         api::Error::Retry(retry) => match retry {
-            Retry::Aborted(_) | Retry::StaleSchema { .. } => aborted(&message),
+            Retry::Aborted(_) => aborted(&message),
             Retry::Overloaded(_) => Status::resource_exhausted(message),
-            Retry::NotServing(_) | Retry::Unavailable { .. } | Retry::ReadTimeout { .. } => {
-                Status::unavailable(message)
-            }
+            // The client's next try is lowered with the newer catalog.
+            Retry::StaleSchema { .. }
+            | Retry::NotServing(_)
+            | Retry::Unavailable { .. }
+            | Retry::ReadTimeout { .. } => Status::unavailable(message),
             Retry::WriteTimeout { outcome, .. }
             | Retry::Failure { outcome, .. }
             | Retry::NoLeader { outcome } => match outcome {

@@ -1,9 +1,9 @@
 //! Transactions between requests: which there are, what they have done, and how a request gets hold of one.
 //!
-//! A transaction's id begins with the time at which its first attempt began, so that a retry that names its
-//! predecessor keeps its age. A read-only transaction is its timestamp. A read-write one is the inner
-//! transaction, with the answers to its numbered statements, so that a repeated statement is answered and not
-//! done again, and with its commit's answer, so that a repeated commit is too.
+//! A read-only transaction is its timestamp: the id says it, and nothing is kept. A read-write transaction's id
+//! begins with the time at which its first attempt began, so that a retry that names its predecessor keeps its
+//! age; kept are the inner transaction, the answers to its numbered statements, so that a repeated statement is
+//! answered and not done again, and its commit's answer, so that a repeated commit is too.
 
 use crate::sessions::Session;
 use crate::status::{aborted, of_api};
@@ -15,7 +15,7 @@ use model::Timestamp;
 use parking_lot::Mutex as SyncMutex;
 use pb::transaction_options::{Mode, ReadOnly, ReadWrite, read_only::TimestampBound};
 use pb::transaction_selector::Selector;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tonic::Status;
@@ -23,24 +23,29 @@ use tonic::Status;
 pub const TRANSACTIONS_MAX: usize = 10_000;
 /// A transaction that nobody used for so long is gone. None holds locks, so this only bounds memory.
 const IDLE_MICROS_MAX: i64 = 10 * 60 * 1_000_000;
+/// Transactions that have ended and are remembered for clients that repeat themselves.
+const ENDED_MAX: usize = 1_000;
+/// What the id of a read-only transaction begins with. A read-write one's first byte is a time's, and low.
+const READ_ONLY_TAG: u8 = 0xFF;
 /// Numbered statements of one transaction whose answers are kept.
 const STATEMENTS_MAX: usize = 100_000;
 
 #[derive(Default)]
 pub struct Transactions {
-    by_id: SyncMutex<BTreeMap<Vec<u8>, Entry>>,
+    state: SyncMutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    by_id: BTreeMap<Vec<u8>, Entry>,
+    /// Ids of those that have ended, oldest first.
+    ended: VecDeque<Vec<u8>>,
 }
 
 struct Entry {
     session: String,
     last_use: Timestamp,
-    transaction: Arc<Mutex<Open>>,
-}
-
-/// A transaction, and what a request may do with it.
-pub enum Open {
-    ReadOnly(Snapshot),
-    ReadWrite(Box<ReadWriteState>),
+    transaction: Arc<Mutex<ReadWriteState>>,
 }
 
 /// Where reads look: one timestamp, or a bound that the first read turns into one.
@@ -121,7 +126,7 @@ impl ReadWriteState {
 /// What a request reads and writes through, taken for as long as it runs.
 pub enum Held {
     Snapshot(Snapshot),
-    ReadWrite(OwnedMutexGuard<Open>),
+    ReadWrite(OwnedMutexGuard<ReadWriteState>),
 }
 
 /// A transaction as a request's selector names it.
@@ -134,12 +139,32 @@ pub struct Selected {
 impl Selected {
     pub fn read_write(&mut self) -> Option<&mut ReadWriteState> {
         match &mut self.held {
-            Held::ReadWrite(guard) => match &mut **guard {
-                Open::ReadWrite(state) => Some(state),
-                Open::ReadOnly(_) => None,
-            },
+            Held::ReadWrite(guard) => Some(guard),
             Held::Snapshot(_) => None,
         }
+    }
+}
+
+impl Snapshot {
+    /// The id of a read-only transaction; `None` for a bound that is not one timestamp.
+    fn id(&self) -> Option<Vec<u8>> {
+        let ReadBound::At(at) = self.bound else {
+            return None;
+        };
+        let mut id = vec![READ_ONLY_TAG, u8::from(self.tells)];
+        id.extend_from_slice(&at.0.to_be_bytes());
+        Some(id)
+    }
+
+    fn of_id(id: &[u8]) -> Option<Snapshot> {
+        let [READ_ONLY_TAG, tells, at @ ..] = id else {
+            return None;
+        };
+        let at = i64::from_be_bytes(at.try_into().ok()?);
+        Some(Snapshot {
+            bound: ReadBound::At(Timestamp(at)),
+            tells: *tells == 1,
+        })
     }
 }
 
@@ -188,32 +213,39 @@ fn first_attempt_of(id: &[u8]) -> Option<Timestamp> {
 }
 
 impl Transactions {
-    fn add(&self, door: &Door, session: &Session, id: Vec<u8>, open: Open) -> Result<(), Status> {
+    fn add(&self, door: &Door, session: &Session, state: ReadWriteState) -> Result<(), Status> {
         let now = door.database.now().latest;
-        let mut transactions = self.by_id.lock();
-        if transactions.len() >= TRANSACTIONS_MAX {
-            transactions
-                .retain(|_, entry| now.0.saturating_sub(entry.last_use.0) <= IDLE_MICROS_MAX);
+        let mut transactions = self.state.lock();
+        let by_id = &mut transactions.by_id;
+        if by_id.len() >= TRANSACTIONS_MAX {
+            by_id.retain(|_, entry| now.0.saturating_sub(entry.last_use.0) <= IDLE_MICROS_MAX);
         }
-        if transactions.len() >= TRANSACTIONS_MAX {
+        if by_id.len() >= TRANSACTIONS_MAX {
             return Err(Status::resource_exhausted(format!(
                 "this node has {TRANSACTIONS_MAX} transactions open already"
             )));
         }
+        let id = state.id.clone();
         let entry = Entry {
             session: session.name.clone(),
             last_use: now,
-            transaction: Arc::new(Mutex::new(open)),
+            transaction: Arc::new(Mutex::new(state)),
         };
-        transactions.insert(id, entry);
-        door.metrics.transactions.set(transactions.len() as i64);
+        by_id.insert(id, entry);
+        door.metrics.transactions.set(by_id.len() as i64);
         Ok(())
     }
 
-    fn find(&self, door: &Door, session: &Session, id: &[u8]) -> Result<Arc<Mutex<Open>>, Status> {
+    fn find(
+        &self,
+        door: &Door,
+        session: &Session,
+        id: &[u8],
+    ) -> Result<Arc<Mutex<ReadWriteState>>, Status> {
         let now = door.database.now().latest;
-        let mut transactions = self.by_id.lock();
+        let mut transactions = self.state.lock();
         let entry = transactions
+            .by_id
             .get_mut(id)
             .filter(|entry| entry.session == session.name)
             // An id that this node does not know is one that it gave before a restart, or long ago.
@@ -224,10 +256,26 @@ impl Transactions {
         Ok(entry.transaction.clone())
     }
 
+    /// Says that a transaction has ended: it may be forgotten when newer ones have.
+    pub fn ended(&self, door: &Door, id: &[u8]) {
+        let mut transactions = self.state.lock();
+        transactions.ended.push_back(id.to_vec());
+        while transactions.ended.len() > ENDED_MAX {
+            if let Some(oldest) = transactions.ended.pop_front() {
+                transactions.by_id.remove(&oldest);
+            }
+        }
+        let count = transactions.by_id.len();
+        door.metrics.transactions.set(count as i64);
+    }
+
     pub fn forget_session(&self, door: &Door, session: &str) {
-        let mut transactions = self.by_id.lock();
-        transactions.retain(|_, entry| entry.session != session);
-        door.metrics.transactions.set(transactions.len() as i64);
+        let mut transactions = self.state.lock();
+        transactions
+            .by_id
+            .retain(|_, entry| entry.session != session);
+        let count = transactions.by_id.len();
+        door.metrics.transactions.set(count as i64);
     }
 
     /// Begins a transaction that lives beyond the request.
@@ -244,8 +292,8 @@ impl Transactions {
                     ReadBound::At(at) if snapshot.tells => Some(wire::timestamp(at)),
                     _ => None,
                 };
-                let id = new_id(door.database.now().latest);
-                self.add(door, session, id.clone(), Open::ReadOnly(snapshot))?;
+                let id = snapshot.id();
+                let id = id.ok_or_else(|| Status::internal("a snapshot without a timestamp"))?;
                 Ok(pb::Transaction {
                     id,
                     read_timestamp,
@@ -289,7 +337,7 @@ impl Transactions {
             is_multiplexed: session.multiplexed,
         };
         let precommit_token = state.precommit_token();
-        self.add(door, session, id.clone(), Open::ReadWrite(Box::new(state)))?;
+        self.add(door, session, state)?;
         Ok(pb::Transaction {
             id,
             precommit_token,
@@ -343,12 +391,11 @@ impl Transactions {
     }
 
     async fn hold(&self, door: &Door, session: &Session, id: &[u8]) -> Result<Held, Status> {
+        if let Some(snapshot) = Snapshot::of_id(id) {
+            return Ok(Held::Snapshot(snapshot));
+        }
         let transaction = self.find(door, session, id)?;
-        let guard = transaction.lock_owned().await;
-        Ok(match &*guard {
-            Open::ReadOnly(snapshot) => Held::Snapshot(*snapshot),
-            Open::ReadWrite(_) => Held::ReadWrite(guard),
-        })
+        Ok(Held::ReadWrite(transaction.lock_owned().await))
     }
 
     /// A read-write transaction by id.
@@ -357,7 +404,7 @@ impl Transactions {
         door: &Door,
         session: &Session,
         id: &[u8],
-    ) -> Result<OwnedMutexGuard<Open>, Status> {
+    ) -> Result<OwnedMutexGuard<ReadWriteState>, Status> {
         match self.hold(door, session, id).await? {
             Held::ReadWrite(guard) => Ok(guard),
             Held::Snapshot(_) => Err(Status::failed_precondition(
