@@ -3,6 +3,7 @@
 use crate::protocol::wire::{put_int, put_length, put_short, put_short_bytes, put_string};
 use crate::protocol::{Version, level_code};
 use api::{Level, Outcome, Refused, Retry};
+use model::SchemaVersion;
 
 /// What the client is told. The message is for people, the kind for drivers.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,11 @@ pub enum ErrorKind {
         alive: u32,
     },
     Overloaded,
+    /// The statement was lowered with a catalog that is too old. Tried again here; a client that sees it after all
+    /// is told that the server is overloaded, which it may try again too.
+    StaleSchema {
+        current: SchemaVersion,
+    },
     IsBootstrapping,
     Truncate,
     WriteTimeout {
@@ -205,7 +211,7 @@ impl Error {
             ErrorKind::Server => 0x0000,
             ErrorKind::Protocol => 0x000A,
             ErrorKind::Unavailable { .. } => 0x1000,
-            ErrorKind::Overloaded => 0x1001,
+            ErrorKind::Overloaded | ErrorKind::StaleSchema { .. } => 0x1001,
             ErrorKind::IsBootstrapping => 0x1002,
             ErrorKind::Truncate => 0x1003,
             ErrorKind::WriteTimeout { .. } => 0x1100,
@@ -440,9 +446,8 @@ fn retry_kind(retry: Retry, write_type: WriteType) -> ErrorKind {
             alive: 0,
         },
         Retry::NoLeader { outcome } => unknown_write(Level::Default, 0, 1, outcome, write_type),
-        Retry::Aborted(_) | Retry::Overloaded(_) | Retry::StaleSchema { .. } => {
-            ErrorKind::Overloaded
-        }
+        Retry::StaleSchema { current } => ErrorKind::StaleSchema { current },
+        Retry::Aborted(_) | Retry::Overloaded(_) => ErrorKind::Overloaded,
         Retry::NotServing(_) => ErrorKind::IsBootstrapping,
     }
 }

@@ -104,6 +104,7 @@ impl Metrics {
                 ErrorKind::Server => 3,
                 ErrorKind::Unavailable { .. }
                 | ErrorKind::Overloaded
+                | ErrorKind::StaleSchema { .. }
                 | ErrorKind::IsBootstrapping
                 | ErrorKind::WriteTimeout { .. }
                 | ErrorKind::ReadTimeout { .. }

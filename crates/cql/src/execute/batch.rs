@@ -17,6 +17,7 @@ use crate::protocol::request::{self, BatchKind, StatementSource, Values};
 use crate::protocol::response::Reply;
 use crate::server::Server;
 use api::{Atomicity, Mutation};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub async fn protocol_batch(
     server: &Server,
     connection: &Connection,
     reply: Reply,
-    request: request::Batch,
+    request: &request::Batch,
 ) -> Result<Vec<u8>, Error> {
     let keyspace = request
         .parameters
@@ -46,17 +47,19 @@ pub async fn protocol_batch(
         .clone()
         .or_else(|| connection.keyspace());
     let catalog = server.database.catalog();
-    let mut statements: Vec<(Source, Values)> = Vec::with_capacity(request.statements.len());
-    for statement in request.statements {
-        let source = match statement.source {
-            StatementSource::Prepared(id) => Source::Prepared(current(server, &id)?),
+    let mut statements: Vec<(Source, Cow<'_, Values>)> =
+        Vec::with_capacity(request.statements.len());
+    for statement in &request.statements {
+        let source = match &statement.source {
+            StatementSource::Prepared(id) => Source::Prepared(current(server, id)?),
             StatementSource::Text(text) => {
-                let parsed = parse(&text)?;
+                let parsed = parse(text)?;
                 Source::Text(Box::new(plan(&parsed, &catalog, keyspace.as_deref())?))
             }
         };
         let arranged = arrange(source.planned(), &statement.values)?;
-        statements.push((source, arranged.unwrap_or(statement.values)));
+        let values = arranged.map_or(Cow::Borrowed(&statement.values), Cow::Owned);
+        statements.push((source, values));
     }
     let mut parts = Vec::with_capacity(statements.len());
     for (source, values) in &statements {
@@ -65,7 +68,7 @@ pub async fn protocol_batch(
                 "Invalid statement in batch: only UPDATE, INSERT and DELETE statements are allowed.",
             ));
         };
-        parts.push((modify.as_ref(), values));
+        parts.push((modify.as_ref(), values.as_ref()));
     }
     let execution = Execution {
         server,

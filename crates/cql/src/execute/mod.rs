@@ -10,7 +10,7 @@ mod truncate;
 mod write;
 
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::grammar::ast::Statement;
 use crate::grammar::parse;
 use crate::plan::term::Context;
@@ -22,11 +22,17 @@ use crate::protocol::{Version, frame, wire};
 use crate::server::Server;
 use api::{Level, ReadBound};
 use catalog::Catalog;
-use model::Timestamp;
+use model::{SchemaVersion, Timestamp};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Unlogged batches over more partitions than this are warned about, as in Cassandra.
 const BATCH_PARTITIONS_WARNED: usize = 10;
+
+/// How often a statement is planned anew because its table changed under way.
+const SCHEMA_ATTEMPTS_MAX: u32 = 3;
+/// A catalog that replicas have already should arrive here within this.
+const SCHEMA_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What an execution has to hand.
 pub struct Execution<'a> {
@@ -56,30 +62,64 @@ impl Execution<'_> {
     }
 }
 
-/// Answers a request; an error becomes an ERROR frame at the caller's.
+/// Answers a request; an error becomes an ERROR frame at the caller's. A statement whose table changed under way is
+/// planned once more, with the catalog that the replicas have.
 pub async fn execute(
     server: &Server,
     connection: &Connection,
     reply: Reply,
     request: Request,
 ) -> Result<Vec<u8>, Error> {
+    let mut attempts = 1;
+    loop {
+        let result = attempt(server, connection, reply, &request).await;
+        match &result {
+            Err(error) if attempts < SCHEMA_ATTEMPTS_MAX => {
+                let ErrorKind::StaleSchema { current } = error.kind else {
+                    return result;
+                };
+                attempts += 1;
+                wait_for_schema(server, current).await;
+            }
+            _ => return result,
+        }
+    }
+}
+
+/// Waits a little until this node has a catalog.
+async fn wait_for_schema(server: &Server, wanted: SchemaVersion) {
+    let mut catalogs = server.database.watch_catalog();
+    let arrived = catalogs.wait_for(|catalog| catalog.version >= wanted);
+    // Without it the next attempt will say so.
+    let _ = tokio::time::timeout(SCHEMA_PATIENCE, arrived).await;
+}
+
+async fn attempt(
+    server: &Server,
+    connection: &Connection,
+    reply: Reply,
+    request: &Request,
+) -> Result<Vec<u8>, Error> {
     match request {
         Request::Query { text, parameters } => {
-            query(server, connection, reply, &text, parameters).await
+            // Boxed as all that is rarer than EXECUTE: its future would make every request's larger.
+            Box::pin(query(server, connection, reply, text, parameters)).await
         }
-        Request::Prepare { text, keyspace } => prepare(server, connection, reply, text, keyspace),
+        Request::Prepare { text, keyspace } => {
+            prepare(server, connection, reply, text, keyspace.as_deref())
+        }
         Request::Execute {
             id,
             result_metadata_id,
             parameters,
         } => {
-            let prepared = current(server, &id)?;
+            let prepared = current(server, id)?;
             let values = arrange(&prepared.planned, &parameters.values)?;
             let execution = Execution {
                 server,
                 connection,
                 reply,
-                parameters: &parameters,
+                parameters,
                 values: values.as_ref().unwrap_or(&parameters.values),
                 now: server.now(),
             };
@@ -89,7 +129,9 @@ pub async fn execute(
             };
             run(&execution, &prepared.planned, metadata).await
         }
-        Request::Batch(request) => batch::protocol_batch(server, connection, reply, request).await,
+        Request::Batch(request) => {
+            Box::pin(batch::protocol_batch(server, connection, reply, request)).await
+        }
         Request::Startup(_) | Request::Options | Request::Register(_) => Err(Error::server(
             "a request of the connection reached the statements",
         )),
@@ -109,7 +151,7 @@ async fn query(
     connection: &Connection,
     reply: Reply,
     text: &str,
-    parameters: Parameters,
+    parameters: &Parameters,
 ) -> Result<Vec<u8>, Error> {
     let keyspace = parameters
         .keyspace
@@ -123,7 +165,7 @@ async fn query(
         server,
         connection,
         reply,
-        parameters: &parameters,
+        parameters,
         values: values.as_ref().unwrap_or(&parameters.values),
         now: server.now(),
     };
@@ -165,8 +207,8 @@ pub async fn run(
     match &planned.plan {
         Plan::Select(plan) => read::select(execution, plan, metadata).await,
         Plan::Modify(plan) => write::modify(execution, plan).await,
-        Plan::Batch(plan) => batch::text_batch(execution, plan).await,
-        Plan::Other(statement) => other(execution, statement).await,
+        Plan::Batch(plan) => Box::pin(batch::text_batch(execution, plan)).await,
+        Plan::Other(statement) => Box::pin(other(execution, statement)).await,
     }
 }
 
@@ -196,11 +238,13 @@ fn prepare(
     server: &Server,
     connection: &Connection,
     reply: Reply,
-    text: String,
-    keyspace: Option<String>,
+    text: &str,
+    keyspace: Option<&str>,
 ) -> Result<Vec<u8>, Error> {
-    let keyspace = keyspace.or_else(|| connection.keyspace());
-    let id = PreparedStatements::id(keyspace.as_deref(), &text);
+    let keyspace = keyspace
+        .map(str::to_owned)
+        .or_else(|| connection.keyspace());
+    let id = PreparedStatements::id(keyspace.as_deref(), text);
     let catalog = server.database.catalog();
     let known = server
         .prepared
@@ -210,7 +254,7 @@ fn prepare(
     let prepared = match known {
         Some(known) => known,
         None => {
-            let prepared = make_prepared(id, &text, keyspace.as_deref(), &catalog)?;
+            let prepared = make_prepared(id, text, keyspace.as_deref(), &catalog)?;
             let prepared = Arc::new(prepared);
             server.prepared.insert(prepared.clone());
             prepared

@@ -379,7 +379,7 @@ impl Scan<'_> {
             Selection::Keys(keys) => keys.is_empty(),
             Selection::Ranges(ranges) => ranges.is_empty(),
         };
-        if is_empty && state.is_some() {
+        if is_empty {
             return Ok(None);
         }
         Ok(Some(selection))

@@ -9,6 +9,8 @@ use api::{
     Atomicity, Direction, KeyRange, Level, Mutation, Projection, ReadBound, ReadRequest,
     RowOperation, Selection, WriteRequest,
 };
+use catalog::ColumnRole;
+use model::ColumnId;
 use std::collections::BTreeSet;
 
 /// Partitions deleted by one write.
@@ -23,13 +25,20 @@ pub async fn truncate(execution: &Execution<'_>, name: &TableName) -> Result<Vec
     let view = planner.view(name)?;
     let table = view.stored()?.clone();
     let timestamp = (!table.is_strong()).then_some(execution.now);
+    // Keys are enough, but for headers, which are only there by their cells.
+    let statics: Vec<ColumnId> = table
+        .columns()
+        .iter()
+        .filter(|column| column.role == ColumnRole::Static)
+        .map(|column| column.id)
+        .collect();
     let mut next = Some(Selection::Ranges(vec![KeyRange::all()]));
     let mut partitions: BTreeSet<Vec<u8>> = BTreeSet::new();
     while let Some(selection) = next.take() {
         let response = database
             .read(ReadRequest {
                 direction: Direction::Forward,
-                projection: Projection::Columns(Vec::new()),
+                projection: Projection::Columns(statics.clone()),
                 row_limit: Some(ROWS_PER_READ),
                 headers: view.has_statics(),
                 bound: ReadBound::Level(Level::Default),

@@ -23,7 +23,7 @@ pub async fn modify(execution: &Execution<'_>, plan: &ModifyPlan) -> Result<Vec<
     let lowered = lower(execution, plan, &context).await?;
     if plan.condition.is_some() {
         let statement = Conditional::new(plan, lowered, &context)?;
-        return conditional(execution, vec![statement], &context).await;
+        return Box::pin(conditional(execution, vec![statement], &context)).await;
     }
     let atomicity = if lowered.headers.len() > 1 {
         Atomicity::Each

@@ -71,7 +71,19 @@ pub fn plan(select: &ast::Select, planner: &mut Planner<'_>) -> Result<SelectPla
             ));
         }
     }
-    let places = places(&outputs, &restrictions.filters, &view);
+    let mut places = places(&outputs, &restrictions.filters, &view);
+    // A partition that has static cells and no rows is a row of the result, whatever is selected, unless rows are
+    // asked for by their clustering columns.
+    let needs_header = view.has_statics()
+        && (places.iter().any(|place| matches!(place, Place::Header(_)))
+            || !restrictions.access.restricts_clustering());
+    if needs_header {
+        // Any of them shows that the partition is there.
+        places.extend(
+            view.of_role(ColumnRole::Static)
+                .map(|(_, column)| column.place),
+        );
+    }
     let sorts = !select.order_by.is_empty()
         && matches!(&restrictions.access, Access::Partitions(keys) if keys.has_partition_in());
     let needs_key = sorts
@@ -102,11 +114,7 @@ pub fn plan(select: &ast::Select, planner: &mut Planner<'_>) -> Result<SelectPla
         limit,
         per_partition_limit,
         projection: projection(&places, &view),
-        // A partition that has static cells and no rows is a row of the result, whatever is selected, unless
-        // rows are asked for by their clustering columns.
-        needs_header: view.has_statics()
-            && (places.iter().any(|place| matches!(place, Place::Header(_)))
-                || !restrictions.access.restricts_clustering()),
+        needs_header,
         needs_key,
         is_aggregate,
         access: restrictions.access,
