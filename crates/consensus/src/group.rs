@@ -152,21 +152,25 @@ impl Group {
     /// A lone voter leads at once. Of a new group's members one, by the tablet's number, does not wait for a
     /// timeout either.
     fn stand_early(&mut self, is_new: bool) {
-        let voters: Vec<ReplicaId> = self
-            .members()
-            .iter()
-            .filter(|member| !member.is_learner)
-            .map(|member| member.replica)
-            .collect();
+        let voters: Vec<ReplicaId> = self.voters().collect();
         if self.is_broken || voters.is_empty() {
             return;
         }
-        if voters == [self.replica] {
+        if self.is_alone() {
             self.campaign();
         } else if is_new && voters[self.tablet.0 as usize % voters.len()] == self.replica {
             self.eager_until = EAGER_TICKS;
             self.campaign();
         }
+    }
+
+    fn voters(&self) -> impl Iterator<Item = ReplicaId> {
+        let voters = self.members().iter().filter(|member| !member.is_learner);
+        voters.map(|member| member.replica)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.voters().eq([self.replica])
     }
 
     pub fn members(&self) -> &[Member] {
@@ -416,7 +420,8 @@ impl Group {
         self.choose_timeout();
         self.raw.tick();
         self.choose_timeout();
-        if self.ticks <= self.eager_until && self.raw.raft.leader_id == 0 {
+        let is_leaderless = self.raw.raft.leader_id == 0;
+        if is_leaderless && (self.ticks <= self.eager_until || self.is_alone()) {
             self.campaign();
         }
         self.idle_ticks += 1;
@@ -578,6 +583,7 @@ impl Group {
             let messages = ready.take_messages();
             let held = ready.take_persisted_messages();
             let committed = ready.take_committed_entries();
+            self.keep_committed_changes(&committed, &mut round.operations);
             let number = ready.number();
             self.raw.advance_append_async(ready);
             self.send(messages, round.outbox);
@@ -602,6 +608,20 @@ impl Group {
             round.awaiting.push(awaiting);
         }
         self.report_leadership();
+    }
+
+    /// Members count from the entry on that changes them, once it is applied. A replica that forgot in a crash that
+    /// it was committed would count by the members before, and a founder, say, would elect itself alone while
+    /// the others go on without it. So the commit is on its way to the log before anything that counts by the new
+    /// members is.
+    fn keep_committed_changes(&mut self, committed: &[Entry], operations: &mut Vec<LogOperation>) {
+        let changes = committed
+            .iter()
+            .any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+        if changes {
+            let hard = self.raw.raft.hard_state();
+            self.raw.mut_store().set_hard(hard, operations);
+        }
     }
 
     /// The batch is durable.

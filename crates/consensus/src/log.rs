@@ -180,8 +180,34 @@ impl GroupLog {
         }
         self.applied = applied;
         self.members = self.members_at(applied.index);
-        self.hard.commit = self.hard.commit.max(applied.index).min(self.last);
+        let known = self.hard.commit.max(applied.index);
+        self.hard.commit = known.max(self.committed_alone()).min(self.last);
         Ok(Found::Usable)
+    }
+
+    /// What a lone voter has written it has committed, up to the change that made it one of several. A crash can
+    /// take the commit index and the applied state back to a time before that change: without this, the member
+    /// would lead alone once more, beside the leader of the others.
+    fn committed_alone(&self) -> u64 {
+        let is_alone = |members: &[Member]| {
+            let mut voters = members.iter().filter(|member| !member.is_learner);
+            voters
+                .next()
+                .is_some_and(|voter| voter.replica.0 == self.id.0)
+                && voters.next().is_none()
+        };
+        if !is_alone(&self.members) {
+            return 0;
+        }
+        let later = self
+            .record
+            .changes
+            .iter()
+            .filter(|change| change.index > self.applied.index);
+        later
+            .map(|change| change.index)
+            .find(|index| !is_alone(&self.members_at(*index)))
+            .unwrap_or(0)
     }
 
     /// Takes the log out of the library's hands.

@@ -383,3 +383,30 @@ async fn grow(cluster: &Cluster, id: u64) {
         .await
         .unwrap();
 }
+
+#[test]
+fn a_founder_that_forgot_its_commits_in_a_crash_does_not_elect_itself_alone() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(3);
+        cluster.start(1, Origin::Founded(vec![member(1)])).await;
+        cluster.propose("alone").await;
+        for id in 2..=3 {
+            cluster.start(id, Origin::Joining).await;
+            grow(&cluster, id).await;
+        }
+        cluster.propose("three").await;
+        // Its store was never flushed: it begins with the members of the beginning.
+        cluster.crash(1);
+        cluster.isolate(1);
+        cluster.start(1, Origin::Joining).await;
+        for _ in 0..50 {
+            sleep(Duration::from_millis(100)).await;
+            let status = cluster.groups(1).status(TABLET).unwrap();
+            assert_ne!(status.role, Role::Leader, "{status:#?}");
+        }
+        cluster.propose("without it").await;
+        cluster.heal();
+        let expected = ["alone", "three", "without it"];
+        assert_eq!(texts(cluster.agree(&[1, 2, 3]).await), expected);
+    });
+}
