@@ -21,6 +21,8 @@ use world::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, World}
 
 /// How long, in simulated time, a cluster without faults may take to form or to heal.
 pub const HEAL_PATIENCE: Duration = Duration::from_secs(40);
+/// An orderly stop that takes longer becomes a crash.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Clones are the same cluster. Nodes are counted from 0 here; node 0 founds the cluster.
 #[derive(Clone)]
@@ -36,6 +38,7 @@ struct Shared {
     random: Mutex<SmallRng>,
     /// What must never happen, and did.
     complaints: Mutex<Vec<String>>,
+    log_entries_kept: u64,
 }
 
 struct Member {
@@ -91,6 +94,7 @@ impl Cluster {
                 members: Mutex::new(members),
                 random: Mutex::new(random),
                 complaints: Mutex::new(Vec::new()),
+                log_entries_kept: plan.log_entries_kept,
             }),
         }
     }
@@ -167,6 +171,7 @@ impl Cluster {
                 vec![address(0)]
             },
             client_address: address(index).ip(),
+            log_entries_kept: self.shared.log_entries_kept,
             ..Config::default()
         };
         let cluster = self.clone();
@@ -195,6 +200,19 @@ impl Cluster {
             Err(error) => {
                 self.complain(format!("node {} does not start: {error}", index + 1));
             }
+        }
+    }
+
+    /// An orderly stop: the node hands over what it holds, and all that it has written is durable.
+    pub async fn stop(&self, index: usize) {
+        let Some((node, life)) = self.node(index) else {
+            return;
+        };
+        self.note("stop", index as u64, || format!("node {}", index + 1));
+        let _ = tokio::time::timeout(STOP_PATIENCE, node.shutdown()).await;
+        if self.shared.members.lock()[index].life == life {
+            self.disk(index).sync();
+            self.crash(index);
         }
     }
 
@@ -241,9 +259,11 @@ impl Cluster {
         }
     }
 
-    pub fn node(&self, index: usize) -> Option<Arc<Node>> {
-        match &self.shared.members.lock()[index].state {
-            Life::Up { node, .. } => Some(node.clone()),
+    /// A node that is up, and which of its lives this is.
+    fn node(&self, index: usize) -> Option<(Arc<Node>, u64)> {
+        let members = self.shared.members.lock();
+        match &members[index].state {
+            Life::Up { node, .. } => Some((node.clone(), members[index].life)),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! Who breaks things: draws faults from the seed, ends them again, and leaves nothing broken behind.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, STOP_PATIENCE};
 use crate::plan::{Fault, Plan, draw_conditions};
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -23,8 +23,12 @@ pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Inst
         } else {
             let fault = plan.faults[random.random_range(0..plan.faults.len())];
             *strikes.entry(fault).or_default() += 1;
-            strike(&cluster, &plan, fault, &mut random);
+            strike(&cluster, &plan, fault, &mut random).await;
         }
+    }
+    // An orderly stop that is still under way must not end after the heal.
+    if strikes.contains_key(&Fault::Stop) {
+        sleep(STOP_PATIENCE * 2).await;
     }
     cluster.heal();
     strikes
@@ -46,7 +50,7 @@ fn mend(cluster: &Cluster, random: &mut SmallRng) {
     }
 }
 
-fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut SmallRng) {
+async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut SmallRng) {
     let size = cluster.size();
     let victim = random.random_range(0..size);
     let address = cluster.address(victim);
@@ -60,6 +64,25 @@ fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut SmallRng) {
             if random.random_bool(0.5) {
                 cluster.start(victim);
             }
+        }
+        Fault::Flicker => {
+            let longest = [20, 100, 500][random.random_range(0..3)];
+            for _ in 0..random.random_range(2..10) {
+                cluster.crash(victim);
+                cluster.start(victim);
+                sleep(Duration::from_millis(random.random_range(1..=longest))).await;
+            }
+        }
+        Fault::Stop => {
+            let cluster = cluster.clone();
+            let is_restarted = random.random_bool(0.5);
+            // Meanwhile other faults may strike.
+            tokio::spawn(async move {
+                cluster.stop(victim).await;
+                if is_restarted {
+                    cluster.start(victim);
+                }
+            });
         }
         Fault::PowerLoss => {
             for index in 0..size {

@@ -9,6 +9,10 @@ use rand::rngs::SmallRng;
 pub enum Fault {
     /// One node loses what it had not synced, and is started again some time later.
     Crash,
+    /// One node crashes and starts again several times in a row.
+    Flicker,
+    /// One node is stopped in order, and started again some time later.
+    Stop,
     /// All nodes at once.
     PowerLoss,
     /// A node is cut off from all others.
@@ -27,8 +31,10 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 9] = [
+    pub const ALL: [Fault; 11] = [
         Fault::Crash,
+        Fault::Flicker,
+        Fault::Stop,
         Fault::PowerLoss,
         Fault::Isolate,
         Fault::Partition,
@@ -56,6 +62,8 @@ pub struct Plan {
     pub think_ms: u64,
     /// Strong tables: commit timestamps follow real time.
     pub is_external: bool,
+    /// Strong tables: how far a replica may lag before it is sent a snapshot.
+    pub log_entries_kept: u64,
 }
 
 impl Plan {
@@ -78,6 +86,7 @@ impl Plan {
             keys: random.random_range(1..5),
             think_ms: [40, 150, 400][random.random_range(0..3)],
             is_external: random.random_bool(0.5),
+            log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
         }
     }
 }

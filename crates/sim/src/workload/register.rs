@@ -9,11 +9,11 @@ use crate::cluster::{Cluster, Door};
 use crate::nemesis::Strikes;
 use crate::plan::Plan;
 use api::{
-    Assignment, Check, CheckOperator, Condition, Error, KeyRange, Mutation, Patience, ReadRequest,
-    Refused, Returning, RowOperation, Selection, WriteRequest, WriteResponse,
+    Assignment, Check, CheckOperator, Condition, Error, KeyRange, Mutation, Patience, ReadBound,
+    ReadRequest, Refused, Returning, RowOperation, Selection, WriteRequest, WriteResponse,
 };
 use catalog::Protocol;
-use model::Value;
+use model::{Timestamp, Value};
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -26,11 +26,22 @@ struct Game {
     keys: u64,
     counts: Mutex<Counts>,
     history: Mutex<BTreeMap<u64, Vec<Operation>>>,
+    /// What was true at a timestamp, by answers: it must stay true for ever.
+    facts: Mutex<Vec<Fact>>,
     /// What somebody saw last, for comparisons that have a chance.
     last_seen: Mutex<BTreeMap<u64, Option<u64>>>,
     next_value: Mutex<u64>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Fact {
+    key: u64,
+    at: Timestamp,
+    value: Option<u64>,
+}
+
+/// Facts remembered.
+const FACTS_MAX: usize = 500;
 /// The client of the reads after the heal.
 const FINAL_CLIENT: u64 = 999;
 
@@ -42,6 +53,7 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
         keys: plan.keys,
         counts: Mutex::default(),
         history: Mutex::default(),
+        facts: Mutex::default(),
         last_seen: Mutex::default(),
         next_value: Mutex::new(1),
     });
@@ -81,8 +93,9 @@ impl Game {
     async fn step(&self, door: Door, client: u64, mut random: SmallRng) {
         let key = random.random_range(0..self.keys);
         let action = match random.random_range(0..100) {
-            0..10 => return self.scan(door, client).await,
-            10..50 => Action::Read,
+            0..8 => return self.scan(door, client).await,
+            8..20 => return self.revisit(door, &mut random).await,
+            20..50 => Action::Read,
             50..70 => Action::Write(Some(self.fresh_value())),
             70..75 => Action::Write(None),
             _ => Action::CompareAndSet {
@@ -124,6 +137,7 @@ impl Game {
             Ending::Answer(response) => {
                 let row = response.rows.first().map(|read| &read.row);
                 let value = self.registers.value_of(row);
+                self.learn(key, response.timestamp, value);
                 self.record(
                     key,
                     Operation {
@@ -143,6 +157,50 @@ impl Game {
                 Ending::Error(error)
             }
             Ending::Silence => Ending::Silence,
+        }
+    }
+
+    fn learn(&self, key: u64, at: Option<Timestamp>, value: Option<u64>) {
+        let Some(at) = at else {
+            return;
+        };
+        let mut facts = self.facts.lock();
+        if facts.len() >= FACTS_MAX {
+            facts.remove(0);
+        }
+        facts.push(Fact { key, at, value });
+    }
+
+    /// Reads the past through any node: it must be as it was shown once, whoever leads by now.
+    async fn revisit(&self, door: Door, random: &mut SmallRng) {
+        let fact = {
+            let facts = self.facts.lock();
+            if facts.is_empty() {
+                return;
+            }
+            // Recent ones mostly: they are the ones that a new leaseholder could still change.
+            let behind = random.random_range(0..facts.len().min(8));
+            match random.random_bool(0.7) {
+                true => facts[facts.len() - 1 - behind],
+                false => facts[random.random_range(0..facts.len())],
+            }
+        };
+        let selection = Selection::Keys(vec![self.registers.key(fact.key)]);
+        let mut request = ReadRequest::new(self.registers.table.id, selection);
+        request.bound = ReadBound::At(fact.at);
+        request.patience = Patience { ms: PATIENCE_MS };
+        let node = door.node;
+        let ending = read(&self.cluster, door, request).await;
+        ending.may_have_happened(&self.counts);
+        if let Ending::Answer(response) = ending {
+            let row = response.rows.first().map(|read| &read.row);
+            let value = self.registers.value_of(row);
+            if value != fact.value {
+                self.cluster.complain(format!(
+                    "the past has changed: {fact:?}, but node {} shows {value:?} now",
+                    node + 1
+                ));
+            }
         }
     }
 
@@ -224,6 +282,14 @@ impl Game {
             }
             _ => (Answer::Unknown, u64::MAX),
         };
+        if let Ending::Answer(response) = &ending {
+            let value = match action {
+                Action::Write(value) => value,
+                Action::CompareAndSet { new, .. } => Some(new),
+                Action::Read => None,
+            };
+            self.learn(key, response.commit_timestamp, value);
+        }
         let happened = ending.may_have_happened(&self.counts);
         if !happened && answer == Answer::Unknown {
             self.cluster.note("client", key, || {
