@@ -1,12 +1,16 @@
 //! Sessions: names that a client asks under. They hold nothing but their database; transactions are beside
 //! them. Bounded, and forgotten after an hour without use (multiplexed ones after 28 days, as Spanner has it).
+//!
+//! A name says by a checksum that some node of the cluster made it. So a node that does not know it, having started
+//! since or being another, takes it up instead of sending the client away; only labels and roles are lost, and a
+//! deletion is known to the node that was asked for it alone.
 
 use crate::names::{DatabaseName, database_not_found, find_namespace, page};
 use crate::{Door, wire};
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
-use model::Timestamp;
+use model::{Timestamp, murmur3};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tonic::Status;
 
@@ -50,12 +54,41 @@ impl Session {
 #[derive(Default)]
 pub struct Sessions {
     by_name: Mutex<BTreeMap<String, Session>>,
+    /// The last names that were deleted here: these are not taken up again.
+    deleted: Mutex<VecDeque<String>>,
+}
+
+const DELETED_MAX: usize = 10_000;
+const MULTIPLEXED: char = 'm';
+const PLAIN: char = 's';
+
+/// A fresh id: what kind it is, a random part, and the checksum of both and of the database.
+fn fresh_id(database: &str, multiplexed: bool) -> String {
+    let kind = if multiplexed { MULTIPLEXED } else { PLAIN };
+    let body = format!("{kind}{}", uuid::Uuid::new_v4().simple());
+    let sum = checksum(database, &body);
+    format!("{body}{sum}")
+}
+
+fn checksum(database: &str, body: &str) -> String {
+    format!(
+        "{:016x}",
+        murmur3::token(format!("{database}/{body}").as_bytes())
+    )
+}
+
+/// Whether a name was made by `fresh_id`, here or elsewhere: its database, and whether it is multiplexed.
+fn parse_id(name: &str) -> Option<(&str, bool)> {
+    let (database, id) = name.rsplit_once("/sessions/")?;
+    let (body, sum) = id.split_at_checked(id.len().checked_sub(16)?)?;
+    (checksum(database, body) == sum).then_some((database, body.starts_with(MULTIPLEXED)))
 }
 
 impl Sessions {
     /// The session, if it is alive and so is its database; counts as a use.
     pub fn find(&self, door: &Door, name: &str) -> Result<Session, Status> {
         let now = door.database.now().latest;
+        self.take_up(door, name)?;
         let mut sessions = self.by_name.lock();
         let not_found = || Status::not_found(format!("Session not found: {name}"));
         let session = sessions.get_mut(name).ok_or_else(not_found)?;
@@ -78,6 +111,40 @@ impl Sessions {
                 Err(database_not_found(database))
             }
         }
+    }
+
+    /// Makes a session that another node, or this one in a former life, has named known here.
+    fn take_up(&self, door: &Door, name: &str) -> Result<(), Status> {
+        if self.by_name.lock().contains_key(name) {
+            return Ok(());
+        }
+        let Some((database, multiplexed)) = parse_id(name) else {
+            return Ok(());
+        };
+        if self.deleted.lock().iter().any(|deleted| deleted == name) {
+            return Ok(());
+        }
+        let template = pb::Session {
+            multiplexed,
+            ..Default::default()
+        };
+        let session = Session {
+            name: name.to_owned(),
+            ..make(door, database, &template)?
+        };
+        self.add(door, vec![session])
+    }
+
+    fn forget(&self, door: &Door, name: &str) {
+        let mut deleted = self.deleted.lock();
+        if deleted.len() >= DELETED_MAX {
+            deleted.pop_front();
+        }
+        deleted.push_back(name.to_owned());
+        drop(deleted);
+        let mut sessions = self.by_name.lock();
+        sessions.remove(name);
+        door.metrics.sessions.set(sessions.len() as i64);
     }
 
     fn add(&self, door: &Door, made: Vec<Session>) -> Result<(), Status> {
@@ -106,7 +173,10 @@ fn make(door: &Door, database: &str, template: &pb::Session) -> Result<Session, 
     let namespace = find_namespace(&catalog, &name).ok_or_else(|| database_not_found(database))?;
     let now = door.database.now().latest;
     Ok(Session {
-        name: format!("{database}/sessions/{}", uuid::Uuid::new_v4().simple()),
+        name: format!(
+            "{database}/sessions/{}",
+            fresh_id(database, template.multiplexed)
+        ),
         namespace: namespace.name.clone(),
         multiplexed: template.multiplexed,
         labels: template.labels.clone().into_iter().collect(),
@@ -193,10 +263,28 @@ fn matches_filter(session: &Session, filter: &str) -> bool {
 }
 
 pub async fn delete(door: Arc<Door>, request: pb::DeleteSessionRequest) -> Result<(), Status> {
-    let mut sessions = door.sessions.by_name.lock();
-    sessions.remove(&request.name);
-    door.metrics.sessions.set(sessions.len() as i64);
-    drop(sessions);
+    door.sessions.forget(&door, &request.name);
     door.transactions.forget_session(&door, &request.name);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fresh_id, parse_id};
+
+    #[test]
+    fn a_name_says_that_it_was_made_here() {
+        let database = "projects/p/instances/i/databases/d";
+        for multiplexed in [false, true] {
+            let name = format!("{database}/sessions/{}", fresh_id(database, multiplexed));
+            assert_eq!(parse_id(&name), Some((database, multiplexed)));
+            assert_eq!(parse_id(&name.replace("databases/d", "databases/e")), None);
+            assert_eq!(parse_id(&name[..name.len() - 1]), None);
+        }
+        assert_eq!(
+            parse_id("projects/p/instances/i/databases/d/sessions/x"),
+            None
+        );
+        assert_eq!(parse_id("é"), None);
+    }
 }
