@@ -75,7 +75,7 @@ impl Plan {
         if faults.is_empty() {
             faults.push(Fault::Crash);
         }
-        Plan {
+        let plan = Plan {
             nodes: [3, 3, 3, 3, 3, 3, 3, 3, 1, 5][random.random_range(0..10)],
             conditions: draw_conditions(random),
             clock_bound_micros: [500, 5_000, 50_000, 200_000][random.random_range(0..4)],
@@ -87,6 +87,40 @@ impl Plan {
             think_ms: [40, 150, 400][random.random_range(0..3)],
             is_external: random.random_bool(0.5),
             log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
+        };
+        match random.random_range(0..8) {
+            0 => plan.with_laggards(),
+            1 => plan.with_elections(),
+            _ => plan,
+        }
+    }
+
+    /// Much is written to little while a node is away for long: it must be sent a snapshot.
+    fn with_laggards(self) -> Plan {
+        Plan {
+            nodes: 3,
+            conditions: Conditions::CALM,
+            faults: vec![Fault::Isolate, Fault::Crash],
+            nemesis_pause_ms: 4_000,
+            keys: 1,
+            think_ms: 15,
+            log_entries_kept: 1,
+            ..self
+        }
+    }
+
+    /// Nodes come and go so fast that there is always an election, and messages take long.
+    fn with_elections(self) -> Plan {
+        Plan {
+            nodes: 3,
+            conditions: Conditions {
+                delay_micros_min: 1_000,
+                delay_micros_max: 60_000,
+                ..Conditions::CALM
+            },
+            faults: vec![Fault::Flicker, Fault::PowerLoss],
+            nemesis_pause_ms: 400,
+            ..self
         }
     }
 }

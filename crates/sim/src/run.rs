@@ -22,6 +22,7 @@ static PANICS: AtomicU64 = AtomicU64::new(0);
 pub struct Report {
     pub seed: u64,
     pub workload: Workload,
+    pub bug: Option<Bug>,
     /// Equal for every run of one seed.
     pub hash: u64,
     pub events: u64,
@@ -36,8 +37,12 @@ pub struct Report {
 
 impl Report {
     pub fn replay_command(&self) -> String {
+        let bug = match self.bug {
+            Some(bug) => format!(" --bug {bug:?}"),
+            None => String::new(),
+        };
         format!(
-            "cargo xtask sim --seed {} --workload {}",
+            "cargo xtask sim --seed {} --workload {}{bug}",
             self.seed, self.workload
         )
     }
@@ -65,6 +70,7 @@ pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Rep
     let mut report = runtime.block_on(run_within(seed, workload, trace));
     drop(runtime);
     planted::plant(None);
+    report.bug = bug;
     let panicked = PANICS.load(Ordering::Relaxed) - panics;
     if panicked > 0 && report.failure.is_none() {
         report.failure = Some(format!("{panicked} tasks panicked"));
@@ -110,6 +116,7 @@ async fn run_within(seed: u64, workload: Workload, trace: Trace) -> Report {
     Report {
         seed,
         workload,
+        bug: None,
         hash: trace.hash(),
         events: trace.events(),
         counts,

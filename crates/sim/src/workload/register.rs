@@ -97,7 +97,7 @@ impl Game {
             8..20 => return self.revisit(door, &mut random).await,
             20..50 => Action::Read,
             50..70 => Action::Write(Some(self.fresh_value())),
-            70..75 => Action::Write(None),
+            70..80 => Action::Write(None),
             _ => Action::CompareAndSet {
                 expected: self.last_seen.lock().get(&key).copied().flatten(),
                 new: self.fresh_value(),
