@@ -10,7 +10,7 @@ use crate::groups::{Config, Done, Origin, ProposeError, Role};
 use crate::log::{Found, GroupLog, command_data, command_of, conf_change};
 use crate::snapshot::{Receiving, Sending};
 use crate::{ChangeMembers, Committed, CommittedEntry, Leadership, Member, StateMachine};
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use model::{NodeId, ReplicaId, TabletId};
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, Entry, EntryType, Message, MessageType};
@@ -35,7 +35,7 @@ const CUT_ENTRIES_MIN: u64 = 64;
 
 pub(crate) type Resolver = Box<dyn FnOnce(Result<Done, ProposeError>) + Send>;
 
-struct Pending {
+pub(crate) struct Pending {
     index: u64,
     term: u64,
     is_change: bool,
@@ -65,11 +65,11 @@ pub(crate) struct Group {
     pub opened_at: u64,
     pub(crate) raw: RawNode<GroupLog>,
     pub(crate) machine: Box<dyn StateMachine>,
-    config: Config,
+    pub(crate) config: Config,
     /// Where messages came from: a joining replica knows no members yet.
     heard_from: BTreeMap<ReplicaId, NodeId>,
-    queued: Vec<(Vec<u8>, Resolver)>,
-    pending: VecDeque<Pending>,
+    pub(crate) queued: Vec<(Vec<u8>, Resolver)>,
+    pub(crate) pending: VecDeque<Pending>,
     /// Operations that arose outside of a `Ready`.
     pub(crate) operations: Vec<LogOperation>,
     /// Batches that this group waits for.
@@ -79,7 +79,7 @@ pub(crate) struct Group {
     /// is flushed. So the installation must come to its end, if not from the sender that began it.
     pub(crate) is_given_up: bool,
     pub(crate) is_hibernating: bool,
-    idle_ticks: u64,
+    pub(crate) idle_ticks: u64,
     pub(crate) ticks: u64,
     eager_until: u64,
     /// The term that the election timeout was chosen for.
@@ -449,108 +449,6 @@ impl Group {
         let ticks = self.config.election_ticks;
         let random = mix(self.config.random_seed ^ mix(self.replica.0) ^ mix(term << 20));
         (ticks + random % ticks) as usize
-    }
-
-    /// A quiet leader tells its members to stop counting, and stops itself. Nodes, not groups, then watch over each
-    /// other.
-    fn hibernate(&mut self, is_alive: &dyn Fn(NodeId) -> bool, outbox: &mut Outbox) {
-        let last = self.raw.raft.raft_log.last_index();
-        let is_quiet = self.is_leader()
-            && self.pending.is_empty()
-            && self.queued.is_empty()
-            && self.in_flight == 0
-            && self.sending.is_empty()
-            && self.committed() == last
-            && self.raw.store().applied().index == last
-            && self.raw.raft.lead_transferee.is_none();
-        if !is_quiet {
-            return;
-        }
-        let others: Vec<Member> = self
-            .members()
-            .iter()
-            .filter(|member| member.replica != self.replica)
-            .copied()
-            .collect();
-        let matched = self.matched();
-        let lags = others
-            .iter()
-            .any(|member| is_alive(member.node) && !matched.contains(&(member.replica, last)));
-        if lags {
-            return;
-        }
-        let term = self.raw.raft.term;
-        for member in others {
-            let address = (self.tablet, member.replica, self.replica);
-            outbox.push(member.node, Kind::Hibernate, address, |body| {
-                body.put_u64(term);
-                body.put_u64(last);
-            });
-        }
-        self.fall_asleep();
-    }
-
-    pub fn hear_hibernate(&mut self, from: ReplicaId, body: &[u8]) {
-        let Some((term, last)) = body.split_first_chunk::<8>() else {
-            return;
-        };
-        let Ok(last) = <[u8; 8]>::try_from(last) else {
-            return;
-        };
-        let (term, last) = (u64::from_be_bytes(*term), u64::from_be_bytes(last));
-        let raft = &self.raw.raft;
-        if raft.term == term
-            && raft.leader_id == from.0
-            && raft.raft_log.last_index() == last
-            && raft.raft_log.committed == last
-            && self.in_flight == 0
-            && !self.is_broken
-        {
-            self.fall_asleep();
-        }
-    }
-
-    fn fall_asleep(&mut self) {
-        self.is_hibernating = true;
-        self.raw.mut_store().shrink();
-    }
-
-    pub fn wake(&mut self) {
-        if !self.is_hibernating {
-            return;
-        }
-        self.is_hibernating = false;
-        self.idle_ticks = 0;
-        self.raw.raft.election_elapsed = 0;
-        if self.raw.raft.state == StateRole::Leader {
-            self.raw.ping();
-        }
-    }
-
-    /// A node has gone silent, or has come back: whoever counted on it counts again.
-    pub fn node_changed(&mut self, node: NodeId, is_alive: bool) {
-        let leads = self.is_leader();
-        let concerns = match leads {
-            true => self.members().iter().any(|member| member.node == node),
-            false => self.leader().is_none_or(|leader| leader.node == node),
-        };
-        if !concerns {
-            return;
-        }
-        let was_hibernating = self.is_hibernating;
-        self.wake();
-        if was_hibernating && !leads && !is_alive {
-            // The silence has lasted an election timeout already.
-            self.raw.raft.election_elapsed = self.config.election_ticks as usize;
-        }
-    }
-
-    /// Whether the loop must tick this group.
-    pub fn is_awake(&self) -> bool {
-        !self.is_hibernating
-            || !self.pending.is_empty()
-            || !self.sending.is_empty()
-            || self.receiving.is_some()
     }
 
     /// Handles all that the library has ready, into the round.

@@ -17,6 +17,7 @@ mod driver;
 mod frame;
 mod group;
 mod groups;
+mod hibernate;
 mod log;
 mod machine;
 mod snapshot;
