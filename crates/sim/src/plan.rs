@@ -91,6 +91,7 @@ impl Plan {
         match random.random_range(0..8) {
             0 => plan.with_laggards(),
             1 => plan.with_elections(),
+            2 => plan.with_handovers(),
             _ => plan,
         }
     }
@@ -105,6 +106,20 @@ impl Plan {
             keys: 1,
             think_ms: 15,
             log_entries_kept: 1,
+            ..self
+        }
+    }
+
+    /// Leases go from one node to another without a pause, between clocks that differ as much as they may.
+    fn with_handovers(self) -> Plan {
+        Plan {
+            nodes: 3,
+            conditions: Conditions::CALM,
+            clock_bound_micros: 200_000,
+            faults: vec![Fault::Stop, Fault::Skew],
+            nemesis_pause_ms: 1_500,
+            keys: 1,
+            think_ms: 40,
             ..self
         }
     }
