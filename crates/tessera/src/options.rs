@@ -181,7 +181,7 @@ impl Settings {
             .or(file.listen)
             .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let advertise = line.advertise.or(file.advertise).unwrap_or(listen);
-        if !listen.is_loopback() && !(line.insecure || file.insecure) {
+        if !(listen.is_loopback() || line.insecure || file.insecure) {
             return Err(format!(
                 "{listen} can be reached from other machines, and neither clients nor nodes are authenticated or \
                  encrypted yet; if the network around it is trusted, add --insecure"
