@@ -332,6 +332,15 @@ mod tests {
             insecure: true,
             ..line
         };
+        assert!(
+            Settings::resolve(line.clone())
+                .unwrap_err()
+                .contains("--clock-bound-ms")
+        );
+        let line = StartOptions {
+            clock_bound_ms: Some(100),
+            ..line
+        };
         assert!(Settings::resolve(line).unwrap_err().contains("--advertise"));
         let locality = Some("zone=1".to_owned());
         let line = StartOptions {
