@@ -411,9 +411,6 @@ def test_what_is_not_built_is_refused(client, hashed):
         "not supported yet",
     )
     for call in [
-        lambda: client.transact_get_items(TransactItems=[
-            {"Get": {"TableName": hashed.name, "Key": {"pk": {"S": "x"}}}}
-        ]),
         lambda: client.execute_statement(Statement='SELECT * FROM "x"'),
         lambda: client.update_time_to_live(
             TableName=hashed.name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"}
@@ -421,6 +418,46 @@ def test_what_is_not_built_is_refused(client, hashed):
         lambda: client.list_backups(),
     ]:
         refused(call, "UnknownOperationException", "not supported yet")
+
+
+# --- transactions
+
+
+def key(name):
+    return {"pk": {"S": name}}
+
+
+def test_transact_get(client, resource, hashed):
+    other = make(resource, "N")
+    hashed.put_item(Item={"pk": "tg", "a": 1, "b": {"c": 2}})
+    other.put_item(Item={"pk": "tg", "sk": 1, "x": "y"})
+    found = client.transact_get_items(
+        TransactItems=[
+            {"Get": {"TableName": other.name, "Key": key("tg") | {"sk": {"N": "1"}}}},
+            {"Get": {"TableName": hashed.name, "Key": key("tg none")}},
+            {"Get": {
+                "TableName": hashed.name, "Key": key("tg"), "ProjectionExpression": "#b.c",
+                "ExpressionAttributeNames": {"#b": "b"},
+            }},
+        ],
+        ReturnConsumedCapacity="TOTAL",
+    )
+    assert [answer.get("Item") for answer in found["Responses"]] == [
+        {"pk": {"S": "tg"}, "sk": {"N": "1"}, "x": {"S": "y"}}, None, {"b": {"M": {"c": {"N": "2"}}}},
+    ]
+    units = {each["TableName"]: each["ReadCapacityUnits"] for each in found["ConsumedCapacity"]}
+    assert units == {other.name: 2, hashed.name: 4}
+    get = {"Get": {"TableName": hashed.name, "Key": key("tg")}}
+    refused(
+        lambda: client.transact_get_items(TransactItems=[get, get]),
+        "ValidationException", "multiple operations on one item",
+    )
+    refused(
+        lambda: client.transact_get_items(TransactItems=[
+            {"Get": {"TableName": "suite.none", "Key": key("x")}}
+        ]),
+        "ResourceNotFoundException",
+    )
 
 
 # --- queries and scans

@@ -38,16 +38,36 @@ impl Report {
 
     /// One table's consumption.
     pub fn write_entry(self, writer: &mut Writer, table_name: &str, units: f64) {
+        self.write_units(writer, table_name, units, &["CapacityUnits"]);
+    }
+
+    /// One table's consumption in a transaction, which says besides whether the units are those of reads or of
+    /// writes.
+    pub fn write_transaction_entry(
+        self,
+        writer: &mut Writer,
+        table_name: &str,
+        units: f64,
+        kind: &str,
+    ) {
+        self.write_units(writer, table_name, units, &["CapacityUnits", kind]);
+    }
+
+    fn write_units(self, writer: &mut Writer, table_name: &str, units: f64, names: &[&str]) {
+        let write_all = |writer: &mut Writer| {
+            for name in names {
+                writer.key(name);
+                writer.plain(units);
+            }
+        };
         writer.begin_object();
-        writer.key("CapacityUnits");
-        writer.plain(units);
+        write_all(writer);
         writer.key("TableName");
         writer.string(table_name);
         if self == Report::Indexes {
             writer.key("Table");
             writer.begin_object();
-            writer.key("CapacityUnits");
-            writer.plain(units);
+            write_all(writer);
             writer.end_object();
         }
         writer.end_object();

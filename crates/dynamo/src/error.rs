@@ -17,6 +17,71 @@ pub struct Failure {
     pub item: Option<Item>,
     /// Set while the catalog of the request was older than a tablet's: worth lowering once more.
     pub is_stale: bool,
+    /// Of a cancelled transaction: one for each of its items, in their order.
+    pub reasons: Vec<Reason>,
+}
+
+/// What was wrong with one item of a transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reason {
+    code: &'static str,
+    message: Option<String>,
+    /// The item as it was, where a condition failed on it and the request asked for it.
+    item: Option<Item>,
+}
+
+impl Reason {
+    pub fn none() -> Reason {
+        Reason {
+            code: "None",
+            message: None,
+            item: None,
+        }
+    }
+
+    pub fn is_none(&self) -> bool {
+        *self == Reason::none()
+    }
+
+    pub fn condition_failed(item: Option<Item>) -> Reason {
+        Reason {
+            code: "ConditionalCheckFailed",
+            message: Some(CONDITION_FAILED_MESSAGE.into()),
+            item,
+        }
+    }
+
+    /// An update that cannot be applied to the item that is there.
+    pub fn validation(message: String) -> Reason {
+        Reason {
+            code: "ValidationError",
+            message: Some(message),
+            item: None,
+        }
+    }
+
+    pub fn conflict() -> Reason {
+        Reason {
+            code: "TransactionConflict",
+            message: Some(CONFLICT_MESSAGE.into()),
+            item: None,
+        }
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        writer.begin_object();
+        writer.key("Code");
+        writer.string(self.code);
+        if let Some(item) = &self.item {
+            writer.key("Item");
+            write_item(writer, item);
+        }
+        if let Some(message) = &self.message {
+            writer.key("Message");
+            writer.string(message);
+        }
+        writer.end_object();
+    }
 }
 
 pub const VALIDATION: &str = "com.amazon.coral.validate#ValidationException";
@@ -33,7 +98,13 @@ pub const NOT_FOUND: &str = "com.amazonaws.dynamodb.v20120810#ResourceNotFoundEx
 pub const IN_USE: &str = "com.amazonaws.dynamodb.v20120810#ResourceInUseException";
 const THROTTLED: &str = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException";
 const TRANSACTION_CONFLICT: &str = "com.amazonaws.dynamodb.v20120810#TransactionConflictException";
+const CANCELLED: &str = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException";
+pub const IDEMPOTENT_MISMATCH: &str =
+    "com.amazonaws.dynamodb.v20120810#IdempotentParameterMismatchException";
 const INTERNAL: &str = "com.amazonaws.dynamodb.v20120810#InternalServerError";
+
+const CONDITION_FAILED_MESSAGE: &str = "The conditional request failed";
+const CONFLICT_MESSAGE: &str = "Transaction is ongoing for the item";
 
 impl Failure {
     pub fn new(kind: &'static str, message: impl Into<String>) -> Failure {
@@ -43,6 +114,7 @@ impl Failure {
             message: Some(message.into()),
             item: None,
             is_stale: false,
+            reasons: Vec::new(),
         }
     }
 
@@ -81,6 +153,19 @@ impl Failure {
         }
     }
 
+    /// A transaction that did not happen; one reason at least is not `None`.
+    pub fn cancelled(reasons: Vec<Reason>) -> Failure {
+        let codes: Vec<&str> = reasons.iter().map(|reason| reason.code).collect();
+        let message = format!(
+            "Transaction cancelled, please refer cancellation reasons for specific reasons [{}]",
+            codes.join(", ")
+        );
+        Failure {
+            reasons,
+            ..Failure::new(CANCELLED, message)
+        }
+    }
+
     /// The name without its prefix: `ValidationException`.
     pub fn name(&self) -> &'static str {
         self.kind.rsplit('#').next().unwrap_or(self.kind)
@@ -91,8 +176,17 @@ impl Failure {
         writer.begin_object();
         writer.key("__type");
         writer.string(self.kind);
+        if !self.reasons.is_empty() {
+            writer.key("CancellationReasons");
+            writer.begin_array();
+            for reason in &self.reasons {
+                reason.write(&mut writer);
+            }
+            writer.end_array();
+        }
         if let Some(message) = &self.message {
-            let is_capital = self.kind == SERIALIZATION || self.kind == ACCESS_DENIED;
+            let is_capital =
+                [SERIALIZATION, ACCESS_DENIED, CANCELLED, IDEMPOTENT_MISMATCH].contains(&self.kind);
             writer.key(if is_capital { "Message" } else { "message" });
             writer.string(message);
         }
@@ -126,9 +220,7 @@ impl From<Error> for Failure {
         let shown = error.to_string();
         match error {
             Error::Refused(refused) => from_refused(refused, shown),
-            Error::Retry(Retry::Aborted(_)) => {
-                Failure::new(TRANSACTION_CONFLICT, "Transaction is ongoing for the item")
-            }
+            Error::Retry(Retry::Aborted(_)) => Failure::new(TRANSACTION_CONFLICT, CONFLICT_MESSAGE),
             Error::Retry(Retry::Overloaded(_)) => Failure::new(THROTTLED, shown),
             Error::Retry(Retry::StaleSchema { .. }) => Failure {
                 is_stale: true,
@@ -146,9 +238,7 @@ fn from_refused(refused: Refused, shown: String) -> Failure {
             is_stale: true,
             ..Failure::not_found()
         },
-        Refused::ConditionFailed { .. } => {
-            Failure::new(CONDITION_FAILED, "The conditional request failed")
-        }
+        Refused::ConditionFailed { .. } => Failure::new(CONDITION_FAILED, CONDITION_FAILED_MESSAGE),
         Refused::Catalog(ChangeError::TableExists(name)) => {
             Failure::new(IN_USE, format!("Table already exists: {name}"))
         }

@@ -13,7 +13,7 @@
 //! column, and everything else of an item is one document. Conditions and updates are evaluated where the row
 //! is held (`api::document`), so that each costs one round of replication.
 //!
-//! Deliberately not here yet, and refused in the service's form: indexes, transactions, streams, PartiQL, TTL,
+//! Deliberately not here yet, and refused in the service's form: indexes, streams, PartiQL, TTL,
 //! backups, global tables, and throttling by provisioned throughput.
 
 mod capacity;

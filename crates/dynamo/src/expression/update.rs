@@ -9,7 +9,7 @@ use model::Value;
 const OPERATORS_MAX: usize = 300;
 
 /// An update, and the paths that it mentions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parsed {
     pub update: Update,
     /// The paths that are written.

@@ -12,6 +12,7 @@ mod query;
 mod scan;
 mod tables;
 mod tags;
+mod transact;
 mod update;
 mod write;
 
@@ -105,6 +106,8 @@ operations! {
     Query => query::run,
     Scan => scan::run,
     TagResource => tags::tag,
+    TransactGetItems => transact::get::run,
+    TransactWriteItems => transact::write::run,
     UntagResource => tags::untag,
     UpdateItem => update::run,
     UpdateTable => tables::update,
@@ -185,8 +188,6 @@ const NOT_BUILT: &[&str] = &[
     "PutResourcePolicy",
     "RestoreTableFromBackup",
     "RestoreTableToPointInTime",
-    "TransactGetItems",
-    "TransactWriteItems",
     "UpdateContinuousBackups",
     "UpdateContributorInsights",
     "UpdateGlobalTable",
@@ -265,8 +266,8 @@ mod tests {
             assert_eq!(Operation::parse(name), None);
         }
         assert_eq!(
-            unknown(Some("TransactWriteItems")).message.as_deref(),
-            Some("TransactWriteItems is not supported yet")
+            unknown(Some("ExecuteTransaction")).message.as_deref(),
+            Some("ExecuteTransaction is not supported yet")
         );
         assert_eq!(unknown(Some("Nonsense")).message, None);
     }

@@ -15,6 +15,7 @@ use crate::wire::shape::{
 };
 use crate::wire::writer::Writer;
 use api::document::AttributeType;
+use api::{Error, Refused};
 use catalog::{
     Catalog, Change, ChangeError, Column, ColumnRole, Durability, Ordering, Partitioning, Protocol,
     Replication, Table, TableSpec,
@@ -38,7 +39,7 @@ const TABLE_CLASSES: &[&str] = &["STANDARD", "STANDARD_INFREQUENT_ACCESS"];
 const CAPACITY_UNITS_MAX: i64 = 1_000_000_000_000;
 pub const INVALID: &str = "One or more parameter values were invalid: ";
 /// As Cassandra's; nothing of a strong table waits for it.
-const GC_GRACE_SECONDS: u32 = 864_000;
+pub const GC_GRACE_SECONDS: u32 = 864_000;
 
 /// The name of a table as the operations on tables check it.
 pub fn check_table_name(name: Option<&str>) -> Result<&str, Failure> {
@@ -157,11 +158,11 @@ fn is_taken(catalog: &Catalog, name: &str) -> bool {
 
 /// DynamoDB's tables are strong, with the copies that their namespace asks for. The namespace is made if there
 /// is none.
-async fn change_with_namespace(
+pub async fn change_with_namespace(
     context: &Context<'_>,
     name: &str,
     change: impl Fn(Replication) -> Change,
-) -> Result<std::sync::Arc<Catalog>, Failure> {
+) -> Result<std::sync::Arc<Catalog>, Error> {
     let (namespace, _) = split_name(name);
     let strong = |base: Option<&Replication>| Replication {
         protocol: Protocol::Strong,
@@ -174,7 +175,7 @@ async fn change_with_namespace(
     };
     if let Some(existing) = context.catalog.namespaces.get(namespace) {
         let change = change(strong(Some(&existing.replication)));
-        return Ok(context.database.change_catalog(change).await?);
+        return context.database.change_catalog(change).await;
     }
     let create = Change::CreateNamespace {
         name: namespace.to_owned(),
@@ -184,13 +185,10 @@ async fn change_with_namespace(
     let both = Change::All(vec![create, change(strong(None))]);
     match context.database.change_catalog(both).await {
         // Somebody else has just made it.
-        Err(api::Error::Refused(api::Refused::Catalog(ChangeError::NamespaceExists(_)))) => {
-            Ok(context
-                .database
-                .change_catalog(change(strong(None)))
-                .await?)
+        Err(Error::Refused(Refused::Catalog(ChangeError::NamespaceExists(_)))) => {
+            context.database.change_catalog(change(strong(None))).await
         }
-        result => Ok(result?),
+        result => result,
     }
 }
 
@@ -353,7 +351,7 @@ fn document_column_name(keys: &[Column]) -> String {
     name
 }
 
-fn column(kind: Type, name: String, role: ColumnRole) -> Column {
+pub fn column(kind: Type, name: String, role: ColumnRole) -> Column {
     Column {
         // Given by the catalog.
         id: ColumnId(0),

@@ -138,7 +138,7 @@ fn parse_expressions(request: &UpdateItemRequest) -> Result<(Parsed, Option<Cond
 }
 
 /// Key attributes cannot be updated, and are scalars.
-fn check_targets(schema: &Schema, parsed: &Parsed) -> Result<(), String> {
+pub fn check_targets(schema: &Schema, parsed: &Parsed) -> Result<(), String> {
     for column in schema.key_columns() {
         if parsed.targets.iter().any(|path| path.name == column.name) {
             return Err(format!(

@@ -136,6 +136,91 @@ structure! {
 }
 
 structure! {
+    ConditionCheck {
+        "TableName" => table_name: String,
+        "Key" => key: AttributeMap,
+        "ConditionExpression" => condition_expression: String,
+        "ExpressionAttributeNames" => expression_attribute_names: Map<String>,
+        "ExpressionAttributeValues" => expression_attribute_values: Map<Attribute>,
+        "ReturnValuesOnConditionCheckFailure" => return_values_on_condition_check_failure: String,
+    }
+}
+
+structure! {
+    Put {
+        "TableName" => table_name: String,
+        "Item" => item: AttributeMap,
+        "ConditionExpression" => condition_expression: String,
+        "ExpressionAttributeNames" => expression_attribute_names: Map<String>,
+        "ExpressionAttributeValues" => expression_attribute_values: Map<Attribute>,
+        "ReturnValuesOnConditionCheckFailure" => return_values_on_condition_check_failure: String,
+    }
+}
+
+structure! {
+    Delete {
+        "TableName" => table_name: String,
+        "Key" => key: AttributeMap,
+        "ConditionExpression" => condition_expression: String,
+        "ExpressionAttributeNames" => expression_attribute_names: Map<String>,
+        "ExpressionAttributeValues" => expression_attribute_values: Map<Attribute>,
+        "ReturnValuesOnConditionCheckFailure" => return_values_on_condition_check_failure: String,
+    }
+}
+
+structure! {
+    Update {
+        "TableName" => table_name: String,
+        "Key" => key: AttributeMap,
+        "UpdateExpression" => update_expression: String,
+        "ConditionExpression" => condition_expression: String,
+        "ExpressionAttributeNames" => expression_attribute_names: Map<String>,
+        "ExpressionAttributeValues" => expression_attribute_values: Map<Attribute>,
+        "ReturnValuesOnConditionCheckFailure" => return_values_on_condition_check_failure: String,
+    }
+}
+
+structure! {
+    TransactWriteItem {
+        "ConditionCheck" => condition_check: ConditionCheck,
+        "Put" => put: Put,
+        "Delete" => delete: Delete,
+        "Update" => update: Update,
+    }
+}
+
+structure! {
+    TransactWriteItemsRequest {
+        "TransactItems" => transact_items: Vec<TransactWriteItem>,
+        "ReturnConsumedCapacity" => return_consumed_capacity: String,
+        "ReturnItemCollectionMetrics" => return_item_collection_metrics: String,
+        "ClientRequestToken" => client_request_token: String,
+    }
+}
+
+structure! {
+    Get {
+        "Key" => key: AttributeMap,
+        "TableName" => table_name: String,
+        "ProjectionExpression" => projection_expression: String,
+        "ExpressionAttributeNames" => expression_attribute_names: Map<String>,
+    }
+}
+
+structure! {
+    TransactGetItem {
+        "Get" => get: Get,
+    }
+}
+
+structure! {
+    TransactGetItemsRequest {
+        "TransactItems" => transact_items: Vec<TransactGetItem>,
+        "ReturnConsumedCapacity" => return_consumed_capacity: String,
+    }
+}
+
+structure! {
     QueryRequest {
         "TableName" => table_name: String,
         "IndexName" => index_name: String,

@@ -3,6 +3,7 @@
 
 mod hostile;
 mod story;
+mod transactions;
 
 use api::reference::Reference;
 use dynamo::{Credentials, Options};

@@ -63,9 +63,9 @@ const STORY: &[(&str, &str, &str)] = &[
         r##"200 {"Responses":{"shop.orders":[{"line":{"N":"2"}}]},"UnprocessedKeys":{}}"##,
     ),
     (
-        "TransactWriteItems",
-        r##"{"TransactItems":[]}"##,
-        r##"400 {"__type":"com.amazon.coral.service#UnknownOperationException","message":"TransactWriteItems is not supported yet"}"##,
+        "ExecuteTransaction",
+        r##"{"TransactStatements":[]}"##,
+        r##"400 {"__type":"com.amazon.coral.service#UnknownOperationException","message":"ExecuteTransaction is not supported yet"}"##,
     ),
 ];
 
