@@ -59,10 +59,12 @@ impl Snapshots {
     }
 
     pub(super) fn take(self: &Arc<Snapshots>) -> Snapshot {
+        // Dropped behind the lock: its other holders may let go of it meanwhile, and its last drop takes the lock.
+        let _outdated;
         let mut state = self.state.lock();
-        let newest = state.newest.upgrade();
-        if let Some(guard) = newest.filter(|guard| guard.sequence == state.published) {
-            return guard;
+        match state.newest.upgrade() {
+            Some(guard) if guard.sequence == state.published => return guard,
+            outdated => _outdated = outdated,
         }
         let sequence = state.published;
         *state.live.entry(sequence).or_insert(0) += 1;
@@ -79,5 +81,38 @@ impl Snapshots {
         let state = self.state.lock();
         let oldest = state.live.keys().next().copied();
         oldest.map_or(state.published, |oldest| oldest.min(state.published))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Snapshots;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_snapshot_that_is_given_up_while_another_is_taken_locks_nobody_out() {
+        let snapshots = Snapshots::new(0);
+        let (done, all_done) = mpsc::channel();
+        for thread in 0..3 {
+            let (snapshots, done) = (snapshots.clone(), done.clone());
+            std::thread::spawn(move || {
+                for round in 0..300_000 {
+                    if thread == 0 {
+                        snapshots.publish(round);
+                    }
+                    drop(snapshots.take());
+                }
+                // The test has failed already where nobody listens.
+                let _ = done.send(());
+            });
+        }
+        for _ in 0..3 {
+            let patience = Duration::from_secs(60);
+            all_done
+                .recv_timeout(patience)
+                .expect("every thread comes to its end");
+        }
+        assert_eq!(snapshots.watermark(), 299_999);
     }
 }
