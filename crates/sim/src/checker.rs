@@ -3,6 +3,9 @@
 
 pub mod last_write;
 pub mod linearizable;
+#[cfg(feature = "nodes")]
+pub mod second_opinion;
+pub mod serializable;
 
 /// Simulated time in microseconds. An operation that ends before another begins was first.
 pub type Micros = u64;

@@ -477,7 +477,7 @@ mod tests {
         network.cut(address(1), address(2));
         one.send(address(2), Bytes::from_static(&[2]));
         two.send(address(1), Bytes::from_static(&[3]));
-        assert_eq!(received(&two).await, []);
+        assert!(received(&two).await.is_empty());
         assert_eq!(received(&one).await, [3]);
         network.join_all();
         one.send(address(2), Bytes::from_static(&[4]));
@@ -490,7 +490,7 @@ mod tests {
         let (one, two) = (network.attach(address(1)), network.attach(address(2)));
         network.hold(address(2));
         one.send(address(2), Bytes::from_static(&[1]));
-        assert_eq!(received(&two).await, []);
+        assert!(received(&two).await.is_empty());
         network.release(address(2));
         assert_eq!(received(&two).await, [1]);
     }
@@ -502,13 +502,13 @@ mod tests {
         one.identify(identity(1, 5, 1));
         two.identify(identity(2, 1, 2));
         one.send(address(2), Bytes::from_static(&[1]));
-        assert_eq!(received(&two).await, []);
+        assert!(received(&two).await.is_empty());
         two.identify(identity(2, 1, 1));
         one.send(address(2), Bytes::from_static(&[2]));
         assert_eq!(received(&two).await, [2]);
         one.identify(identity(1, 4, 1));
         one.send(address(2), Bytes::from_static(&[3]));
-        assert_eq!(received(&two).await, []);
+        assert!(received(&two).await.is_empty());
         assert_eq!(network.statistics().rejected, 2);
     }
 
@@ -521,7 +521,7 @@ mod tests {
         one.send(address(2), Bytes::from_static(&[1]));
         let reborn = network.attach(address(2));
         two.send(address(1), Bytes::from_static(&[9]));
-        assert_eq!(received(&one).await, []);
+        assert!(received(&one).await.is_empty());
         // Sent to its predecessor, but still under way when it came: real sockets would have lost it, real
         // datagrams not. Both happen.
         assert_eq!(received(&reborn).await, [1]);
