@@ -17,10 +17,11 @@ pub enum Bug {
     VoteNotPersisted,
     SkipReadRepair,
     CountFailedReplicaAsAcknowledged,
+    ReplayHintAfterGrace,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 13] = [
         Bug::AcknowledgeBeforeSync,
         Bug::AppliedIndexOutsideBatch,
         Bug::ServeAfterLeaseEnd,
@@ -33,6 +34,7 @@ impl Bug {
         Bug::VoteNotPersisted,
         Bug::SkipReadRepair,
         Bug::CountFailedReplicaAsAcknowledged,
+        Bug::ReplayHintAfterGrace,
     ];
 }
 

@@ -1,5 +1,6 @@
 //! What a node is told when it starts.
 
+use quorum::HintLimits;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Config {
     /// Entries of a strong tablet's log that stay for replicas that lag; beyond it they are sent a snapshot. 0: the
     /// default of `consensus`.
     pub log_entries_kept: u64,
+    /// What is kept for replicas of eventual tables that miss writes.
+    pub hints: HintLimits,
 }
 
 impl Default for Config {
@@ -40,6 +43,7 @@ impl Default for Config {
             version: env!("CARGO_PKG_VERSION").into(),
             replication_factor: 0,
             log_entries_kept: 0,
+            hints: HintLimits::default(),
         }
     }
 }

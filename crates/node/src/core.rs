@@ -12,6 +12,7 @@ use cluster::NodeProfile;
 use consensus::Groups;
 use model::{Incarnation, Interval, NodeId, RequestId, TabletId, Timestamp};
 use parking_lot::{Mutex, RwLock};
+use quorum::Hints;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,6 +36,8 @@ pub(crate) struct Core {
     pub groups: Groups,
     pub replicas: Replicas,
     pub metrics: Metrics,
+    /// What replicas elsewhere have missed of this node's writes.
+    pub missed: Arc<Hints>,
     /// For the gossip task.
     pub gossip: mpsc::Sender<Input>,
     /// Whether this node leads the meta group.
@@ -69,7 +72,9 @@ pub(crate) struct Parts {
 
 impl Core {
     pub fn new(parts: Parts) -> Core {
+        let (log, limits) = (Arc::clone(&parts.world.log), parts.config.hints.clone());
         Core {
+            missed: Arc::new(Hints::open(log, limits)),
             records: Records::new(Arc::clone(&parts.world.log)),
             world: parts.world,
             config: parts.config,

@@ -36,6 +36,7 @@ mod tasks;
 mod view;
 
 pub use config::Config;
+pub use quorum::HintLimits;
 pub use status::{Health, NodeStatus, ReplicaStatus, Status, TabletStatus};
 
 use api::Database;

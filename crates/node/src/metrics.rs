@@ -5,12 +5,13 @@ use crate::replicas::Held;
 use api::Error;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -154,6 +155,11 @@ impl Collector for Levels {
                 core.rpc.in_flight(),
             ),
             (
+                "node_hint_bytes",
+                "Bytes kept for replicas that have missed writes",
+                core.missed.size_bytes() as usize,
+            ),
+            (
                 "node_meta_version",
                 "Version of the meta group's state",
                 view.state.version() as usize,
@@ -167,6 +173,28 @@ impl Collector for Levels {
                 prometheus_client::encoding::EncodeMetric::metric_type(&gauge),
             )?;
             gauge.encode(metric)?;
+        }
+        let hints = core.missed.counts();
+        for (name, help, count) in [
+            (
+                "node_hints_stored",
+                "Writes kept for a replica that missed them",
+                &hints.stored,
+            ),
+            (
+                "node_hints_replayed",
+                "Hints that were delivered",
+                &hints.replayed,
+            ),
+            (
+                "node_hints_dropped",
+                "Hints that were too old, for a table that is gone, or past the limits",
+                &hints.dropped,
+            ),
+        ] {
+            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
         }
         Ok(())
     }

@@ -244,6 +244,7 @@ fn open_eventual(
         tablet: tablet.clone(),
         replica: replica.id,
         table: Arc::clone(table),
+        clock: Arc::clone(&core.world.clock),
     };
     let tasks = Arc::new(NodePeers::new(core));
     EventualReplica::open(config, store, Arc::clone(&core.world.log), tasks)
@@ -294,7 +295,7 @@ pub(crate) async fn remove_strays(core: &Core) {
         .log
         .logs()
         .into_iter()
-        .filter(|log| log.0 != 0)
+        .filter(|log| log.0 != 0 && !quorum::is_hint_log(*log))
         .map(|log| ReplicaId(log.0))
         .collect();
     match core.world.stores.list() {

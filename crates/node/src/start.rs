@@ -126,7 +126,9 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     tasks.spawn(placement::run(Arc::clone(&core)));
 
     let timestamps = Arc::new(quorum::Gateway::new(Arc::clone(&core.world.clock)));
-    let coordinator = Coordinator::new(Arc::new(NodePeers::new(&core)), timestamps);
+    let peers = Arc::new(NodePeers::new(&core));
+    let coordinator = Coordinator::new(peers, timestamps, Arc::clone(&core.missed));
+    tasks.spawn(coordinator.clone().replay_hints());
     let gateway = Gateway::new(&core, coordinator);
     liveness::settle(&core).await;
     core.set_serving();

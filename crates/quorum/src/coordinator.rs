@@ -1,6 +1,7 @@
 //! One request's way to the replicas and back. A coordinator is a value that lives as long as its request.
 
 mod exchange;
+mod handoff;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -9,8 +10,9 @@ mod write;
 use crate::level::Place;
 use crate::message::{ReplicaError, Reply, Request};
 use crate::peers::CallError;
-use crate::{Gateway, Peers};
+use crate::{Gateway, Hints, Peers};
 use cluster::Tablet;
+use model::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,6 +26,7 @@ const PLACEMENT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Coordinator {
     peers: Arc<dyn Peers>,
     gateway: Arc<Gateway>,
+    hints: Arc<Hints>,
 }
 
 /// Why a replica gave no answer that counts.
@@ -47,18 +50,31 @@ impl From<api::Error> for TabletError {
 }
 
 impl Coordinator {
-    pub fn new(peers: Arc<dyn Peers>, gateway: Arc<Gateway>) -> Coordinator {
-        Coordinator { peers, gateway }
+    pub fn new(peers: Arc<dyn Peers>, gateway: Arc<Gateway>, hints: Arc<Hints>) -> Coordinator {
+        Coordinator {
+            peers,
+            gateway,
+            hints,
+        }
     }
 
-    /// Asks one replica: this node's own directly, others over the network.
+    /// Asks one replica.
     async fn ask(
         &self,
         place: &Place,
         request: Request,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
-        let node = place.replica.node;
+        self.ask_node(place.replica.node, request, deadline).await
+    }
+
+    /// Asks a node's replica: this node's own directly, others over the network.
+    async fn ask_node(
+        &self,
+        node: NodeId,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
         let reply = if node == self.peers.this_node() {
             match self.peers.local(request.tablet) {
                 Some(replica) => replica.handle(request).await,

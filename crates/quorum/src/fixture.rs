@@ -5,11 +5,31 @@ use crate::partition::Layout;
 use catalog::{
     Column, ColumnRole, Durability, Ordering, Partitioning, Protocol, Replication, Table, TableSpec,
 };
-use model::{Cell, CellContent, ColumnId, Deletion, Marker, Row, TableId, Timestamp, Type, Value};
+use model::{
+    Cell, CellContent, ColumnId, Deletion, Interval, Marker, Row, TableId, Timestamp, Type, Value,
+};
 use std::collections::BTreeMap;
+use world::{Clock, ClockError};
 
 pub(crate) const VALUE: ColumnId = ColumnId(3);
 pub(crate) const STATIC: ColumnId = ColumnId(4);
+
+/// A wall clock that stands still.
+pub(crate) struct Stopped(pub i64);
+
+impl Clock for Stopped {
+    fn now(&self) -> Result<Interval, ClockError> {
+        Err(ClockError::Unbounded("stopped".into()))
+    }
+
+    fn wall_micros(&self) -> i64 {
+        self.0
+    }
+
+    fn monotonic_micros(&self) -> u64 {
+        0
+    }
+}
 
 pub(crate) fn table() -> Table {
     let column = |id: u64, name: &str, role| Column {

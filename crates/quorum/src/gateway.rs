@@ -31,37 +31,25 @@ impl Gateway {
         Timestamp(now.max(previous.saturating_add(1)))
     }
 
+    /// The wall clock's reading.
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.clock.wall_micros())
+    }
+
     /// Seconds since 1970, in which cells expire.
     pub fn now_seconds(&self) -> i64 {
-        Timestamp(self.clock.wall_micros()).seconds()
+        self.now().seconds()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Interval;
-    use world::ClockError;
-
-    struct Stopped;
-
-    impl Clock for Stopped {
-        fn now(&self) -> Result<Interval, ClockError> {
-            Err(ClockError::Unbounded("stopped".into()))
-        }
-
-        fn wall_micros(&self) -> i64 {
-            1_500_000
-        }
-
-        fn monotonic_micros(&self) -> u64 {
-            0
-        }
-    }
+    use crate::fixture::Stopped;
 
     #[test]
     fn timestamps_grow_while_the_clock_stands() {
-        let gateway = Gateway::new(Arc::new(Stopped));
+        let gateway = Gateway::new(Arc::new(Stopped(1_500_000)));
         assert_eq!(gateway.next_timestamp(), Timestamp(1_500_000));
         assert_eq!(gateway.next_timestamp(), Timestamp(1_500_001));
         assert_eq!(gateway.next_timestamp(), Timestamp(1_500_002));

@@ -85,9 +85,14 @@ impl Required {
             Level::LocalOne => here(|_| 1),
             Level::LocalQuorum => here(quorum),
             Level::EachQuorum => Self::each_quorum(purpose, places),
+            // A hint counts as an answer, too, so nobody has to be alive.
+            Level::Any if purpose == Purpose::Write => {
+                let groups = anywhere(|_| 1);
+                return Ok(Required { level, groups });
+            }
             Level::Any => {
-                return Err(Error::unsupported(
-                    "consistency level ANY needs hinted handoff, which is not built yet: use ONE",
+                return Err(Error::invalid(
+                    "ANY ConsistencyLevel is only supported for writes",
                 ));
             }
             Level::Serial | Level::LocalSerial => {
@@ -411,9 +416,22 @@ mod tests {
     }
 
     #[test]
+    fn any_needs_nobody_alive_and_is_no_level_of_reads() {
+        let dead = places(&[("a", false, false), ("a", false, false)]);
+        let mut required = Required::new(Level::Any, Purpose::Write, &dead).unwrap();
+        assert!(!required.is_reached());
+        required.acknowledge(&dead.replicas[1], Purpose::Write);
+        assert!(required.is_reached());
+        assert!(matches!(
+            Required::new(Level::Any, Purpose::Read, &dead),
+            Err(Error::Refused(api::Refused::Invalid(_)))
+        ));
+    }
+
+    #[test]
     fn what_is_not_built_is_refused_by_name() {
         let three = places(&[("a", false, true); 3]);
-        for level in [Level::Any, Level::Serial, Level::LocalSerial] {
+        for level in [Level::Serial, Level::LocalSerial] {
             assert!(matches!(
                 Required::new(level, Purpose::Write, &three),
                 Err(Error::Refused(api::Refused::Unsupported(_)))

@@ -17,13 +17,19 @@
 //! * A reader never sees a row without the header of its partition having been consulted at as many replicas.
 //! * A page of a range read is believed only as far as every replica that was asked has read.
 //!
-//! Deliberately absent: hints, Merkle repair, purging of tombstones, compare-and-set (the issue after next's);
-//! routing and connections (crate `node`).
+//! * A change is refused by replicas once it is older than its table's `gc_grace` allows (`grace`), whoever brings it.
+//!
+//! What a replica has missed is kept as a hint by the coordinator and delivered when the replica's node is back.
+//!
+//! Deliberately absent: Merkle repair, purging of tombstones, compare-and-set (not built yet); routing and connections
+//! (crate `node`).
 
 mod coordinator;
 #[cfg(test)]
 mod fixture;
 mod gateway;
+mod grace;
+mod hints;
 mod level;
 mod lower;
 mod merge;
@@ -35,6 +41,7 @@ mod visible;
 
 pub use coordinator::Coordinator;
 pub use gateway::Gateway;
+pub use hints::{HintCounts, HintLimits, Hints, is_hint_log};
 pub use level::Required;
 pub use lower::lower;
 pub use message::{

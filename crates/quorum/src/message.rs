@@ -5,7 +5,7 @@ use api::{Direction, KeyRange};
 use catalog::Durability;
 use cluster::Tablet;
 use minicbor::{Decode, Encode};
-use model::{PlacementEpoch, TabletId};
+use model::{PlacementEpoch, TabletId, Timestamp};
 
 /// A key and a row, or a change to one, in the encoding of `model::row`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -37,6 +37,9 @@ pub enum Action {
         deltas: Vec<RawRow>,
         #[n(1)]
         durability: Durability,
+        /// By the replica's wall clock, it is refused from then on (see `grace`); `None`: whenever it comes.
+        #[n(2)]
+        expires: Option<Timestamp>,
     },
     /// Answered with a `Page`.
     #[n(1)]
@@ -144,6 +147,10 @@ pub enum ReplicaError {
     #[n(4)]
     #[error("{0}")]
     Invalid(#[n(0)] String),
+    /// The change comes so late that what shadows it may be forgotten. Nothing was done.
+    #[n(5)]
+    #[error("the change is too old to be taken")]
+    Expired,
 }
 
 impl Request {
@@ -221,6 +228,7 @@ mod tests {
                     row: b"r".to_vec(),
                 }],
                 durability: Durability::Periodic { interval_ms: 20 },
+                expires: Some(Timestamp(3)),
             },
             Action::Read(read.clone()),
             Action::Digest(ReplicaRead {

@@ -28,7 +28,7 @@ use crate::peers::{Tasks, spawn};
 use bytes::Bytes;
 use catalog::{Durability, Table};
 use cluster::Tablet;
-use model::{PlacementEpoch, ReplicaId};
+use model::{PlacementEpoch, ReplicaId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use storage::{Replay, cut_point, replay};
 use world::{
-    Applied, Durable, Kind, Log, LogBatch, LogEntry, LogId, LogOperation, Store, StoreBatch,
+    Applied, Clock, Durable, Kind, Log, LogBatch, LogEntry, LogId, LogOperation, Store, StoreBatch,
     StoreError, StoreOperation,
 };
 
@@ -58,11 +58,13 @@ pub struct ReplicaConfig {
     pub tablet: Tablet,
     pub replica: ReplicaId,
     pub table: Arc<Table>,
+    pub clock: Arc<dyn Clock>,
 }
 
 pub struct EventualReplica {
     log_id: LogId,
     log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
     tasks: Arc<dyn Tasks>,
     layout: Layout,
@@ -75,6 +77,15 @@ pub struct EventualReplica {
     has_headers: AtomicBool,
     /// Set once the log or the store has failed: nothing is acknowledged from then on.
     is_broken: AtomicBool,
+}
+
+/// What must hold when a change is appended.
+#[derive(Clone, Copy, Default)]
+struct Terms {
+    /// No newer placement is known.
+    epoch: Option<PlacementEpoch>,
+    /// It is earlier than this by the wall clock.
+    expires: Option<Timestamp>,
 }
 
 struct Writer {
@@ -111,6 +122,7 @@ impl EventualReplica {
         let replica = EventualReplica {
             log_id: LogId(config.replica.0),
             log,
+            clock: config.clock,
             tasks,
             layout: Layout::new(&config.table),
             tablet: RwLock::new(config.tablet),
@@ -230,8 +242,16 @@ impl EventualReplica {
         action: Action,
     ) -> Result<Reply, ReplicaError> {
         match action {
-            Action::Apply { deltas, durability } => {
-                self.apply_under(Some(epoch), deltas, durability).await?;
+            Action::Apply {
+                deltas,
+                durability,
+                expires,
+            } => {
+                let terms = Terms {
+                    epoch: Some(epoch),
+                    expires,
+                };
+                self.apply_under(terms, deltas, durability).await?;
                 Ok(Reply::Applied)
             }
             Action::Read(read) => {
@@ -276,13 +296,13 @@ impl EventualReplica {
         deltas: Vec<RawRow>,
         durability: Durability,
     ) -> Result<(), ReplicaError> {
-        self.apply_under(None, deltas, durability).await
+        self.apply_under(Terms::default(), deltas, durability).await
     }
 
-    /// As `apply`; does nothing when the placement is newer than `epoch`.
+    /// As `apply`; does nothing when the terms do not hold any more.
     async fn apply_under(
         self: &Arc<Self>,
-        epoch: Option<PlacementEpoch>,
+        terms: Terms,
         deltas: Vec<RawRow>,
         durability: Durability,
     ) -> Result<(), ReplicaError> {
@@ -293,7 +313,7 @@ impl EventualReplica {
         }
         self.yield_to_pressure().await?;
         let data = record::encode(&deltas);
-        let (index, durable) = self.append(epoch, data, deltas, durability)?;
+        let (index, durable) = self.append(terms, data, deltas, durability)?;
         let Some(durable) = durable else {
             return Ok(());
         };
@@ -309,7 +329,7 @@ impl EventualReplica {
     /// it may be.
     fn append(
         &self,
-        epoch: Option<PlacementEpoch>,
+        terms: Terms,
         data: Bytes,
         deltas: Vec<RawRow>,
         durability: Durability,
@@ -317,7 +337,11 @@ impl EventualReplica {
         // Entries reach the log in the order of their indices because both happen under this lock.
         let mut writer = self.writer.lock();
         // Once more: the placement may have changed while the write waited.
-        epoch.map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
+        terms.epoch.map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
+        let now = Timestamp(self.clock.wall_micros());
+        if terms.expires.is_some_and(|expires| expires <= now) {
+            return Err(ReplicaError::Expired);
+        }
         let index = writer.next_index;
         let mut operations = vec![LogOperation::Append {
             log: self.log_id,

@@ -215,7 +215,8 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::VoteNotPersisted => vec![Workload::Register],
         Bug::SkipReadRepair
         | Bug::CountFailedReplicaAsAcknowledged
-        | Bug::MergeForgetsTombstoneAtEqualTimestamp => vec![Workload::Quorum],
+        | Bug::MergeForgetsTombstoneAtEqualTimestamp
+        | Bug::ReplayHintAfterGrace => vec![Workload::Quorum],
         Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
     }
 }

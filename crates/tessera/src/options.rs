@@ -122,6 +122,10 @@ pub struct StartOptions {
     /// Bytes of file blocks cached in memory [default: 33554432]
     #[arg(long, value_name = "BYTES")]
     pub cache_bytes: Option<u64>,
+    /// How long writes that a node has missed are kept for it, in seconds; 0: not at all, only repair brings
+    /// them [default: 10800]
+    #[arg(long, value_name = "SECONDS")]
+    pub hint_window_seconds: Option<u32>,
     /// The least important messages to log: error, warn, info, debug, trace [default: info; ephemeral: warn]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -147,6 +151,7 @@ pub struct Settings {
     pub clock_bound_ms: u64,
     pub memtable_bytes: Option<u64>,
     pub cache_bytes: Option<u64>,
+    pub hint_window_seconds: u32,
     pub log_level: String,
     pub end_with_parent: bool,
 }
@@ -163,6 +168,7 @@ pub struct Ports {
 
 const REPLICATION_FACTOR: u32 = 3;
 const REPLICATION_FACTOR_MAX: u32 = 9;
+const HINT_WINDOW_SECONDS: u32 = 3 * 3_600;
 
 impl Settings {
     /// Lays the command line over the file over the defaults.
@@ -241,6 +247,10 @@ impl Settings {
             clock_bound_ms: clock_bound_ms.unwrap_or(0),
             memtable_bytes: line.memtable_bytes.or(file.memtable_bytes),
             cache_bytes: line.cache_bytes.or(file.cache_bytes),
+            hint_window_seconds: line
+                .hint_window_seconds
+                .or(file.hint_window_seconds)
+                .unwrap_or(HINT_WINDOW_SECONDS),
             log_level: log_level
                 .unwrap_or_else(|| if is_ephemeral { "warn" } else { "info" }.into()),
             end_with_parent: line.end_with_parent,

@@ -6,7 +6,7 @@ use crate::options::{Settings, StartOptions};
 use crate::registry;
 use crate::source::NodeSource;
 use api::Database;
-use node::Node;
+use node::{HintLimits, Node};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::future::Future;
@@ -123,6 +123,10 @@ async fn serve(settings: &Settings, folder: &Path, began: Instant) -> Result<(),
         version: env!("CARGO_PKG_VERSION").into(),
         replication_factor: settings.replication_factor,
         log_entries_kept: 0,
+        hints: HintLimits {
+            age_max_seconds: settings.hint_window_seconds,
+            ..HintLimits::default()
+        },
     };
     let internode = world.network.local_address();
     let node = tokio::select! {

@@ -9,6 +9,7 @@ use crate::peers::spawn;
 use api::{Broken, Error, Level, Outcome, Retry};
 use catalog::Durability;
 use cluster::Tablet;
+use model::Timestamp;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +21,8 @@ pub(super) struct Exchange<'a> {
     pub layout: &'a Layout,
     pub level: Level,
     pub durability: Durability,
+    /// Until when replicas take what a repair of this read brings them.
+    pub expires: Timestamp,
     pub deadline: Instant,
     pub read: ReplicaRead,
 }
@@ -226,6 +229,7 @@ impl Exchange<'_> {
             let action = Action::Apply {
                 deltas,
                 durability: self.durability,
+                expires: Some(self.expires),
             };
             self.send(place, self.request(tablet, action), &sender);
             awaited += 1;

@@ -4,6 +4,7 @@
 
 use super::exchange::Exchange;
 use super::{Coordinator, no_tablet};
+use crate::grace::change_expires;
 use crate::merge::Merged;
 use crate::message::{Covered, ReplicaRead, ReplicaSelection};
 use crate::partition::Layout;
@@ -330,6 +331,7 @@ impl Coordinator {
             layout: &reading.layout,
             level: reading.level,
             durability: reading.table.spec.replication.durability,
+            expires: change_expires(self.gateway.now(), reading.table.spec.gc_grace_seconds),
             deadline: reading.deadline,
             read,
         };

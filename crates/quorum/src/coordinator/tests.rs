@@ -1,6 +1,7 @@
 use super::*;
-use crate::fixture::{VALUE, delta, header_key, row_key, table, tombstone};
-use crate::message::{Action, RawRow};
+use crate::fixture::{Stopped, VALUE, delta, header_key, row_key, table, tombstone};
+use crate::hints::HintLimits;
+use crate::message::{Action, RawRow, ReplicaRead, ReplicaSelection};
 use crate::peers::{Task, Tasks};
 use crate::replica::{EventualReplica, ReplicaConfig};
 use api::{
@@ -10,12 +11,11 @@ use api::{
 use async_trait::async_trait;
 use catalog::{Catalog, Durability};
 use cluster::Replica;
-use model::{Interval, NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, Timestamp, Value};
+use model::{NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, Timestamp, Value};
 use parking_lot::Mutex;
 use sim::disk::SimDisk;
 use std::collections::BTreeMap;
 use world::planted::{self, Bug};
-use world::{Clock, ClockError};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Health {
@@ -32,22 +32,7 @@ struct Cluster {
     replicas: BTreeMap<NodeId, Arc<EventualReplica>>,
     health: Mutex<BTreeMap<NodeId, Health>>,
     tablet: Arc<Tablet>,
-}
-
-struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Result<Interval, ClockError> {
-        Err(ClockError::Unbounded("not asked".into()))
-    }
-
-    fn wall_micros(&self) -> i64 {
-        1_000_000
-    }
-
-    fn monotonic_micros(&self) -> u64 {
-        0
-    }
+    is_removed_here: Mutex<bool>,
 }
 
 impl Tasks for Cluster {
@@ -81,7 +66,8 @@ impl Peers for Cluster {
     }
 
     fn local(&self, _: TabletId) -> Option<Arc<EventualReplica>> {
-        self.replicas.get(&NodeId(1)).cloned()
+        let is_here = !*self.is_removed_here.lock();
+        self.replicas.get(&NodeId(1)).filter(|_| is_here).cloned()
     }
 
     fn this_node(&self) -> NodeId {
@@ -125,6 +111,7 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
             tablet: tablet.clone(),
             replica: replica.id,
             table: Arc::new(table()),
+            clock: Arc::new(Stopped(1_000_000)),
         };
         let tasks = Arc::new(|task: Task| {
             tokio::spawn(task);
@@ -144,9 +131,11 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
                 .collect(),
         ),
         tablet: Arc::new(tablet.clone()),
+        is_removed_here: Mutex::new(false),
     });
-    let gateway = Arc::new(Gateway::new(Arc::new(Wall)));
-    let coordinator = Coordinator::new(cluster.clone(), gateway);
+    let gateway = Arc::new(Gateway::new(Arc::new(Stopped(1_000_000))));
+    let hints = Hints::open(SimDisk::new(99).open().0, HintLimits::default());
+    let coordinator = Coordinator::new(cluster.clone(), gateway, Arc::new(hints));
     (cluster, coordinator)
 }
 
@@ -485,10 +474,99 @@ async fn an_older_placement_is_tried_again_with_the_newer() {
         action: Action::Apply {
             deltas: vec![],
             durability: Durability::Synced,
+            expires: None,
         },
     };
     assert!(matches!(
         cluster.replicas[&NodeId(2)].handle(request).await,
         Reply::Refused(ReplicaError::StaleEpoch(_))
     ));
+}
+
+/// Waits, in simulated time, until a node's hints are delivered.
+async fn delivered(coordinator: &Coordinator) {
+    for _ in 0..100 {
+        if coordinator.hints.nodes().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("hints are still there after 10 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_replica_misses_it_gets_when_it_is_back() {
+    for health in [Health::Dead, Health::Silent, Health::Failing] {
+        let (cluster, coordinator) = cluster(3);
+        tokio::spawn(coordinator.clone().replay_hints());
+        cluster.set(3, health);
+        coordinator
+            .write(&catalog(), put(1, 7, Level::Quorum))
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(coordinator.hints.nodes(), [NodeId(3)]);
+        cluster.set(3, Health::Well);
+        delivered(&coordinator).await;
+        for node in [1, 2] {
+            cluster.set(node, Health::Dead);
+        }
+        let request = ReplicaRead {
+            rows: ReplicaSelection::Keys(vec![row_key(1, 1)]),
+            row_limit: None,
+            size_bytes_max: 1 << 20,
+            now_seconds: 0,
+        };
+        let page = cluster.replicas[&NodeId(3)].read(&request).unwrap();
+        assert_eq!(page.rows.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_any_a_hint_is_an_acknowledgement() {
+    let (cluster, coordinator) = cluster(2);
+    for node in [1, 2] {
+        cluster.set(node, Health::Dead);
+    }
+    // The coordinator's own replica is asked whatever is known of it.
+    cluster.set(2, Health::Failing);
+    *cluster.is_removed_here.lock() = true;
+    coordinator
+        .write(&catalog(), put(1, 7, Level::Any))
+        .await
+        .unwrap();
+    assert_eq!(coordinator.hints.nodes(), [NodeId(1), NodeId(2)]);
+    let error = coordinator
+        .write(&catalog(), put(1, 8, Level::One))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Retry(Retry::Failure { .. })), "{error}");
+    assert!(values(&coordinator, get(1, Level::Any)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_is_too_old_is_dropped_and_one_for_a_place_that_moved_goes_to_all() {
+    let (cluster, coordinator) = cluster(3);
+    cluster.set(3, Health::Dead);
+    coordinator
+        .write(&catalog(), put(1, 7, Level::One))
+        .await
+        .unwrap();
+    let kept = coordinator.hints.oldest(NodeId(3), 1 << 20).unwrap();
+    let hint = kept[0].hint.clone().unwrap();
+    let late = crate::hints::Hint {
+        expires: Timestamp(1_000_000),
+        ..hint.clone()
+    };
+    // Node 9 has no replica of the tablet any more.
+    cluster.set(9, Health::Well);
+    coordinator.hints.store(NodeId(9), late).await.unwrap();
+    tokio::spawn(coordinator.clone().replay_hints());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(coordinator.hints.nodes(), [NodeId(3)]);
+    coordinator.hints.store(NodeId(9), hint).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(coordinator.hints.nodes(), [NodeId(3), NodeId(9)], "not all have it");
+    cluster.set(3, Health::Well);
+    delivered(&coordinator).await;
 }

@@ -1,7 +1,8 @@
 //! Writes: to all replicas at once, answered when the level is reached. Replicas that are slower go on by
-//! themselves.
+//! themselves. What a replica misses is kept for it as a hint.
 
 use super::{Coordinator, Failure, PLACEMENT_ROUNDS_MAX, TabletError, no_tablet};
+use crate::grace::{change_expires, hint_expires};
 use crate::level::{Place, Places, Purpose, Required};
 use crate::lower::lower;
 use crate::message::{Action, RawRow, ReplicaError, Request};
@@ -11,7 +12,7 @@ use api::evaluate::Moment;
 use api::{Atomicity, Error, Level, Outcome, Retry, WriteRequest, WriteResponse};
 use catalog::{Catalog, Durability, Table};
 use cluster::Tablet;
-use model::TabletId;
+use model::{TabletId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +24,23 @@ use world::planted::{self, Bug};
 const TABLETS_PER_REQUEST_MAX: usize = 1024;
 
 /// The part of a request that goes to one tablet.
-struct Part {
-    tablet: Arc<Tablet>,
-    deltas: Vec<RawRow>,
+#[derive(Clone)]
+pub(super) struct Part {
+    pub tablet: Arc<Tablet>,
+    pub deltas: Vec<RawRow>,
     durability: Durability,
+    /// Until when replicas take it.
+    expires: Timestamp,
+    /// Until when it may be delivered late; `None`: it is not worth a hint.
+    pub hint_expires: Option<Timestamp>,
+}
+
+/// How a replica's part of a write has ended.
+enum Taken {
+    Acknowledged,
+    /// It has missed it, and a durable hint says so.
+    Hinted,
+    Failed(Failure),
 }
 
 impl Coordinator {
@@ -54,11 +68,12 @@ impl Coordinator {
 
     /// Lowers the mutations and sorts them by tablet.
     fn split(&self, catalog: &Catalog, request: &WriteRequest) -> Result<Vec<Part>, Error> {
+        let now = self.gateway.now();
         let moment = Moment {
             timestamp: request
                 .timestamp
                 .unwrap_or_else(|| self.gateway.next_timestamp()),
-            now_seconds: self.gateway.now_seconds(),
+            now_seconds: now.seconds(),
         };
         let mut parts: BTreeMap<TabletId, Part> = BTreeMap::new();
         let mut partitions = OnePartition::default();
@@ -74,13 +89,20 @@ impl Coordinator {
                 .peers
                 .tablet(table.root, &mutation.key)
                 .ok_or_else(|| no_tablet(table))?;
-            let durability = table.spec.replication.durability;
+            let expires = change_expires(now, table.spec.gc_grace_seconds);
+            let hint_age_max = self.hints.limits().age_max_seconds;
+            let hint_expires = hint_expires(now, table.spec.gc_grace_seconds, hint_age_max);
             let part = parts.entry(tablet.id).or_insert_with(|| Part {
                 tablet,
                 deltas: Vec::new(),
-                durability,
+                durability: table.spec.replication.durability,
+                expires,
+                hint_expires,
             });
             part.deltas.push(delta);
+            // Tables of one group may differ: the strictest counts for all.
+            part.expires = part.expires.min(expires);
+            part.hint_expires = part.hint_expires.min(hint_expires);
         }
         if parts.len() > TABLETS_PER_REQUEST_MAX {
             return Err(Error::Refused(api::Refused::TooLarge(format!(
@@ -126,19 +148,19 @@ impl Coordinator {
         }
     }
 
-    async fn write_part(
-        &self,
-        mut part: Part,
-        level: Level,
-        deadline: Instant,
-    ) -> Result<(), Error> {
+    async fn write_part(&self, part: Part, level: Level, deadline: Instant) -> Result<(), Error> {
+        let mut part = Arc::new(part);
         for _ in 0..PLACEMENT_ROUNDS_MAX {
             match self.write_once(&part, level, deadline).await {
                 Ok(()) => return Ok(()),
                 Err(TabletError::Api(error)) => return Err(error),
                 // Writing again is harmless: the deltas carry their timestamps.
                 Err(TabletError::Stale(tablet)) => {
-                    part.tablet = self.newer_placement(tablet).await;
+                    let tablet = self.newer_placement(tablet).await;
+                    part = Arc::new(Part {
+                        tablet,
+                        ..part.as_ref().clone()
+                    });
                 }
             }
         }
@@ -148,30 +170,17 @@ impl Coordinator {
 
     async fn write_once(
         &self,
-        part: &Part,
+        part: &Arc<Part>,
         level: Level,
         deadline: Instant,
     ) -> Result<(), TabletError> {
         let places = Places::new(&part.tablet, self.peers.as_ref());
         let required = Required::new(level, Purpose::Write, &places)?;
-        let request = Request {
-            tablet: part.tablet.id,
-            epoch: part.tablet.epoch,
-            action: Action::Apply {
-                deltas: part.deltas.clone(),
-                durability: part.durability,
-            },
-        };
-        let alive: Vec<&Place> = places
-            .replicas
-            .iter()
-            .filter(|place| place.is_alive)
-            .collect();
-        match alive.as_slice() {
-            [only] if only.replica.node == self.peers.this_node() => {
-                self.write_here(only, request, required, deadline).await
+        match places.replicas.as_slice() {
+            [only] if only.replica.node == self.peers.this_node() && level != Level::Any => {
+                self.write_here(only, part, required, deadline).await
             }
-            alive => self.write_all(alive, &request, required, deadline).await,
+            all => self.write_all(all, part, required, deadline).await,
         }
     }
 
@@ -179,11 +188,11 @@ impl Coordinator {
     async fn write_here(
         &self,
         place: &Place,
-        request: Request,
+        part: &Part,
         mut required: Required,
         deadline: Instant,
     ) -> Result<(), TabletError> {
-        match timeout_at(deadline, self.ask(place, request, deadline)).await {
+        match timeout_at(deadline, self.ask(place, part.request(), deadline)).await {
             Ok(Ok(_)) => required.acknowledge(place, Purpose::Write),
             Ok(Err(failure)) => fail(&mut required, place, failure)?,
             Err(_) => {}
@@ -193,30 +202,105 @@ impl Coordinator {
 
     async fn write_all(
         &self,
-        alive: &[&Place],
-        request: &Request,
+        all: &[Place],
+        part: &Arc<Part>,
         mut required: Required,
         deadline: Instant,
     ) -> Result<(), TabletError> {
-        let (sender, mut receiver) = mpsc::channel(alive.len().max(1));
-        for place in alive {
+        let (sender, mut receiver) = mpsc::channel(all.len().max(1) * 2);
+        let level = required.level;
+        for place in all {
             let (coordinator, sender) = (self.clone(), sender.clone());
-            let (place, request) = ((*place).clone(), request.clone());
+            let (place, part) = (place.clone(), part.clone());
             spawn(self.peers.as_ref(), async move {
-                let outcome = coordinator.ask(&place, request, deadline).await;
-                // The level may have been reached without this one.
-                let _ = sender.send((place, outcome)).await;
+                coordinator
+                    .write_to(&place, &part, level, deadline, sender)
+                    .await;
             });
         }
         drop(sender);
         while !required.is_reached() && required.is_reachable() {
             match timeout_at(deadline, receiver.recv()).await {
-                Ok(Some((place, Ok(_)))) => required.acknowledge(&place, Purpose::Write),
-                Ok(Some((place, Err(failure)))) => fail(&mut required, &place, failure)?,
+                Ok(Some((place, Taken::Acknowledged))) => {
+                    required.acknowledge(&place, Purpose::Write);
+                }
+                Ok(Some((place, Taken::Hinted))) if level == Level::Any => {
+                    required.acknowledge(&place, Purpose::Write);
+                }
+                Ok(Some((_, Taken::Hinted))) => {}
+                Ok(Some((place, Taken::Failed(failure)))) => fail(&mut required, &place, failure)?,
                 Ok(None) | Err(_) => break,
             }
         }
         conclude(&required)
+    }
+
+    /// One replica's part, to its end: acknowledged, or kept as a hint. The level may be reached without it; then
+    /// nobody listens.
+    async fn write_to(
+        &self,
+        place: &Place,
+        part: &Part,
+        level: Level,
+        deadline: Instant,
+        sender: mpsc::Sender<(Place, Taken)>,
+    ) {
+        let node = place.replica.node;
+        let failure = if place.is_alive {
+            match self.ask(place, part.request(), deadline).await {
+                Ok(_) => {
+                    let _ = sender.send((place.clone(), Taken::Acknowledged)).await;
+                    return;
+                }
+                Err(failure) => Some(failure),
+            }
+        } else {
+            None
+        };
+        let is_missed = failure.as_ref().is_none_or(is_missed);
+        // At ANY the hint counts, so it comes first; else whoever waits should not wait for it.
+        if level == Level::Any {
+            let is_kept = is_missed && self.keep_hint(node, part).await;
+            let taken = match failure {
+                _ if is_kept => Taken::Hinted,
+                Some(failure) => Taken::Failed(failure),
+                None => return,
+            };
+            let _ = sender.send((place.clone(), taken)).await;
+            return;
+        }
+        if let Some(failure) = failure {
+            let _ = sender.send((place.clone(), Taken::Failed(failure))).await;
+        }
+        drop(sender);
+        if is_missed {
+            self.keep_hint(node, part).await;
+        }
+    }
+}
+
+impl Part {
+    fn request(&self) -> Request {
+        Request {
+            tablet: self.tablet.id,
+            epoch: self.tablet.epoch,
+            action: Action::Apply {
+                deltas: self.deltas.clone(),
+                durability: self.durability,
+                expires: Some(self.expires),
+            },
+        }
+    }
+}
+
+/// Whether the replica lacks the write, as far as is known, and a hint would help.
+fn is_missed(failure: &Failure) -> bool {
+    match failure {
+        Failure::Silent(_) => true,
+        Failure::Refused(error) => matches!(
+            error,
+            ReplicaError::NoReplica(_) | ReplicaError::Overloaded(_) | ReplicaError::Broken(_)
+        ),
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fixture::{delta, header_delta, header_key, row_key, static_delta, table, tombstone};
+use crate::fixture::{Stopped, delta, header_delta, header_key, row_key, static_delta, table, tombstone};
 use crate::message::{Covered, Page, ReplicaRead, ReplicaSelection};
 use crate::peers::Task;
 use api::{Direction, KeyRange};
@@ -27,6 +27,7 @@ fn open(disk: &SimDisk) -> Arc<EventualReplica> {
         tablet: tablet(),
         replica: ReplicaId(9),
         table: Arc::new(table()),
+        clock: Arc::new(Stopped(1_000_000)),
     };
     let store = stores.open(ReplicaId(9)).unwrap();
     let tasks = Arc::new(|task: Task| {
@@ -78,6 +79,7 @@ async fn a_read_under_a_new_placement_sees_all_writes_of_the_old() {
     let apply = |clustering| Action::Apply {
         deltas: vec![delta(1, clustering, 10, 7)],
         durability: Durability::Synced,
+        expires: None,
     };
     let writer = replica.clone();
     let old = request(3, apply(1));
@@ -313,4 +315,25 @@ async fn an_older_placement_is_refused_with_the_newer_one() {
         replica.handle(request(3)).await,
         Reply::Refused(ReplicaError::StaleEpoch(_))
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_comes_too_late_is_refused() {
+    let replica = open(&SimDisk::new(1));
+    let request = |expires| Request {
+        tablet: TabletId(5),
+        epoch: PlacementEpoch(3),
+        action: Action::Apply {
+            deltas: vec![delta(1, 1, 10, 7)],
+            durability: Durability::Synced,
+            expires: Some(Timestamp(expires)),
+        },
+    };
+    assert_eq!(
+        replica.handle(request(1_000_000)).await,
+        Reply::Refused(ReplicaError::Expired)
+    );
+    assert_eq!(value(&replica, 1, 1), None);
+    assert_eq!(replica.handle(request(1_000_001)).await, Reply::Applied);
+    assert_eq!(value(&replica, 1, 1), Some(Value::Int(7)));
 }

@@ -1,0 +1,83 @@
+"""Eventual tables heal themselves: a node that was away has what it missed, without anybody reading it before."""
+
+import time
+
+import pytest
+from cassandra import ConsistencyLevel
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster as CqlCluster, ExecutionProfile
+from cassandra.policies import WhiteListRoundRobinPolicy
+from cassandra.query import SimpleStatement
+
+from conftest import status, wait_until
+
+ROWS = 60
+
+
+def connect(cluster, index):
+    """A session whose requests all go to one node."""
+    profile = ExecutionProfile(
+        load_balancing_policy=WhiteListRoundRobinPolicy([cluster.HOSTS[index]]), request_timeout=10
+    )
+    client = CqlCluster(
+        [cluster.HOSTS[index]],
+        port=cluster.ports["cql"],
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        connect_timeout=5,
+    )
+    return client, client.connect()
+
+
+def create(cluster):
+    client, session = connect(cluster, 0)
+    session.execute(
+        "CREATE KEYSPACE healing WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 3}"
+    )
+    session.execute("CREATE TABLE healing.rows (id int PRIMARY KEY, value text)")
+    cluster.wait_grown()
+    return client, session
+
+
+def put(session, number, level):
+    statement = SimpleStatement(
+        f"INSERT INTO healing.rows (id, value) VALUES ({number}, 'value {number}')", consistency_level=level
+    )
+    session.execute(statement)
+
+
+def get(session, number):
+    statement = SimpleStatement(
+        f"SELECT value FROM healing.rows WHERE id = {number}", consistency_level=ConsistencyLevel.ONE
+    )
+    row = session.execute(statement).one()
+    return row and row.value
+
+
+def take_for_dead(cluster, index, dead):
+    def is_dead():
+        nodes = status(cluster.addresses(index).admin)["nodes"]
+        return any(not node["alive"] and node["client_address"] == cluster.HOSTS[dead] for node in nodes)
+
+    wait_until(f"node {dead + 1} to be taken for dead", is_dead)
+
+
+@pytest.mark.parametrize("level", [ConsistencyLevel.ONE, ConsistencyLevel.QUORUM, ConsistencyLevel.ANY])
+def test_a_killed_node_gets_what_it_missed(cluster, level):
+    client, session = create(cluster)
+    put(session, 0, ConsistencyLevel.ALL)
+    cluster.kill(2)
+    # Half of it while the node is thought alive, so that its part times out or is lost on the way.
+    for number in range(1, ROWS // 2):
+        put(session, number, level)
+    take_for_dead(cluster, 0, 2)
+    for number in range(ROWS // 2, ROWS):
+        put(session, number, level)
+    cluster.start(2)
+    returned, alone = connect(cluster, 2)
+
+    # A read at ONE through the node that has the data asks nobody else.
+    def has_all():
+        return all(get(alone, number) == f"value {number}" for number in range(ROWS))
+
+    wait_until("the hints to be delivered", has_all, 40)
+    returned.shutdown()
+    client.shutdown()
