@@ -336,11 +336,17 @@ mod tests {
             hints.store(NODE, hint(number)).await.unwrap();
         }
         let size = hints.size_bytes();
-        assert_eq!((hints.nodes(), numbers(&hints)), (vec![NODE], vec![1, 2, 3, 4]));
+        assert_eq!(
+            (hints.nodes(), numbers(&hints)),
+            (vec![NODE], vec![1, 2, 3, 4])
+        );
 
         disk.crash();
         let hints = Hints::open(disk.open().0, HintLimits::default());
-        assert_eq!((numbers(&hints), hints.size_bytes()), (vec![1, 2, 3, 4], size));
+        assert_eq!(
+            (numbers(&hints), hints.size_bytes()),
+            (vec![1, 2, 3, 4], size)
+        );
 
         // The second is to be tried again.
         hints.forget(NODE, 3, vec![hint(2)]);
@@ -373,8 +379,16 @@ mod tests {
         let hints = Hints::open(disk.open().0, limits);
         hints.store(NODE, hint(1)).await.unwrap();
         hints.store(NODE, hint(2)).await.unwrap();
-        assert_eq!(hints.store(NODE, hint(3)).await, Err(HintError::Full), "of one node");
-        assert_eq!(hints.store(NodeId(3), hint(3)).await, Err(HintError::Full), "in all");
+        assert_eq!(
+            hints.store(NODE, hint(3)).await,
+            Err(HintError::Full),
+            "of one node"
+        );
+        assert_eq!(
+            hints.store(NodeId(3), hint(3)).await,
+            Err(HintError::Full),
+            "in all"
+        );
         hints.forget(NODE, 2, vec![]);
         hints.store(NodeId(3), hint(3)).await.unwrap();
         assert_eq!(hints.counts().dropped.load(Ordering::Relaxed), 2);

@@ -337,7 +337,9 @@ impl EventualReplica {
         // Entries reach the log in the order of their indices because both happen under this lock.
         let mut writer = self.writer.lock();
         // Once more: the placement may have changed while the write waited.
-        terms.epoch.map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
+        terms
+            .epoch
+            .map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
         let now = Timestamp(self.clock.wall_micros());
         if terms.expires.is_some_and(|expires| expires <= now) {
             return Err(ReplicaError::Expired);

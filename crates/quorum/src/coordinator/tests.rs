@@ -540,7 +540,10 @@ async fn at_any_a_hint_is_an_acknowledgement() {
         .write(&catalog(), put(1, 8, Level::One))
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Retry(Retry::Failure { .. })), "{error}");
+    assert!(
+        matches!(error, Error::Retry(Retry::Failure { .. })),
+        "{error}"
+    );
     assert!(values(&coordinator, get(1, Level::Any)).await.is_err());
 }
 
@@ -566,7 +569,11 @@ async fn a_hint_that_is_too_old_is_dropped_and_one_for_a_place_that_moved_goes_t
     assert_eq!(coordinator.hints.nodes(), [NodeId(3)]);
     coordinator.hints.store(NodeId(9), hint).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(coordinator.hints.nodes(), [NodeId(3), NodeId(9)], "not all have it");
+    assert_eq!(
+        coordinator.hints.nodes(),
+        [NodeId(3), NodeId(9)],
+        "not all have it"
+    );
     cluster.set(3, Health::Well);
     delivered(&coordinator).await;
 }

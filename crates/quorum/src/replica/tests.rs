@@ -1,5 +1,7 @@
 use super::*;
-use crate::fixture::{Stopped, delta, header_delta, header_key, row_key, static_delta, table, tombstone};
+use crate::fixture::{
+    Stopped, delta, header_delta, header_key, row_key, static_delta, table, tombstone,
+};
 use crate::message::{Covered, Page, ReplicaRead, ReplicaSelection};
 use crate::peers::Task;
 use api::{Direction, KeyRange};
