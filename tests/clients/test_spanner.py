@@ -8,6 +8,7 @@ import decimal
 import math
 import os
 import threading
+import time
 import uuid
 
 import pytest
@@ -572,7 +573,7 @@ def test_errors_of_mutations(database):
         ("SELECT * FROM Singers JOIN Albums USING (SingerId)", exceptions.MethodNotImplemented, "JOIN"),
         ("SELECT ROW_NUMBER() OVER () FROM Singers", exceptions.MethodNotImplemented, "window"),
         ("CREATE TABLE T (A INT64) PRIMARY KEY (A)", exceptions.InvalidArgument, "UpdateDatabaseDdl"),
-        ("DELETE FROM Singers WHERE TRUE", exceptions.InvalidArgument, "read-write transaction"),
+        ("DELETE FROM Singers WHERE TRUE", exceptions.InvalidArgument, "read-write or partitioned-dml"),
         ("SELECT " + "(" * 5000 + "1" + ")" * 5000, exceptions.InvalidArgument, "nests deeper"),
     ],
 )
@@ -587,8 +588,68 @@ def test_unknown_databases_and_methods(instance, database):
         query(missing, "SELECT 1")
     with pytest.raises(exceptions.MethodNotImplemented):
         list(instance.list_backups())
-    with pytest.raises(exceptions.MethodNotImplemented):
-        database.execute_partitioned_dml("UPDATE Singers SET LastName = 'x' WHERE TRUE")
+
+
+def test_partitioned_dml(database):
+    put_singers(database, *((number, f"n{number}", None) for number in range(2_500)))
+    update = "UPDATE Singers SET LastName = @name WHERE MOD(SingerId, 2) = 0"
+    arguments = {"params": {"name": "even"}, "param_types": {"name": param_types.STRING}}
+    assert database.execute_partitioned_dml(update, **arguments) == 1_250
+    count = "SELECT COUNT(*) FROM Singers WHERE LastName = 'even'"
+    assert query(database, count) == [[1_250]]
+    assert database.execute_partitioned_dml("DELETE FROM Singers WHERE SingerId >= 100") == 2_400
+    assert query(database, "SELECT COUNT(*) FROM Singers") == [[100]]
+    assert database.execute_partitioned_dml("DELETE FROM Singers WHERE FALSE") == 0
+    for refused in ["INSERT INTO Singers (SingerId) VALUES (1)", "DELETE FROM Singers WHERE TRUE THEN RETURN SingerId"]:
+        with pytest.raises(exceptions.InvalidArgument, match="artitioned DML"):
+            database.execute_partitioned_dml(refused)
+
+
+def test_batches_of_a_snapshot(database):
+    """A read and a query in parts, each processed by a snapshot made anew from the id of the first."""
+    put_singers(database, *((number, f"n{number}", None) for number in range(500)))
+    batch = database.batch_snapshot()
+    everything = KeySet(all_=True)
+    reads = list(batch.generate_read_batches("Singers", ("SingerId",), everything, max_partitions=5))
+    sql = "SELECT SingerId, FirstName FROM Singers WHERE FirstName != @name"
+    arguments = {"params": {"name": "n3"}, "param_types": {"name": param_types.STRING}}
+    queries = list(batch.generate_query_batches(sql, **arguments))
+    assert len(reads) == 5 and len(queries) > 5
+    put_singers(database, (1_000, "late", None))
+    state = batch.to_dict()
+
+    def process(part):
+        return list(type(batch).from_dict(database, state).process(part))
+
+    parts = [[row[0] for row in process(part)] for part in reads]
+    assert max(len(part) for part in parts) < 300
+    assert sorted(number for part in parts for number in part) == list(range(500))
+    found = [row[0] for part in queries for row in process(part)]
+    assert sorted(found) == [number for number in range(500) if number != 3]
+    keys = KeySet(keys=[[number] for number in range(10)], ranges=[KeyRange(start_closed=[100], end_open=[110])])
+    parts = batch.generate_read_batches("Singers", ("SingerId",), keys)
+    found = [row[0] for part in parts for row in batch.process(part)]
+    assert sorted(found) == [*range(10), *range(100, 110)]
+    with pytest.raises(exceptions.InvalidArgument, match="not root partitionable"):
+        list(batch.generate_query_batches("SELECT COUNT(*) FROM Singers"))
+    with database.batch_snapshot() as batch:
+        found = batch.run_partitioned_query("SELECT SingerId FROM Singers")
+        assert sorted(row[0] for row in found) == [*range(500), 1_000]
+
+
+def test_idle_transactions_are_aborted(database):
+    put_singers(database, (1, "a", None))
+    attempts = []
+
+    def work(transaction):
+        attempts.append(1)
+        transaction.execute_update("UPDATE Singers SET FirstName = FirstName || 'x' WHERE SingerId = 1")
+        if len(attempts) == 1:
+            time.sleep(12)
+
+    database.run_in_transaction(work)
+    assert len(attempts) == 2
+    assert query(database, "SELECT FirstName FROM Singers") == [["ax"]]
 
 
 def test_mutation_groups(database):

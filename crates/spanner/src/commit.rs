@@ -18,6 +18,8 @@ use tonic::{Code, Status};
 
 /// Groups of one BatchWrite.
 const GROUPS_MAX: usize = 10_000;
+/// Spanner's limit.
+const COMMIT_DELAY_MICROS_MAX: u64 = 500_000;
 
 pub async fn begin_transaction(
     door: Arc<Door>,
@@ -33,6 +35,7 @@ pub async fn commit(
     request: pb::CommitRequest,
 ) -> Result<pb::CommitResponse, Status> {
     let session = door.sessions.find(&door, &request.session)?;
+    check_delay(request.max_commit_delay.as_ref())?;
     let (commit, count) = match &request.transaction {
         Some(CommitTransaction::SingleUseTransaction(options)) => {
             if !matches!(options.mode, Some(Mode::ReadWrite(_))) {
@@ -57,6 +60,17 @@ pub async fn commit(
         }),
         ..Default::default()
     })
+}
+
+/// A commit may be delayed to be gathered with others. Here commits are gathered without a delay, so only the
+/// limits of the parameter count.
+fn check_delay(delay: Option<&prost_types::Duration>) -> Result<(), Status> {
+    match delay.map(wire::duration_micros) {
+        None | Some(Some(0..=COMMIT_DELAY_MICROS_MAX)) => Ok(()),
+        _ => Err(Status::invalid_argument(
+            "max_commit_delay must be between 0 and 500 ms.",
+        )),
+    }
 }
 
 /// Mutations without a transaction around them: one atomic write, unless something must be looked at first.
@@ -150,9 +164,9 @@ async fn commit_open(
         committed.map_err(|error| of_sql(sql::rows::explain(error, &list, &catalog)))
     }
     .await;
-    door.transactions.ended(door, id);
     match result {
         Ok(mut commit) => {
+            door.transactions.ended(door, id);
             commit.mutation_count = lowered.count.max(commit.mutation_count);
             state.phase = Phase::Committed(commit);
             Ok((commit, commit.mutation_count))
@@ -164,7 +178,13 @@ async fn commit_open(
                 Code::Unavailable => status::aborted(status.message()),
                 _ => status,
             };
-            state.phase = Phase::Ended(status.clone());
+            match status.code() {
+                Code::Aborted => door.transactions.aborted(door, &mut state, &status),
+                _ => {
+                    state.phase = Phase::Ended(status.clone());
+                    door.transactions.ended(door, id);
+                }
+            }
             Err(status)
         }
     }
@@ -233,18 +253,4 @@ pub async fn batch_write(
         }
     });
     Ok(Box::pin(ReceiverStream::new(receiver)))
-}
-
-pub async fn refuse_partition_query(
-    _: Arc<Door>,
-    _: pb::PartitionQueryRequest,
-) -> Result<pb::PartitionResponse, Status> {
-    Err(status::unimplemented("PartitionQuery"))
-}
-
-pub async fn refuse_partition_read(
-    _: Arc<Door>,
-    _: pb::PartitionReadRequest,
-) -> Result<pb::PartitionResponse, Status> {
-    Err(status::unimplemented("PartitionRead"))
 }

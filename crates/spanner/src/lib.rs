@@ -6,11 +6,11 @@
 //! ```
 //!
 //! A door decodes, checks, lowers and encodes. Sessions and open transactions are this node's alone: a client
-//! that comes back to another node makes new ones. Nothing here waits for locks: read-write transactions are
-//! `api::Transaction`s, whose conflicts show at commit as ABORTED with a delay. Tables made at other doors are
+//! that comes back to another node makes new ones. Read-write transactions are `api::Transaction`s, whose lost
+//! conflicts show as ABORTED with a delay; an optimistic one takes no locks and hears so at commit. Tables made at other doors are
 //! visible where their types have counterparts.
 //!
-//! Refused by name: partitioned reads, queries and DML, backups, roles, IAM, instance partitions, the
+//! Refused by name: backups, roles, IAM, instance partitions, the
 //! PostgreSQL dialect, and what `sql` refuses.
 
 mod commit;
@@ -23,6 +23,8 @@ mod metrics;
 mod mutations;
 mod names;
 mod operations;
+mod partitioned_dml;
+mod partitions;
 mod queries;
 mod results;
 mod sessions;
@@ -80,8 +82,8 @@ grpc::service! {
         unary Commit => commit::commit;
         unary Rollback => commit::rollback;
         streaming BatchWrite => commit::batch_write;
-        unary PartitionQuery => commit::refuse_partition_query;
-        unary PartitionRead => commit::refuse_partition_read;
+        unary PartitionQuery => partitions::query;
+        unary PartitionRead => partitions::read;
     }
 }
 
@@ -111,8 +113,9 @@ pub async fn serve(
         operations: Default::default(),
         metrics: options.metrics,
     });
+    let sweeping = transactions::end_idle(door.clone());
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
+    let serving = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -121,7 +124,10 @@ pub async fn serve(
         .add_service(databases::DatabaseAdmin(door.clone()))
         .add_service(instances::InstanceAdmin(door.clone()))
         .add_service(OperationsService(door))
-        .serve_with_incoming_shutdown(incoming, stop)
-        .await
-        .map_err(io::Error::other)
+        .serve_with_incoming_shutdown(incoming, stop);
+    tokio::select! {
+        biased;
+        served = serving => served.map_err(io::Error::other),
+        never = sweeping => match never {},
+    }
 }

@@ -5,8 +5,8 @@ use crate::mutations::{find_columns, find_table};
 use crate::results::{self, Resume, Run, Source};
 use crate::sessions::Session;
 use crate::status::{self, as_message, of_sql};
-use crate::transactions::{Remembered, Selected};
-use crate::{Door, keys, wire};
+use crate::transactions::{Held, Remembered, Selected};
+use crate::{Door, keys, partitioned_dml, partitions, wire};
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Value;
 use pb::execute_sql_request::QueryMode;
@@ -28,9 +28,9 @@ const BATCH_MAX: usize = 10_000;
 const PARAMETERS_MAX: usize = 950;
 
 /// A request's parameters, with the types that it declares for some.
-struct RequestParameters<'r> {
-    values: Option<&'r prost_types::Struct>,
-    types: &'r HashMap<String, pb::Type>,
+pub struct RequestParameters<'r> {
+    pub values: Option<&'r prost_types::Struct>,
+    pub types: &'r HashMap<String, pb::Type>,
 }
 
 impl RequestParameters<'_> {
@@ -94,7 +94,7 @@ impl Parameters for RequestParameters<'_> {
     }
 }
 
-fn analyse(
+pub fn analyse(
     door: &Door,
     session: &Session,
     text: &str,
@@ -109,13 +109,6 @@ fn analyse(
         now: door.database.now().latest,
     };
     sql::prepare(text, environment).map_err(of_sql)
-}
-
-fn refuse_partitions(partition_token: &[u8]) -> Result<(), Status> {
-    match partition_token.is_empty() {
-        true => Ok(()),
-        false => Err(status::unimplemented("a partitioned query or read")),
-    }
 }
 
 /// Takes the answer of `PLAN`: what the statement would answer, and nothing else.
@@ -144,14 +137,17 @@ enum Begun {
 }
 
 async fn begin(door: &Door, request: &pb::ExecuteSqlRequest) -> Result<Begun, Status> {
-    refuse_partitions(&request.partition_token)?;
     let session = door.sessions.find(door, &request.session)?;
     let parameters = RequestParameters {
         values: request.params.as_ref(),
         types: &request.param_types,
     };
     match analyse(door, &session, &request.sql, &parameters)? {
-        Prepared::Query(plan) => {
+        Prepared::Query(mut plan) => {
+            if !request.partition_token.is_empty() {
+                let of = partitions::Of::query(&session, &request.sql, request.params.as_ref());
+                partitions::narrow(plan.partitionable(), &request.partition_token, &of)?;
+            }
             if request.query_mode() == QueryMode::Plan {
                 return Ok(Begun::Whole(planned(&plan)));
             }
@@ -160,8 +156,8 @@ async fn begin(door: &Door, request: &pb::ExecuteSqlRequest) -> Result<Begun, St
                 .transactions
                 .select(door, &session, request.transaction.as_ref())
                 .await?;
-            let mut source = Source::new(door, selected.held, resume);
-            source.check()?;
+            let mut source = Source::new(door, selected.held, resume)?;
+            source.check(request.last_statement)?;
             Ok(Begun::Run(Run {
                 plan,
                 source,
@@ -179,6 +175,17 @@ async fn begin(door: &Door, request: &pb::ExecuteSqlRequest) -> Result<Begun, St
             }
             let mut selected =
                 select_for_writing(door, &session, request.transaction.as_ref()).await?;
+            if let Held::PartitionedDml = selected.held {
+                let row_count = partitioned_dml::execute(door, *manipulation).await?;
+                return Ok(Begun::Whole(pb::ResultSet {
+                    metadata: Some(results::metadata(&[], selected.begun)),
+                    stats: Some(pb::ResultSetStats {
+                        row_count: Some(RowCount::RowCountLowerBound(row_count)),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }));
+            }
             let result = manipulate(
                 door,
                 &mut selected,
@@ -186,6 +193,13 @@ async fn begin(door: &Door, request: &pb::ExecuteSqlRequest) -> Result<Begun, St
                 Some((request.seqno, &request.sql)),
             )
             .await;
+            if result.is_err() && selected.begun.is_some() {
+                selected.forget(door);
+            } else if let Some(state) = selected.read_write()
+                && request.last_statement
+            {
+                state.is_complete = true;
+            }
             result.map(Begun::Whole)
         }
     }
@@ -204,10 +218,10 @@ async fn select_for_writing(
     selector: Option<&pb::TransactionSelector>,
 ) -> Result<Selected, Status> {
     let mut selected = door.transactions.select(door, session, selector).await?;
-    match selected.read_write() {
-        Some(_) => Ok(selected),
-        None => Err(Status::invalid_argument(
-            "DML statements can only be performed in a read-write transaction.",
+    match &mut selected.held {
+        Held::ReadWrite(_) | Held::PartitionedDml => Ok(selected),
+        Held::Snapshot(_) => Err(Status::invalid_argument(
+            "DML statements can only be performed in a read-write or partitioned-dml transaction.",
         )),
     }
 }
@@ -238,7 +252,7 @@ async fn manipulate(
         Ok(effect) => effect,
         Err(status) => {
             if status.code() == tonic::Code::Aborted {
-                state.phase = crate::transactions::Phase::Ended(status.clone());
+                door.transactions.aborted(door, state, &status);
             }
             return Err(status);
         }
@@ -309,6 +323,11 @@ pub async fn execute_batch_dml(
     }
     let session = door.sessions.find(&door, &request.session)?;
     let mut selected = select_for_writing(&door, &session, request.transaction.as_ref()).await?;
+    if let Held::PartitionedDml = selected.held {
+        return Err(Status::invalid_argument(
+            "A partitioned DML transaction executes one statement, not a batch.",
+        ));
+    }
     let mut text = String::new();
     for statement in &request.statements {
         text.push_str(&statement.sql);
@@ -349,11 +368,12 @@ pub async fn execute_batch_dml(
                 }
                 answer.result_sets.push(result);
             }
-            Err(status) if status.code() == tonic::Code::Aborted => return Err(status),
-            // The transaction that the failing first statement began would be lost with it.
+            // The transaction that the failing first statement began is lost with it.
             Err(status) if answer.result_sets.is_empty() && selected.begun.is_some() => {
+                selected.forget(&door);
                 return Err(status);
             }
+            Err(status) if status.code() == tonic::Code::Aborted => return Err(status),
             Err(status) => {
                 answer.status = Some(as_message(&status));
                 break;
@@ -361,6 +381,7 @@ pub async fn execute_batch_dml(
         }
     }
     if let Some(state) = selected.read_write() {
+        state.is_complete |= request.last_statements;
         answer.precommit_token = state.precommit_token();
         let remembered = Remembered::Batch(Box::new(answer.clone()));
         state.statements.insert(request.seqno, (text, remembered));
@@ -370,18 +391,22 @@ pub async fn execute_batch_dml(
 
 // ---- reads ----
 
+/// There are no secondary indexes, and the primary key goes by two names.
+pub fn check_index(table: &catalog::Table, index: &str) -> Result<(), Status> {
+    match index.is_empty() || index.eq_ignore_ascii_case("PRIMARY_KEY") {
+        true => Ok(()),
+        false => Err(Status::not_found(format!(
+            "Index not found on table {}: {index}",
+            table.name(),
+        ))),
+    }
+}
+
 async fn begin_read(door: &Door, request: &pb::ReadRequest) -> Result<Run, Status> {
-    refuse_partitions(&request.partition_token)?;
     let session = door.sessions.find(door, &request.session)?;
     let catalog = door.database.catalog();
     let table = find_table(&catalog, &session.namespace, &request.table)?;
-    if !request.index.is_empty() && !request.index.eq_ignore_ascii_case("PRIMARY_KEY") {
-        return Err(Status::not_found(format!(
-            "Index not found on table {}: {}",
-            table.name(),
-            request.index
-        )));
-    }
+    check_index(table, &request.index)?;
     if request.columns.is_empty() {
         return Err(Status::invalid_argument(
             "A read must name at least one column.",
@@ -412,20 +437,29 @@ async fn begin_read(door: &Door, request: &pb::ReadRequest) -> Result<Run, Statu
     });
     let output = output.collect::<Result<Vec<OutputColumn>, Status>>()?;
     let set = request.key_set.clone().unwrap_or_default();
-    let scan = Scan {
+    let mut scan = Scan {
         selection: keys::selection(table, &set)?,
         table: table.clone(),
         columns,
         direction: api::Direction::Forward,
         row_limit,
     };
+    if !request.partition_token.is_empty() {
+        if row_limit.is_some() {
+            return Err(Status::invalid_argument(
+                "A read of a partition cannot have a limit.",
+            ));
+        }
+        let of = partitions::Of::read(table, &request.columns, &set);
+        partitions::narrow(Some(&mut scan), &request.partition_token, &of)?;
+    }
     let resume = Resume::decode(&request.resume_token)?;
     let selected = door
         .transactions
         .select(door, &session, request.transaction.as_ref())
         .await?;
-    let mut source = Source::new(door, selected.held, resume);
-    source.check()?;
+    let mut source = Source::new(door, selected.held, resume)?;
+    source.check(false)?;
     Ok(Run {
         plan: Plan {
             text: Arc::from(""),

@@ -53,8 +53,8 @@ pub enum Source {
 }
 
 impl Source {
-    pub fn new(door: &Door, held: Held, resume: Option<Resume>) -> Source {
-        match held {
+    pub fn new(door: &Door, held: Held, resume: Option<Resume>) -> Result<Source, Status> {
+        Ok(match held {
             Held::Snapshot(snapshot) => {
                 let bound = match resume.and_then(|resume| resume.timestamp) {
                     Some(at) => ReadBound::At(at),
@@ -66,15 +66,21 @@ impl Source {
                 }
             }
             Held::ReadWrite(guard) => Source::Transaction(guard),
-        }
+            Held::PartitionedDml => {
+                return Err(Status::invalid_argument(
+                    "A partitioned DML transaction executes UPDATE and DELETE statements only.",
+                ));
+            }
+        })
     }
 
     /// Refuses what a transaction that has ended cannot serve.
-    pub fn check(&mut self) -> Result<(), Status> {
-        match self {
-            Source::Transaction(state) => state.active().map(|_| ()),
-            Source::Snapshot { .. } => Ok(()),
+    pub fn check(&mut self, is_last: bool) -> Result<(), Status> {
+        if let Source::Transaction(state) = self {
+            state.active()?;
+            state.is_complete = is_last;
         }
+        Ok(())
     }
 
     fn timestamp(&self) -> Option<Timestamp> {
@@ -114,12 +120,14 @@ impl Source {
         }
     }
 
-    /// An aborted transaction stays so.
-    pub fn failed(&mut self, status: Status) -> Status {
-        if let Source::Transaction(state) = self
-            && status.code() == tonic::Code::Aborted
-        {
-            state.phase = Phase::Ended(status.clone());
+    /// An aborted transaction stays so, and one that the client has not heard of is gone.
+    fn failed(&mut self, door: &Door, status: Status, is_unheard_of: bool) -> Status {
+        if let Source::Transaction(state) = self {
+            match status.code() {
+                tonic::Code::Aborted => door.transactions.aborted(door, state, &status),
+                _ if is_unheard_of => door.transactions.forget(door, state),
+                _ => {}
+            }
         }
         status
     }
@@ -195,6 +203,7 @@ struct Messages {
     size_bytes: usize,
     timestamp: Option<Timestamp>,
     rows_sent: u64,
+    has_sent: bool,
 }
 
 /// The client is gone.
@@ -204,6 +213,7 @@ impl Messages {
     async fn send(&mut self, mut message: PartialResultSet) -> Result<(), Gone> {
         message.metadata = self.metadata.take();
         self.size_bytes = 0;
+        self.has_sent = true;
         self.sender.send(Ok(message)).await.map_err(|_| Gone)
     }
 
@@ -282,6 +292,7 @@ pub async fn stream(door: &Door, run: Run, sender: Sender<Result<PartialResultSe
         size_bytes: 0,
         timestamp: None,
         rows_sent: 0,
+        has_sent: false,
     };
     let columns = run.plan.columns.clone();
     let result = async {
@@ -320,7 +331,8 @@ pub async fn stream(door: &Door, run: Run, sender: Sender<Result<PartialResultSe
             let _ = messages.send(message).await;
         }
         Err(error) => {
-            let status = source.failed(status::of_sql(error));
+            let is_unheard_of = run.begun.is_some() && !messages.has_sent;
+            let status = source.failed(door, status::of_sql(error), is_unheard_of);
             let _ = sender.send(Err(status)).await;
         }
     }
@@ -369,7 +381,10 @@ pub async fn whole(door: &Door, run: Run) -> Result<ResultSet, Status> {
     }
     .await;
     match result {
-        Err(error) => return Err(source.failed(status::of_sql(error))),
+        Err(error) => {
+            let is_unheard_of = run.begun.is_some();
+            return Err(source.failed(door, status::of_sql(error), is_unheard_of));
+        }
         Ok(false) => {
             return Err(Status::failed_precondition(format!(
                 "The result is larger than {WHOLE_BYTES_MAX} bytes; use the streaming method"

@@ -1,9 +1,13 @@
 //! Transactions between requests: which there are, what they have done, and how a request gets hold of one.
 //!
-//! A read-only transaction is its timestamp: the id says it, and nothing is kept. A read-write transaction's id
-//! begins with the time at which its first attempt began, so that a retry that names its predecessor keeps its
-//! age; kept are the inner transaction, the answers to its numbered statements, so that a repeated statement is
-//! answered and not done again, and its commit's answer, so that a repeated commit is too.
+//! A read-only transaction is its timestamp, and one of partitioned DML is nothing but its kind: their ids say so,
+//! and nothing is kept. A read-write transaction's id begins with the time at which its first attempt began, so
+//! that a retry that names its predecessor keeps its age; in a session that is not multiplexed the next transaction
+//! after an aborted one is taken for its retry. Kept are the inner transaction, the answers to its numbered
+//! statements, so that a repeated statement is answered and not done again, and its commit's answer, so that a
+//! repeated commit is too.
+//!
+//! A transaction that nobody has used for ten seconds is aborted, so that no client that went away holds locks.
 
 use crate::sessions::Session;
 use crate::status::{aborted, of_api};
@@ -13,20 +17,29 @@ use async_trait::async_trait;
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Timestamp;
 use parking_lot::Mutex as SyncMutex;
-use pb::transaction_options::{Mode, ReadOnly, ReadWrite, read_only::TimestampBound};
+use pb::transaction_options::read_write::ReadLockMode;
+use pb::transaction_options::{
+    IsolationLevel, Mode, ReadOnly, ReadWrite, read_only::TimestampBound,
+};
 use pb::transaction_selector::Selector;
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tonic::Status;
 
 pub const TRANSACTIONS_MAX: usize = 10_000;
-/// A transaction that nobody used for so long is gone. None holds locks, so this only bounds memory.
-const IDLE_MICROS_MAX: i64 = 10 * 60 * 1_000_000;
+/// A transaction that nobody used for so long is aborted (Spanner's own limit).
+const IDLE_MICROS_MAX: i64 = 10 * 1_000_000;
+/// How often idle ones are looked for.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Transactions that have ended and are remembered for clients that repeat themselves.
 const ENDED_MAX: usize = 1_000;
 /// What the id of a read-only transaction begins with. A read-write one's first byte is a time's, and low.
 const READ_ONLY_TAG: u8 = 0xFF;
+/// What the id of a partitioned DML transaction begins with.
+const PARTITIONED_DML_TAG: u8 = 0xFE;
 /// Numbered statements of one transaction whose answers are kept.
 const STATEMENTS_MAX: usize = 100_000;
 
@@ -40,11 +53,15 @@ struct State {
     by_id: BTreeMap<Vec<u8>, Entry>,
     /// Ids of those that have ended, oldest first.
     ended: VecDeque<Vec<u8>>,
+    /// By session: when the first attempt began of a transaction that was aborted there last.
+    aborted: BTreeMap<String, Timestamp>,
 }
 
 struct Entry {
     session: String,
     last_use: Timestamp,
+    /// Whether it is in `State::ended`.
+    has_ended: bool,
     transaction: Arc<Mutex<ReadWriteState>>,
 }
 
@@ -64,6 +81,8 @@ pub struct ReadWriteState {
     /// Grows with each answer that carries a precommit token.
     pub token: i32,
     pub is_multiplexed: bool,
+    /// A statement said that it is the last: only a commit or a rollback may follow.
+    pub is_complete: bool,
 }
 
 pub enum Phase {
@@ -82,6 +101,9 @@ pub enum Remembered {
 impl ReadWriteState {
     pub fn active(&mut self) -> Result<&mut Box<dyn api::Transaction>, Status> {
         match &mut self.phase {
+            Phase::Active(_) if self.is_complete => Err(Status::failed_precondition(
+                "Cannot start a read or query within a transaction after its last statement.",
+            )),
             Phase::Active(transaction) => Ok(transaction),
             Phase::Committed(_) => Err(Status::failed_precondition(
                 "Cannot start a read or query within a transaction after Commit has been called.",
@@ -127,6 +149,7 @@ impl ReadWriteState {
 pub enum Held {
     Snapshot(Snapshot),
     ReadWrite(OwnedMutexGuard<ReadWriteState>),
+    PartitionedDml,
 }
 
 /// A transaction as a request's selector names it.
@@ -137,10 +160,17 @@ pub struct Selected {
 }
 
 impl Selected {
+    /// The request that began it has failed.
+    pub fn forget(&mut self, door: &Door) {
+        if let Held::ReadWrite(state) = &mut self.held {
+            door.transactions.forget(door, state);
+        }
+    }
+
     pub fn read_write(&mut self) -> Option<&mut ReadWriteState> {
         match &mut self.held {
             Held::ReadWrite(guard) => Some(guard),
-            Held::Snapshot(_) => None,
+            Held::Snapshot(_) | Held::PartitionedDml => None,
         }
     }
 }
@@ -212,14 +242,34 @@ fn first_attempt_of(id: &[u8]) -> Option<Timestamp> {
     Some(Timestamp(i64::from_be_bytes(bytes)))
 }
 
+impl State {
+    fn ended(&mut self, id: Vec<u8>) {
+        match self.by_id.get_mut(&id) {
+            Some(entry) if !entry.has_ended => entry.has_ended = true,
+            _ => return,
+        }
+        self.ended.push_back(id);
+        while self.ended.len() > ENDED_MAX {
+            if let Some(oldest) = self.ended.pop_front() {
+                self.by_id.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Aborts idle transactions for as long as the door is open.
+pub async fn end_idle(door: Arc<Door>) -> Infallible {
+    loop {
+        tokio::time::sleep(IDLE_CHECK_INTERVAL).await;
+        door.transactions.end_idle(&door);
+    }
+}
+
 impl Transactions {
     fn add(&self, door: &Door, session: &Session, state: ReadWriteState) -> Result<(), Status> {
         let now = door.database.now().latest;
         let mut transactions = self.state.lock();
         let by_id = &mut transactions.by_id;
-        if by_id.len() >= TRANSACTIONS_MAX {
-            by_id.retain(|_, entry| now.0.saturating_sub(entry.last_use.0) <= IDLE_MICROS_MAX);
-        }
         if by_id.len() >= TRANSACTIONS_MAX {
             return Err(Status::resource_exhausted(format!(
                 "this node has {TRANSACTIONS_MAX} transactions open already"
@@ -229,6 +279,7 @@ impl Transactions {
         let entry = Entry {
             session: session.name.clone(),
             last_use: now,
+            has_ended: false,
             transaction: Arc::new(Mutex::new(state)),
         };
         by_id.insert(id, entry);
@@ -259,11 +310,61 @@ impl Transactions {
     /// Says that a transaction has ended: it may be forgotten when newer ones have.
     pub fn ended(&self, door: &Door, id: &[u8]) {
         let mut transactions = self.state.lock();
-        transactions.ended.push_back(id.to_vec());
-        while transactions.ended.len() > ENDED_MAX {
-            if let Some(oldest) = transactions.ended.pop_front() {
-                transactions.by_id.remove(&oldest);
+        transactions.ended(id.to_vec());
+        let count = transactions.by_id.len();
+        door.metrics.transactions.set(count as i64);
+    }
+
+    /// Ends a transaction that has lost a conflict: later requests hear so too, and its retry keeps its age.
+    pub fn aborted(&self, door: &Door, state: &mut ReadWriteState, status: &Status) {
+        state.phase = Phase::Ended(status.clone());
+        let mut transactions = self.state.lock();
+        let session = transactions
+            .by_id
+            .get(&state.id)
+            .map(|entry| &entry.session);
+        if let (Some(session), Some(first_attempt), false) = (
+            session.cloned(),
+            first_attempt_of(&state.id),
+            state.is_multiplexed,
+        ) {
+            transactions.aborted.insert(session, first_attempt);
+            while transactions.aborted.len() > TRANSACTIONS_MAX {
+                transactions.aborted.pop_first();
             }
+        }
+        drop(transactions);
+        self.ended(door, &state.id);
+    }
+
+    /// Ends a transaction whose id the client will never learn, since the request that began it has failed.
+    pub fn forget(&self, door: &Door, state: &mut ReadWriteState) {
+        state.phase = Phase::Ended(Status::failed_precondition(
+            "The statement that began the transaction has failed.",
+        ));
+        self.ended(door, &state.id);
+    }
+
+    fn end_idle(&self, door: &Door) {
+        let now = door.database.now().latest;
+        let mut transactions = self.state.lock();
+        let mut ended = Vec::new();
+        for (id, entry) in &mut transactions.by_id {
+            if entry.has_ended || now.0.saturating_sub(entry.last_use.0) <= IDLE_MICROS_MAX {
+                continue;
+            }
+            let Ok(mut state) = entry.transaction.clone().try_lock_owned() else {
+                // A request holds it: it is not idle.
+                entry.last_use = now;
+                continue;
+            };
+            if let Phase::Active(_) = state.phase {
+                state.phase = Phase::Ended(aborted("Transaction was idle for too long"));
+            }
+            ended.push(id.clone());
+        }
+        for id in ended {
+            transactions.ended(id);
         }
         let count = transactions.by_id.len();
         door.metrics.transactions.set(count as i64);
@@ -274,6 +375,7 @@ impl Transactions {
         transactions
             .by_id
             .retain(|_, entry| entry.session != session);
+        transactions.aborted.remove(session);
         let count = transactions.by_id.len();
         door.metrics.transactions.set(count as i64);
     }
@@ -301,11 +403,26 @@ impl Transactions {
                 })
             }
             Some(Mode::ReadWrite(read_write)) => {
-                self.begin_read_write(door, session, read_write).await
+                let is_optimistic = match read_write.read_lock_mode() {
+                    ReadLockMode::Optimistic => true,
+                    ReadLockMode::Pessimistic => false,
+                    ReadLockMode::Unspecified => {
+                        options.isolation_level() == IsolationLevel::RepeatableRead
+                    }
+                };
+                self.begin_read_write(door, session, read_write, is_optimistic)
+                    .await
             }
-            Some(Mode::PartitionedDml(_)) => Err(crate::status::unimplemented("partitioned DML")),
+            Some(Mode::PartitionedDml(_)) => {
+                let mut id = vec![PARTITIONED_DML_TAG];
+                id.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
+                Ok(pb::Transaction {
+                    id,
+                    ..Default::default()
+                })
+            }
             None => Err(Status::invalid_argument(
-                "TransactionOptions must say read_only or read_write",
+                "TransactionOptions must say read_only, read_write or partitioned_dml",
             )),
         }
     }
@@ -315,19 +432,27 @@ impl Transactions {
         door: &Door,
         session: &Session,
         options: &ReadWrite,
+        is_optimistic: bool,
     ) -> Result<pb::Transaction, Status> {
-        let first_attempt = first_attempt_of(&options.multiplexed_session_previous_transaction_id);
+        let first_attempt = match session.multiplexed {
+            true => first_attempt_of(&options.multiplexed_session_previous_transaction_id),
+            false => self.state.lock().aborted.remove(&session.name),
+        };
         let now = door.database.now().latest;
         // A time of the client's making counts for no more than one of ours could.
         let first_attempt = first_attempt.filter(|at| *at <= now);
-        let inner = door
-            .database
-            .begin(api::TransactionOptions {
-                first_attempt,
-                ..Default::default()
-            })
-            .await
-            .map_err(of_api)?;
+        let inner_options = api::TransactionOptions {
+            first_attempt,
+            ..Default::default()
+        };
+        // Repeatable read is served by serializability: what was read is checked again when it commits.
+        let inner = match is_optimistic {
+            true => {
+                let database = door.database.clone();
+                Box::new(api::Buffered::new(database, &inner_options)) as Box<dyn api::Transaction>
+            }
+            false => door.database.begin(inner_options).await.map_err(of_api)?,
+        };
         let id = new_id(first_attempt.unwrap_or(now));
         let mut state = ReadWriteState {
             id: id.clone(),
@@ -335,6 +460,7 @@ impl Transactions {
             statements: BTreeMap::new(),
             token: 0,
             is_multiplexed: session.multiplexed,
+            is_complete: false,
         };
         let precommit_token = state.precommit_token();
         self.add(door, session, state)?;
@@ -394,6 +520,9 @@ impl Transactions {
         if let Some(snapshot) = Snapshot::of_id(id) {
             return Ok(Held::Snapshot(snapshot));
         }
+        if id.first() == Some(&PARTITIONED_DML_TAG) {
+            return Ok(Held::PartitionedDml);
+        }
         let transaction = self.find(door, session, id)?;
         Ok(Held::ReadWrite(transaction.lock_owned().await))
     }
@@ -409,6 +538,9 @@ impl Transactions {
             Held::ReadWrite(guard) => Ok(guard),
             Held::Snapshot(_) => Err(Status::failed_precondition(
                 "Cannot commit or roll back a read-only transaction.",
+            )),
+            Held::PartitionedDml => Err(Status::failed_precondition(
+                "Cannot commit or roll back a partitioned DML transaction.",
             )),
         }
     }

@@ -92,6 +92,30 @@ pub enum Relation {
     UnionAll(Vec<Relation>),
 }
 
+impl Relation {
+    /// The scan whose rows are all there is to the relation, each by itself: parts of the scan yield parts of the
+    /// answer.
+    fn partitionable(&mut self) -> Option<&mut Scan> {
+        match self {
+            Relation::Scan(scan) if scan.row_limit.is_none() => Some(scan),
+            Relation::Filter { input, .. }
+            | Relation::Project { input, .. }
+            | Relation::Trim { input, .. } => input.partitionable(),
+            _ => None,
+        }
+    }
+}
+
+impl Plan {
+    /// What to narrow for a part of the answer; `None` if the query has no such parts.
+    pub fn partitionable(&mut self) -> Option<&mut Scan> {
+        match self.subqueries.is_empty() {
+            true => self.root.partitionable(),
+            false => None,
+        }
+    }
+}
+
 /// Rows of one table, by key or by key range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
@@ -147,6 +171,28 @@ pub struct Manipulation {
     pub action: Action,
     pub returning: Option<Returning>,
     pub subqueries: Vec<Subquery>,
+}
+
+impl Manipulation {
+    /// Whether analysis has found already that there are no rows to change.
+    pub fn is_void(&self) -> bool {
+        match &self.action {
+            Action::Update { rows, .. } | Action::Delete { rows } => {
+                matches!(rows, Relation::Rows(rows) if rows.is_empty())
+            }
+            Action::Insert { .. } => false,
+        }
+    }
+
+    /// What to narrow to change a part of the rows; `None` if what becomes of a row may depend on others.
+    pub fn partitionable(&mut self) -> Option<&mut Scan> {
+        match &mut self.action {
+            Action::Update { rows, .. } | Action::Delete { rows } if self.subqueries.is_empty() => {
+                rows.partitionable()
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -292,6 +292,137 @@ async fn a_stream_goes_on_behind_its_resume_token_at_the_same_timestamp() {
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
+#[tokio::test]
+async fn behind_the_last_statement_comes_the_end() {
+    let mut served = serve().await;
+    served.insert(vec![(1, "a".into())]).await;
+    let id = served.begin().await;
+    let mut update = served.sql("UPDATE t SET v = 'b' WHERE k = 1", by_id(&id));
+    (update.seqno, update.last_statement) = (1, true);
+    let first = served.client.execute_sql(update.clone()).await.unwrap();
+    let again = served.client.execute_sql(update.clone()).await.unwrap();
+    assert_eq!(first.into_inner(), again.into_inner());
+    (update.seqno, update.last_statement) = (2, false);
+    for late in [update, served.sql("SELECT 1", by_id(&id))] {
+        let status = served.client.execute_sql(late).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+    }
+    served.commit(&id).await.unwrap();
+    assert_eq!(served.value(1).await, "b");
+}
+
+#[tokio::test]
+async fn optimistic_transactions_and_delays_within_limits_are_taken() {
+    use pb::transaction_options::read_write::ReadLockMode;
+    use pb::transaction_options::{IsolationLevel, Mode, ReadWrite};
+    let mut served = serve().await;
+    served.insert(vec![(1, "a".into())]).await;
+    for (lock, isolation) in [
+        (ReadLockMode::Optimistic, IsolationLevel::Serializable),
+        (ReadLockMode::Unspecified, IsolationLevel::RepeatableRead),
+    ] {
+        let options = pb::TransactionOptions {
+            mode: Some(Mode::ReadWrite(ReadWrite {
+                read_lock_mode: lock as i32,
+                ..Default::default()
+            })),
+            isolation_level: isolation as i32,
+            ..Default::default()
+        };
+        let begin = Some(pb::TransactionSelector {
+            selector: Some(pb::transaction_selector::Selector::Begin(options)),
+        });
+        let select = served.sql("SELECT v FROM t WHERE k = 1", begin);
+        let read = served
+            .client
+            .execute_sql(select)
+            .await
+            .unwrap()
+            .into_inner();
+        let id = read.metadata.unwrap().transaction.unwrap().id;
+        served.insert(vec![(1, "b".into())]).await;
+        let mut update = served.sql("UPDATE t SET v = 'lost' WHERE k = 1", by_id(&id));
+        update.seqno = 1;
+        served.client.execute_sql(update).await.unwrap();
+        assert_eq!(served.commit(&id).await.unwrap_err().code(), Code::Aborted);
+    }
+    for (nanos, code) in [
+        (500_000_000, Code::Ok),
+        (500_001_000, Code::InvalidArgument),
+    ] {
+        let request = pb::CommitRequest {
+            session: served.session.clone(),
+            transaction: Some(pb::commit_request::Transaction::SingleUseTransaction(
+                read_write(),
+            )),
+            max_commit_delay: Some(prost_types::Duration { seconds: 0, nanos }),
+            ..Default::default()
+        };
+        let result = served.client.commit(request).await;
+        assert_eq!(
+            result.map_or_else(|status| status.code(), |_| Code::Ok),
+            code
+        );
+    }
+}
+
+#[tokio::test]
+async fn parts_are_the_whole_and_their_tokens_serve_nothing_else() {
+    let mut served = serve().await;
+    let rows = (0..3_000).map(|key| (key, format!("v{key}"))).collect();
+    served.insert(rows).await;
+    let request = pb::BeginTransactionRequest {
+        session: served.session.clone(),
+        options: Some(pb::TransactionOptions {
+            mode: Some(pb::transaction_options::Mode::ReadOnly(Default::default())),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let begun = served.client.begin_transaction(request).await.unwrap();
+    let id = begun.into_inner().id;
+    let query = served.sql("SELECT k FROM t WHERE v != 'v7'", by_id(&id));
+    let parts = pb::PartitionQueryRequest {
+        session: served.session.clone(),
+        sql: query.sql.clone(),
+        transaction: by_id(&id),
+        ..Default::default()
+    };
+    let parts = served.client.partition_query(parts).await.unwrap();
+    let parts = parts.into_inner().partitions;
+    assert_eq!(parts.len(), 16);
+    // What comes later is in none of them.
+    served.insert(vec![(5_000, "late".into())]).await;
+    let mut found = Vec::new();
+    for part in &parts {
+        let mut query = query.clone();
+        query.partition_token = part.partition_token.clone();
+        let rows = served
+            .client
+            .execute_sql(query)
+            .await
+            .unwrap()
+            .into_inner()
+            .rows;
+        assert!(rows.len() < 600, "{}", rows.len());
+        found.extend(rows.into_iter().map(|row| row.values));
+    }
+    assert_eq!(found.len(), 2_999);
+    found.sort_by_key(|values| format!("{values:?}"));
+    found.dedup();
+    assert_eq!(found.len(), 2_999);
+    for (sql, token) in [
+        ("SELECT k FROM t", parts[0].partition_token.clone()),
+        ("SELECT COUNT(*) FROM t", parts[0].partition_token.clone()),
+        (query.sql.as_str(), vec![1, 2, 3]),
+    ] {
+        let mut other = served.sql(sql, by_id(&id));
+        other.partition_token = token;
+        let status = served.client.execute_sql(other).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{sql}");
+    }
+}
+
 /// The values of a stream, with chunks put together.
 fn joined(messages: &[pb::PartialResultSet]) -> Vec<Value> {
     let mut values: Vec<Value> = Vec::new();
@@ -338,7 +469,7 @@ async fn what_is_not_built_and_what_makes_no_sense_is_refused() {
         ..Default::default()
     };
     let status = served.client.partition_query(partition).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
+    assert_eq!(status.code(), Code::InvalidArgument);
     let empty = pb::CommitRequest {
         session: served.session.clone(),
         mutations: vec![pb::Mutation { operation: None }],
