@@ -6,6 +6,7 @@ pub mod linearizable;
 #[cfg(feature = "nodes")]
 pub mod second_opinion;
 pub mod serializable;
+pub mod timestamps;
 
 /// Simulated time in microseconds. An operation that ends before another begins was first.
 pub type Micros = u64;

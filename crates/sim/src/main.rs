@@ -24,7 +24,7 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// register or quorum; both if not said.
+    /// Its name; all of them if not said.
     #[arg(long)]
     workload: Option<Workload>,
     /// Print what happens, in readable lines.

@@ -1,6 +1,7 @@
 //! What one seed's run looks like: everything that varies between seeds is drawn here, before anything happens.
 
 use crate::network::Conditions;
+use catalog::Partitioning;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -62,6 +63,8 @@ pub struct Plan {
     pub think_ms: u64,
     /// Strong tables: commit timestamps follow real time.
     pub is_external: bool,
+    /// Transactions: hashed keys lie in many tablets, others in one.
+    pub partitioning: Partitioning,
     /// Strong tables: how far a replica may lag before it is sent a snapshot.
     pub log_entries_kept: u64,
 }
@@ -86,6 +89,7 @@ impl Plan {
             keys: random.random_range(1..5),
             think_ms: [40, 150, 400][random.random_range(0..3)],
             is_external: random.random_bool(0.5),
+            partitioning: Partitioning::Range,
             log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
         };
         match random.random_range(0..8) {

@@ -1,5 +1,6 @@
 //! What clients do to a simulated cluster, and who judges it.
 
+mod append;
 mod client;
 mod quorum;
 mod register;
@@ -15,15 +16,19 @@ pub enum Workload {
     Register,
     /// Quorum writes and quorum reads of an eventual table: nothing acknowledged or shown is missed.
     Quorum,
+    /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
+    /// far as the table promises.
+    Append,
 }
 
 impl Workload {
-    pub const ALL: [Workload; 2] = [Workload::Register, Workload::Quorum];
+    pub const ALL: [Workload; 3] = [Workload::Register, Workload::Quorum, Workload::Append];
 
     pub fn name(self) -> &'static str {
         match self {
             Workload::Register => "register",
             Workload::Quorum => "quorum",
+            Workload::Append => "append",
         }
     }
 }
@@ -41,7 +46,10 @@ impl FromStr for Workload {
         Workload::ALL
             .into_iter()
             .find(|workload| workload.name() == name)
-            .ok_or_else(|| format!("no workload is called {name}: there are register and quorum"))
+            .ok_or_else(|| {
+                let names = Workload::ALL.map(Workload::name).join(", ");
+                format!("no workload is called {name}: there are {names}")
+            })
     }
 }
 
@@ -63,5 +71,6 @@ pub(crate) async fn run(
     match workload {
         Workload::Register => register::run(cluster, plan).await,
         Workload::Quorum => quorum::run(cluster, plan).await,
+        Workload::Append => append::run(cluster, plan).await,
     }
 }

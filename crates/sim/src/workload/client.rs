@@ -4,12 +4,14 @@ use super::Counts;
 use crate::cluster::{Cluster, Door, HEAL_PATIENCE};
 use crate::nemesis::{self, Strikes};
 use crate::plan::Plan;
-use api::{Error, Outcome, ReadRequest, ReadResponse, ReadRow, WriteRequest, WriteResponse};
+use api::{
+    Error, Outcome, ReadBound, ReadRequest, ReadResponse, ReadRow, WriteRequest, WriteResponse,
+};
 use catalog::{
     Change, Column, ColumnRole, Durability, Ordering, Partitioning, Protocol, Replication, Table,
     TableSpec,
 };
-use model::{ColumnId, Type, Value};
+use model::{ColumnId, Timestamp, Type, Value};
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -21,9 +23,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 const NAMESPACE: &str = "sim";
-const TABLE: &str = "registers";
 /// A client's patience with one operation.
 pub(super) const PATIENCE_MS: u32 = 3_000;
+/// The client that acts after the heal.
+pub(super) const FINAL_CLIENT: u64 = 999;
 
 /// A table of registers: `k bigint` → `v bigint`, hash-partitioned.
 pub(super) struct Registers {
@@ -65,7 +68,14 @@ impl Registers {
     }
 }
 
-fn spec(protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
+/// Columns of a table by name; the first is its key.
+pub(super) struct Shape<'a> {
+    pub name: &'a str,
+    pub partitioning: Partitioning,
+    pub columns: &'a [(&'a str, Type)],
+}
+
+fn spec(shape: &Shape<'_>, protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
     let replication = Replication {
         protocol,
         factor_by_data_center: BTreeMap::new(),
@@ -77,24 +87,27 @@ fn spec(protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
             Ordering::Conflict
         },
     };
-    let column = |name: &str, role| Column {
+    let role = |index| match (index, shape.partitioning) {
+        (0, Partitioning::Hash) => ColumnRole::Partition,
+        (0, Partitioning::Range) => ColumnRole::Clustering,
+        _ => ColumnRole::Regular,
+    };
+    let columns = shape.columns.iter().enumerate();
+    let columns = columns.map(|(index, (name, kind))| Column {
         id: ColumnId(0),
-        name: name.into(),
-        kind: Type::BigInt,
-        role,
+        name: (*name).into(),
+        kind: kind.clone(),
+        role: role(index),
         descending: false,
         not_null: false,
         options: BTreeMap::new(),
-    };
+    });
     let spec = TableSpec {
         namespace: NAMESPACE.into(),
-        name: TABLE.into(),
-        partitioning: Partitioning::Hash,
+        name: shape.name.into(),
+        partitioning: shape.partitioning,
         replication: replication.clone(),
-        columns: vec![
-            column("k", ColumnRole::Partition),
-            column("v", ColumnRole::Regular),
-        ],
+        columns: columns.collect(),
         parent: None,
         cascade: false,
         gc_grace_seconds: 864_000,
@@ -104,13 +117,14 @@ fn spec(protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
     (replication, spec)
 }
 
-/// Creates the table through one node and waits until all have it.
-pub(super) async fn create(
+/// Creates a table through one node and waits until all have it.
+pub(super) async fn create_table(
     cluster: &Cluster,
     protocol: Protocol,
     plan: &Plan,
-) -> Result<Arc<Registers>, String> {
-    let (replication, spec) = spec(protocol, plan);
+    shape: Shape<'_>,
+) -> Result<Arc<Table>, String> {
+    let (replication, spec) = spec(&shape, protocol, plan);
     let change = Change::All(vec![
         Change::CreateNamespace {
             name: NAMESPACE.into(),
@@ -130,18 +144,37 @@ pub(super) async fn create(
     let find = |index: usize| {
         let door = cluster.door(index)?;
         let catalog = door.database.catalog();
-        catalog.table_by_name(NAMESPACE, TABLE).cloned()
+        catalog.table_by_name(NAMESPACE, shape.name).cloned()
     };
     cluster
         .wait("the table to be everywhere", || {
             (0..cluster.size()).all(|index| find(index).is_some())
         })
         .await?;
-    let table = find(0).ok_or("node 1 has no table")?;
-    let value = table
-        .column_by_name("v")
-        .ok_or("the table has no column v")?
-        .id;
+    find(0).ok_or_else(|| "node 1 has no table".into())
+}
+
+/// A column of a table that has it.
+pub(super) fn column(table: &Table, name: &str) -> Result<ColumnId, String> {
+    match table.column_by_name(name) {
+        Some(column) => Ok(column.id),
+        None => Err(format!("the table has no column {name}")),
+    }
+}
+
+/// Creates the table of registers.
+pub(super) async fn create(
+    cluster: &Cluster,
+    protocol: Protocol,
+    plan: &Plan,
+) -> Result<Arc<Registers>, String> {
+    let shape = Shape {
+        name: "registers",
+        partitioning: Partitioning::Hash,
+        columns: &[("k", Type::BigInt), ("v", Type::BigInt)],
+    };
+    let table = create_table(cluster, protocol, plan, shape).await?;
+    let value = column(&table, "v")?;
     Ok(Arc::new(Registers { table, value }))
 }
 
@@ -156,10 +189,20 @@ pub(super) enum Ending<T> {
 /// Awaits an answer of a node that may crash meanwhile.
 async fn await_answer<T>(
     cluster: &Cluster,
-    mut door: Door,
+    door: Door,
     operation: impl Future<Output = Result<T, Error>>,
 ) -> Ending<T> {
     let patience = Duration::from_millis(u64::from(PATIENCE_MS) + 500);
+    await_within(cluster, door, patience, operation).await
+}
+
+/// The same, of a client with a patience of its own.
+pub(super) async fn await_within<T>(
+    cluster: &Cluster,
+    mut door: Door,
+    patience: Duration,
+    operation: impl Future<Output = Result<T, Error>>,
+) -> Ending<T> {
     let node = door.node;
     let ending = tokio::select! {
         biased;
@@ -206,6 +249,33 @@ pub(super) async fn read_all(
     await_answer(cluster, door, reading).await
 }
 
+/// Reads a selection to its end, page by page, at one timestamp: that of the first page, unless the read is strong and
+/// the table promises no snapshot for that.
+pub(super) async fn read_snapshot(
+    cluster: &Cluster,
+    door: Door,
+    mut request: ReadRequest,
+) -> Ending<(Vec<ReadRow>, Option<Timestamp>)> {
+    let database = door.database.clone();
+    let reading = async move {
+        let mut rows = Vec::new();
+        let mut first = None;
+        loop {
+            let response = database.read(request.clone()).await?;
+            rows.extend(response.rows);
+            let at = *first.get_or_insert(response.timestamp);
+            let Some(next) = response.next else {
+                return Ok((rows, at));
+            };
+            request.selection = next;
+            if let (Some(at), true) = (at, request.bound != ReadBound::Strong) {
+                request.bound = ReadBound::At(at);
+            }
+        }
+    };
+    await_answer(cluster, door, reading).await
+}
+
 pub(super) async fn write(
     cluster: &Cluster,
     door: Door,
@@ -216,6 +286,14 @@ pub(super) async fn write(
 }
 
 impl<T> Ending<T> {
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Ending<U> {
+        match self {
+            Ending::Answer(answer) => Ending::Answer(to(answer)),
+            Ending::Error(error) => Ending::Error(error),
+            Ending::Silence => Ending::Silence,
+        }
+    }
+
     /// Counts it, and tells whether what was asked may have happened.
     pub fn may_have_happened(&self, counts: &Mutex<Counts>) -> bool {
         let mut counts = counts.lock();

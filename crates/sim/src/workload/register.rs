@@ -2,7 +2,8 @@
 
 use super::Counts;
 use super::client::{
-    Ending, PATIENCE_MS, Registers, Step, create, insist, read, read_all, unleash, write,
+    Ending, FINAL_CLIENT, PATIENCE_MS, Registers, Step, create, insist, read, read_all, unleash,
+    write,
 };
 use crate::checker::linearizable::{self, Action, Answer, Operation, Verdict};
 use crate::cluster::{Cluster, Door};
@@ -42,8 +43,6 @@ struct Fact {
 
 /// Facts remembered.
 const FACTS_MAX: usize = 500;
-/// The client of the reads after the heal.
-const FINAL_CLIENT: u64 = 999;
 
 pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strikes), String> {
     let registers = create(cluster, Protocol::Strong, plan).await?;

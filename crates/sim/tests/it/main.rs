@@ -23,6 +23,11 @@ fn registers_are_linearizable() {
 }
 
 #[test]
+fn transactions_are_serializable() {
+    passes(Workload::Append, 1..15);
+}
+
+#[test]
 fn a_seed_repeats_itself() {
     for workload in Workload::ALL {
         for seed in 100..104 {

@@ -37,6 +37,7 @@ use super::Micros;
 use graph::Graph;
 use model::Timestamp;
 use std::fmt;
+pub(super) use story::tell;
 use versions::Versions;
 
 pub type Key = u64;
@@ -92,7 +93,7 @@ pub struct Transaction {
     pub steps: Vec<Step>,
     pub outcome: Outcome,
     pub moment: Moment,
-    /// Of its commit or its snapshot, if the answer said so; only `timestamps` looks at it.
+    /// Of its commit or its snapshot, as far as known; only the checker `timestamps` judges it.
     pub timestamp: Option<Timestamp>,
     pub called: Micros,
     /// `Micros::MAX` when no answer came.
@@ -100,6 +101,11 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    pub fn appends(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| matches!(step, Step::Append { .. }))
+    }
+
     fn appends_to(&self, key: Key) -> bool {
         self.steps
             .iter()

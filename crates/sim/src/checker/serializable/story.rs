@@ -24,7 +24,7 @@ fn seconds(micros: Micros) -> String {
 }
 
 /// Who a transaction was, and what it did and saw.
-pub(super) fn tell(history: &[Transaction], index: usize) -> String {
+pub(in crate::checker) fn tell(history: &[Transaction], index: usize) -> String {
     let transaction = &history[index];
     let steps: Vec<String> = transaction
         .steps
