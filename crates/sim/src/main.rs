@@ -2,14 +2,20 @@
 
 use clap::Parser;
 use sim::{Lines, Report, Strikes, Workload, run};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use world::planted::Bug;
 
 /// Of so many seeds one is run twice, to see that it is the same run.
 const DETERMINISM_EVERY: u64 = 100;
 /// A planted bug must be found within so many seeds.
 const BUG_SEEDS_MAX: u64 = 1_000;
+/// As large as a main thread's.
+const THREAD_STACK_BYTES: usize = 8 << 20;
 
 /// Runs whole clusters in simulated time, with faults, from seeds.
 #[derive(Parser)]
@@ -27,6 +33,9 @@ struct Arguments {
     /// Its name; all of them if not said.
     #[arg(long)]
     workload: Option<Workload>,
+    /// Run on so many threads; on all cores if not said.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Print what happens, in readable lines.
     #[arg(long)]
     trace: bool,
@@ -65,7 +74,7 @@ fn main() -> ExitCode {
         None => None,
     };
     let all_is_well = match (arguments.find_bugs, arguments.seed) {
-        (true, _) => find_bugs(bug, arguments.seeds.max(BUG_SEEDS_MAX)),
+        (true, _) => find_bugs(&arguments, bug),
         (false, Some(seed)) => replay(&arguments, seed, bug),
         (false, None) => run_many(&arguments, bug),
     };
@@ -115,12 +124,10 @@ fn run_many(arguments: &Arguments, bug: Option<Bug>) -> bool {
     let (mut passed, mut failed) = (0, 0);
     for workload in workloads(arguments.workload) {
         let mut total = Total::default();
-        for seed in arguments.first..arguments.first + arguments.seeds {
-            let mut report = run(seed, workload, bug, Lines::Dropped);
-            if report.failure.is_none()
-                && (seed - arguments.first).is_multiple_of(DETERMINISM_EVERY)
-            {
-                let again = run(seed, workload, bug, Lines::Dropped);
+        let run_one = |job: u64| {
+            let mut report = run(arguments.first + job, workload, bug, Lines::Dropped);
+            if report.failure.is_none() && job.is_multiple_of(DETERMINISM_EVERY) {
+                let again = run(report.seed, workload, bug, Lines::Dropped);
                 if again.hash != report.hash {
                     report.failure = Some(format!(
                         "two runs differ: {:016x} ({} events) and {:016x} ({} events)",
@@ -128,6 +135,9 @@ fn run_many(arguments: &Arguments, bug: Option<Bug>) -> bool {
                     ));
                 }
             }
+            report
+        };
+        in_parallel(arguments.seeds, arguments.threads, run_one, |report| {
             if arguments.trace || report.failure.is_some() {
                 println!("{}", summary(&report));
             }
@@ -137,11 +147,60 @@ fn run_many(arguments: &Arguments, bug: Option<Bug>) -> bool {
             }
             complain(&report);
             total.add(&report);
-        }
+            Next::GoOn
+        });
         println!("{workload}: {total}");
     }
     println!("{passed} passed, {failed} failed");
     failed == 0
+}
+
+enum Next {
+    GoOn,
+    Enough,
+}
+
+/// Does the jobs `0..jobs` on several threads, one job on one thread from beginning to end, and hands their results
+/// over in order.
+fn in_parallel<T: Send>(
+    jobs: u64,
+    threads: Option<usize>,
+    work: impl Fn(u64) -> T + Sync,
+    mut take: impl FnMut(T) -> Next,
+) {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    let next = AtomicU64::new(0);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.unwrap_or_else(cores) {
+            let (sender, next, work) = (sender.clone(), &next, &work);
+            let thread = std::thread::Builder::new().stack_size(THREAD_STACK_BYTES);
+            let working = move || {
+                loop {
+                    let job = next.fetch_add(1, Ordering::Relaxed);
+                    if job >= jobs || sender.send((job, work(job))).is_err() {
+                        break;
+                    }
+                }
+            };
+            thread
+                .spawn_scoped(scope, working)
+                .expect("a machine that simulates has threads");
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        let mut due = 0;
+        for (job, result) in receiver {
+            early.insert(job, result);
+            while let Some(result) = early.remove(&due) {
+                due += 1;
+                if let Next::Enough = take(result) {
+                    next.store(jobs, Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+    });
 }
 
 /// What all seeds of a workload came to, to see that the faults have struck and the clients got somewhere.
@@ -221,13 +280,14 @@ fn suspects(bug: Bug) -> Vec<Workload> {
     }
 }
 
-fn find_bugs(only: Option<Bug>, seeds_max: u64) -> bool {
+fn find_bugs(arguments: &Arguments, only: Option<Bug>) -> bool {
+    let seeds_max = arguments.seeds.max(BUG_SEEDS_MAX);
     let (mut found, mut missed) = (0, 0);
     for bug in Bug::ALL {
         if only.is_some_and(|only| only != bug) {
             continue;
         }
-        match find(bug, seeds_max) {
+        match find(bug, seeds_max, arguments.threads) {
             Some(report) => {
                 found += 1;
                 let failure = report.failure.unwrap_or_default();
@@ -248,12 +308,21 @@ fn find_bugs(only: Option<Bug>, seeds_max: u64) -> bool {
     missed == 0
 }
 
-fn find(bug: Bug, seeds_max: u64) -> Option<Report> {
-    (1..=seeds_max)
-        .flat_map(|seed| {
-            suspects(bug)
-                .into_iter()
-                .map(move |workload| run(seed, workload, Some(bug), Lines::Dropped))
-        })
-        .find(|report| report.failure.is_some())
+/// The first seed that shows a bug, and the workload that does.
+fn find(bug: Bug, seeds_max: u64, threads: Option<usize>) -> Option<Report> {
+    let suspects = suspects(bug);
+    let count = suspects.len() as u64;
+    let mut found = None;
+    let run_one = |job: u64| {
+        let workload = suspects[(job % count) as usize];
+        run(1 + job / count, workload, Some(bug), Lines::Dropped)
+    };
+    in_parallel(seeds_max * count, threads, run_one, |report| {
+        if report.failure.is_none() {
+            return Next::GoOn;
+        }
+        found = Some(report);
+        Next::Enough
+    });
+    found
 }

@@ -8,15 +8,17 @@ use crate::trace::{Lines, Trace};
 use crate::workload::{self, Counts, Workload};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 use std::time::Duration;
 use world::planted::{self, Bug};
 
 /// No run takes longer, in simulated time.
 const RUN_SECONDS_MAX: u64 = 600;
 
-/// Tasks that panicked, in this process: a node's panic fails the run that it belongs to.
-static PANICS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    /// Tasks that panicked on this thread: a node's panic fails the run that it belongs to.
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
 
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -52,7 +54,7 @@ impl Report {
 pub fn watch_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        PANICS.fetch_add(1, Ordering::Relaxed);
+        PANICS.set(PANICS.get() + 1);
         before(panic);
     }));
 }
@@ -60,7 +62,7 @@ pub fn watch_panics() {
 /// Runs one seed on this thread.
 pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Report {
     planted::plant(bug);
-    let panics = PANICS.load(Ordering::Relaxed);
+    let panics = PANICS.get();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -71,7 +73,7 @@ pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Rep
     drop(runtime);
     planted::plant(None);
     report.bug = bug;
-    let panicked = PANICS.load(Ordering::Relaxed) - panics;
+    let panicked = PANICS.get() - panics;
     if panicked > 0 && report.failure.is_none() {
         report.failure = Some(format!("{panicked} tasks panicked"));
     }

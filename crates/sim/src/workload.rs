@@ -1,6 +1,7 @@
 //! What clients do to a simulated cluster, and who judges it.
 
 mod append;
+mod bank;
 mod client;
 mod quorum;
 mod register;
@@ -19,16 +20,24 @@ pub enum Workload {
     /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
     /// far as the table promises.
     Append,
+    /// Transfers between accounts of a strong table: at every timestamp and replica, the books balance.
+    Bank,
 }
 
 impl Workload {
-    pub const ALL: [Workload; 3] = [Workload::Register, Workload::Quorum, Workload::Append];
+    pub const ALL: [Workload; 4] = [
+        Workload::Register,
+        Workload::Quorum,
+        Workload::Append,
+        Workload::Bank,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Workload::Register => "register",
             Workload::Quorum => "quorum",
             Workload::Append => "append",
+            Workload::Bank => "bank",
         }
     }
 }
@@ -72,5 +81,6 @@ pub(crate) async fn run(
         Workload::Register => register::run(cluster, plan).await,
         Workload::Quorum => quorum::run(cluster, plan).await,
         Workload::Append => append::run(cluster, plan).await,
+        Workload::Bank => bank::run(cluster, plan).await,
     }
 }

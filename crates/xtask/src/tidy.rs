@@ -96,8 +96,8 @@ const BANNED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "std::thread",
-        &["storage", "os", "bench", "tessera"],
-        "threads belong to `storage` and `os`",
+        &["storage", "os", "bench", "tessera", "sim"],
+        "threads belong to `storage` and `os`; `sim` runs seeds on several",
     ),
     (
         "spawn_blocking",

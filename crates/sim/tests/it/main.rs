@@ -28,6 +28,11 @@ fn transactions_are_serializable() {
 }
 
 #[test]
+fn books_balance() {
+    passes(Workload::Bank, 1..15);
+}
+
+#[test]
 fn a_seed_repeats_itself() {
     for workload in Workload::ALL {
         for seed in 100..104 {
