@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Seeds that each run of the simulator's workloads takes.
-const SEEDS: &str = "60";
+const SEEDS: &str = "300";
 
 pub fn run(root: &Path) -> Result<Tally, String> {
     let mut all = Tally::default();
