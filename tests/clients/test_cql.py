@@ -629,7 +629,7 @@ def test_errors(session, table):
         ("CREATE TABLE bad (k list<int> PRIMARY KEY)", InvalidRequest, "non-frozen collection"),
         ("CREATE TABLE bad (k int PRIMARY KEY, v list<list<int>>)", InvalidRequest, "Non-frozen collections"),
         ("CREATE TABLE bad (k int PRIMARY KEY, v nothing)", InvalidRequest, "Unknown type"),
-        ("CREATE TABLE bad (k int PRIMARY KEY, v counter)", InvalidRequest, "Counters are not supported yet"),
+        ("CREATE TABLE bad (k int PRIMARY KEY, v counter, w int)", InvalidRequest, "Cannot mix counter"),
         ("CREATE TABLE bad (k int PRIMARY KEY) WITH nonsense = 1", SyntaxException, "Unknown property"),
         ("CREATE TABLE system.bad (k int PRIMARY KEY)", Unauthorized, "not user-modifiable"),
         ("CREATE INDEX ON t (v)", InvalidRequest, "not supported yet"),
@@ -724,6 +724,37 @@ def test_conditional_batches_and_statics_on_strong_tables(strong):
     assert strong.execute(add, (10, 5, 2)).was_applied
     rows = tuples(strong.execute("SELECT c, total, v FROM ledger WHERE k = 1"))
     assert rows == [(1, 10, 5), (2, 10, 5)]
+
+
+def test_counters_are_exact(session):
+    """Counters in an eventual keyspace: every increment counts once, whoever adds at the same time."""
+    session.execute("CREATE TABLE counts (k text, a int, c counter, d counter, PRIMARY KEY (k, a))")
+    add = session.prepare("UPDATE counts SET c = c + ?, d = d - 1 WHERE k = ? AND a = ?")
+    adding = [session.execute_async(add, (number % 3, f"k{number % 4}", 0)) for number in range(240)]
+    for future in adding:
+        future.result()
+    rows = tuples(session.execute("SELECT SUM(c), SUM(d), COUNT(*) FROM counts"))
+    assert rows == [(240, -240, 4)]
+    batch = BatchStatement(batch_type=BatchType.COUNTER)
+    for number in range(8):
+        batch.add(add, (10, f"k{number % 4}", 1))
+    session.execute(batch)
+    rows = tuples(session.execute("SELECT c, d FROM counts WHERE k IN ('k0', 'k1', 'k2', 'k3') AND a = 1"))
+    assert rows == [(20, -2)] * 4
+    session.execute("DELETE FROM counts WHERE k = 'k0'")
+    assert tuples(session.execute("SELECT c FROM counts WHERE k = 'k0'")) == []
+    columns = session.cluster.metadata.keyspaces["suite"].tables["counts"].columns
+    assert columns["c"].cql_type == "counter"
+    session.execute("DROP TABLE counts")
+
+
+def test_serial_levels_on_strong_tables(strong):
+    strong.execute("CREATE TABLE serial (k int PRIMARY KEY, v int)")
+    for level in [ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL]:
+        insert = SimpleStatement("INSERT INTO serial (k, v) VALUES (%s, 1) IF NOT EXISTS", serial_consistency_level=level)
+        assert strong.execute(insert, (level,)).was_applied
+        read = SimpleStatement("SELECT v FROM serial WHERE k = %s", consistency_level=level)
+        assert tuples(strong.execute(read, (level,))) == [(1,)]
 
 
 def test_concurrent_increments_lose_nothing(strong):

@@ -175,6 +175,14 @@ fn overlay(
                     moment,
                 );
             }
+            Assignment::Add { column, amount } => {
+                let before = match row.value(*column) {
+                    Some(Value::Int(before)) => *before,
+                    _ => 0,
+                };
+                let sum = Value::Int(before.wrapping_add(*amount));
+                put(&mut row, *column, &None, &sum, expiry, moment);
+            }
             Assignment::Remove { column, path } => remove(&mut row, *column, path),
             Assignment::SetCollection { column, elements } => {
                 remove(&mut row, *column, &None);
@@ -455,6 +463,9 @@ fn change_cells(
             }
             Assignment::SetCommitTimestamp { .. } => {
                 return Err(Error::invalid("an eventual table has no commit timestamps"));
+            }
+            Assignment::Add { .. } => {
+                return Err(Error::invalid("an eventual table has no counters"));
             }
         }
     }

@@ -164,6 +164,15 @@ pub enum Assignment {
         #[n(0)]
         column: ColumnId,
     },
+    /// CQL's counters: adds to a whole number. A missing one counts as 0, and a sum of more than 64 bits wraps
+    /// around. Strong tables only.
+    #[n(4)]
+    Add {
+        #[n(0)]
+        column: ColumnId,
+        #[n(1)]
+        amount: i64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

@@ -86,6 +86,7 @@ pub enum WriteType {
     Batch,
     UnloggedBatch,
     Cas,
+    Counter,
 }
 
 impl WriteType {
@@ -95,6 +96,7 @@ impl WriteType {
             WriteType::Batch => "BATCH",
             WriteType::UnloggedBatch => "UNLOGGED_BATCH",
             WriteType::Cas => "CAS",
+            WriteType::Counter => "COUNTER",
         }
     }
 }

@@ -14,7 +14,7 @@
 //! cells straight into the answer. Names are looked up when it is prepared; when a table changes, its prepared
 //! statements are forgotten, and clients prepare them again.
 //!
-//! Not here yet, and refused: counters, secondary indexes, materialized views, roles, JSON, GROUP BY, logged batches
+//! Not here yet, and refused: secondary indexes, materialized views, roles, JSON, GROUP BY, logged batches
 //! over several partitions of eventual tables, conditions on elements of collections, tracing (a request that asks
 //! for it is answered without a trace).
 

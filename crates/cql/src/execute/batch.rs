@@ -1,7 +1,7 @@
 //! Batches, from the protocol and as text.
 //!
 //! A logged batch promises that all of it happens or nothing. Within one partition that is one atomic write, and on
-//! strong tables one transaction; across partitions of eventual tables it needs a batch log, which is not there
+//! strong tables one transaction, with conditions or without; across partitions of eventual tables it needs a batch log, which is not there
 //! yet, so such a batch is refused rather than done halfway. Unlogged batches promise nothing across partitions.
 
 use super::write::{Conditional, conditional, lower, write};
@@ -10,7 +10,7 @@ use crate::connection::Connection;
 use crate::error::{Error, WriteType};
 use crate::grammar::{ast, parse};
 use crate::plan::lower::timestamp_value;
-use crate::plan::modify::ModifyPlan;
+use crate::plan::modify::{ModifyPlan, has_counters};
 use crate::plan::{BatchPlan, Plan, Planned, plan};
 use crate::prepared::Prepared;
 use crate::protocol::request::{self, BatchKind, StatementSource, Values};
@@ -105,15 +105,32 @@ pub async fn text_batch(execution: &Execution<'_>, batch: &BatchPlan) -> Result<
     run(execution, kind, &parts, timestamp).await
 }
 
+/// Whether the batch is one of counters, by Cassandra's rules: those keep to themselves, and to no log.
+fn check_counters(kind: BatchKind, parts: &[(&ModifyPlan, &Values)]) -> Result<bool, Error> {
+    let count = parts
+        .iter()
+        .filter(|(plan, _)| has_counters(&plan.table))
+        .count();
+    let refused = match kind {
+        BatchKind::Counter if count < parts.len() => {
+            "Cannot include non-counter statement in a counter batch"
+        }
+        BatchKind::Logged if count > 0 => "Cannot include a counter statement in a logged batch",
+        BatchKind::Unlogged if count > 0 && count < parts.len() => {
+            "Counter and non-counter mutations cannot exist in the same batch"
+        }
+        _ => return Ok(count > 0),
+    };
+    Err(Error::invalid(refused))
+}
+
 async fn run(
     execution: &Execution<'_>,
     kind: BatchKind,
     parts: &[(&ModifyPlan, &Values)],
     timestamp: Option<i64>,
 ) -> Result<Vec<u8>, Error> {
-    if kind == BatchKind::Counter {
-        return Err(Error::invalid("Counters are not supported yet"));
-    }
+    let is_of_counters = check_counters(kind, parts)?;
     let has_conditions = parts.iter().any(|(plan, _)| plan.condition.is_some());
     let mut mutations: Vec<Mutation> = Vec::with_capacity(parts.len());
     let mut partitions = BTreeSet::new();
@@ -143,7 +160,7 @@ async fn run(
         }
     }
     if has_conditions {
-        if partitions.len() > 1 {
+        if partitions.len() > 1 && !all_strong {
             return Err(Error::invalid(
                 "Batch with conditions cannot span multiple partitions",
             ));
@@ -152,6 +169,14 @@ async fn run(
     }
     let mut warnings = Vec::new();
     let (atomicity, write_type) = match kind {
+        // A batch of counters promises nothing across partitions.
+        _ if is_of_counters => {
+            let atomicity = match partitions.len() {
+                0 | 1 => Atomicity::All,
+                _ => Atomicity::Each,
+            };
+            (atomicity, WriteType::Counter)
+        }
         _ if partitions.len() <= 1 => (Atomicity::All, WriteType::UnloggedBatch),
         BatchKind::Logged if all_strong => (Atomicity::All, WriteType::Batch),
         BatchKind::Logged => {

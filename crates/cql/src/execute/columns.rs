@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::grammar::ast::{ColumnDefinition, CreateTable};
+use crate::plan::modify::has_counters;
 use crate::types::name::{check_depth, cql_name, resolve};
 use catalog::{Change, Column, ColumnRole, Namespace, Table};
 use model::{ColumnId, Type};
@@ -20,15 +21,6 @@ fn column(definition: &ColumnDefinition, kind: Type, role: ColumnRole) -> Column
     }
 }
 
-fn refuse_counter(kind: &Type) -> Result<(), Error> {
-    if *kind == Type::Counter {
-        return Err(Error::invalid(
-            "Counters are not supported yet: use a keyspace with consistency = 'strong' and conditional updates",
-        ));
-    }
-    Ok(())
-}
-
 /// A table's columns in the catalog's order: partition key, clustering key, the others.
 pub fn table_columns(
     create: &CreateTable,
@@ -45,7 +37,6 @@ pub fn table_columns(
     for definition in &create.columns {
         let kind = resolve(&definition.kind, keyspace, &namespace.types)?;
         check_depth(&kind)?;
-        refuse_counter(&kind)?;
         if kinds.insert(&definition.name, kind).is_some() {
             return Err(Error::invalid(format!(
                 "Duplicate column '{}' declaration for table '{keyspace}.{table}'",
@@ -96,6 +87,15 @@ pub fn table_columns(
         };
         check_collection(&definition.name, &kind)?;
         columns.push(column(definition, kind, role));
+    }
+    let is_key =
+        |column: &&Column| matches!(column.role, ColumnRole::Partition | ColumnRole::Clustering);
+    let mut others = columns.iter().filter(|column| !is_key(column));
+    let is_counter = |column: &Column| column.kind == Type::Counter;
+    if others.clone().any(is_counter) && !others.all(is_counter) {
+        return Err(Error::invalid(
+            "Cannot mix counter and non counter columns in the same table",
+        ));
     }
     Ok(columns)
 }
@@ -206,7 +206,12 @@ pub fn add_columns(
         }
         let kind = resolve(&definition.kind, table.namespace(), &namespace.types)?;
         check_depth(&kind)?;
-        refuse_counter(&kind)?;
+        if has_counters(table) != (kind == Type::Counter) {
+            return Err(Error::invalid(format!(
+                "Cannot add column {name} of type {}: a table has counters beside its key, or none",
+                cql_name(&kind)
+            )));
+        }
         check_collection(name, &kind)?;
         if let Some((dropped, _)) = table.dropped.get(name)
             && *dropped != kind

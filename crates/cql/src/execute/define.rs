@@ -7,10 +7,13 @@ use crate::grammar::ast::{
     Alteration, CreateTable, OptionValue, Statement, TableName, TypeAlteration, TypeName,
 };
 use crate::options::{GC_GRACE_SECONDS_DEFAULT, keyspace_options, table_options};
+use crate::plan::modify::has_counters;
 use crate::protocol::response::{ChangeKind, ChangeTarget, SchemaChange};
 use crate::system::is_system;
 use crate::types::name::{check_depth, freeze, resolve};
-use catalog::{Catalog, Change, Namespace, Partitioning, TableSpec};
+use catalog::{
+    Catalog, Change, Durability, Namespace, Ordering, Partitioning, Protocol, TableSpec,
+};
 use model::Type;
 
 /// Keyspaces and tables have names of at most this length.
@@ -238,6 +241,19 @@ impl Definer<'_> {
         }
         let columns = table_columns(create, keyspace, namespace)?;
         let options = table_options(&create.options)?;
+        let is_of_counters = columns.iter().any(|column| column.kind == Type::Counter);
+        if is_of_counters && options.default_ttl_seconds.unwrap_or(0) > 0 {
+            return Err(Error::config(
+                "Cannot set default_time_to_live on a table with counters",
+            ));
+        }
+        let mut replication = namespace.replication.clone();
+        if is_of_counters {
+            // Exact counters need agreement on what they were.
+            replication.protocol = Protocol::Strong;
+            replication.durability = Durability::Synced;
+            replication.ordering = Ordering::Conflict;
+        }
         let uuid = options
             .id
             .unwrap_or_else(|| *uuid::Uuid::new_v4().as_bytes());
@@ -246,7 +262,7 @@ impl Definer<'_> {
                 namespace: keyspace.to_owned(),
                 name: name.clone(),
                 partitioning: Partitioning::Hash,
-                replication: namespace.replication.clone(),
+                replication,
                 columns,
                 parent: None,
                 cascade: false,
@@ -285,6 +301,11 @@ impl Definer<'_> {
                 let options = table_options(options)?;
                 if options.id.is_some() {
                     return Err(Error::config("Cannot alter table id."));
+                }
+                if has_counters(table) && options.default_ttl_seconds.unwrap_or(0) > 0 {
+                    return Err(Error::config(
+                        "Cannot set default_time_to_live on a table with counters",
+                    ));
                 }
                 vec![Change::AlterTable {
                     table: table.id,

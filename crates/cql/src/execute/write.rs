@@ -6,7 +6,7 @@ use crate::error::{Error, WriteType};
 use crate::plan::condition::{ReadyConditions, holds_for_missing};
 use crate::plan::keys::Rows;
 use crate::plan::lower::{Existing, Lowered};
-use crate::plan::modify::ModifyPlan;
+use crate::plan::modify::{ModifyPlan, has_counters};
 use crate::plan::selector::{RowView, column};
 use crate::plan::term::Context;
 use api::{
@@ -30,12 +30,16 @@ pub async fn modify(execution: &Execution<'_>, plan: &ModifyPlan) -> Result<Vec<
     } else {
         Atomicity::All
     };
+    let write_type = match has_counters(&plan.table) {
+        true => WriteType::Counter,
+        false => WriteType::Simple,
+    };
     write(
         execution,
         lowered.mutations,
         atomicity,
         execution.parameters.timestamp,
-        WriteType::Simple,
+        write_type,
     )
     .await?;
     Ok(execution.reply.void(&[]))

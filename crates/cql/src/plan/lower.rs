@@ -268,6 +268,32 @@ impl Change {
                 }
             }
             Action::Remove => out.push(set(None, Value::Null)),
+            Action::Increment(term) | Action::Decrement(term) => {
+                let is_increment = matches!(self.action, Action::Increment(_));
+                let amount = match term.evaluate(context)? {
+                    Some(Value::Int(amount)) if is_increment => amount,
+                    Some(Value::Int(amount)) => amount.checked_neg().ok_or_else(|| {
+                        Error::invalid(format!(
+                            "The negation of {amount} overflows supported counter precision (signed 8 bytes \
+                             integer)"
+                        ))
+                    })?,
+                    // An unset value leaves the counter alone.
+                    None => return Ok(()),
+                    Some(_) => {
+                        let what = if is_increment {
+                            "increment"
+                        } else {
+                            "decrement"
+                        };
+                        return Err(Error::invalid(format!(
+                            "Invalid null value for counter {what}"
+                        )));
+                    }
+                };
+                let column = self.id;
+                out.push(Assignment::Add { column, amount });
+            }
             Action::SetAll(term) => {
                 if let Some(value) = term.evaluate(context)? {
                     let elements = self.elements(value, false, context)?;

@@ -63,13 +63,54 @@ pub(super) enum Action {
     RemoveIndex(Term),
     SetField(usize, Term),
     Remove,
+    /// Of a counter.
+    Increment(Term),
+    Decrement(Term),
+}
+
+/// A counter table has no other columns than counters beside its key. It is strong, whatever its keyspace is.
+pub fn has_counters(table: &Table) -> bool {
+    table
+        .columns()
+        .iter()
+        .any(|column| column.kind == Type::Counter)
+}
+
+impl ModifyPlan {
+    /// What may not be said of a counter: its updates are neither idempotent nor ordered by the client.
+    fn check_counters(self) -> Result<ModifyPlan, Error> {
+        if !has_counters(&self.table) {
+            return Ok(self);
+        }
+        if self.kind == ModifyKind::Insert {
+            return Err(Error::invalid(
+                "INSERT statements are not allowed on counter tables, use UPDATE instead",
+            ));
+        }
+        if self.condition.is_some() {
+            return Err(Error::invalid(
+                "Conditional updates are not supported on counter tables",
+            ));
+        }
+        if self.timestamp.is_some() {
+            return Err(Error::invalid(
+                "Cannot provide custom timestamp for counter updates",
+            ));
+        }
+        if self.ttl.is_some() {
+            return Err(Error::invalid(
+                "Cannot provide custom TTL for counter updates",
+            ));
+        }
+        Ok(self)
+    }
 }
 
 pub fn plan(statement: &Statement, planner: &mut Planner<'_>) -> Result<ModifyPlan, Error> {
     match statement {
-        Statement::Insert(insert) => plan_insert(insert, planner),
-        Statement::Update(update) => plan_update(update, planner),
-        Statement::Delete(delete) => plan_delete(delete, planner),
+        Statement::Insert(insert) => plan_insert(insert, planner)?.check_counters(),
+        Statement::Update(update) => plan_update(update, planner)?.check_counters(),
+        Statement::Delete(delete) => plan_delete(delete, planner)?.check_counters(),
         _ => Err(Error::invalid(
             "Invalid statement in batch: only UPDATE, INSERT and DELETE are allowed",
         )),
@@ -388,7 +429,18 @@ fn plan_operation(
             }
         ))
     };
+    let is_counter = *kind == Type::Counter;
     let action = match operation {
+        Operation::Add(term) if is_counter => Action::Increment(planner.term(term, kind, name)?),
+        Operation::Subtract(term) if is_counter => {
+            Action::Decrement(planner.term(term, kind, name)?)
+        }
+        Operation::Set(_) if is_counter => {
+            return Err(Error::invalid(format!(
+                "Cannot set the value of counter column {name} (counters can only be incremented/decremented, \
+                 not set)"
+            )));
+        }
         Operation::Set(term) => return plan_set(view, index, term, planner),
         Operation::Add(term) if collection_parts(kind).is_some() => {
             Action::Append(planner.term(term, kind, name)?)

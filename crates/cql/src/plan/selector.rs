@@ -144,6 +144,11 @@ fn plan_aggregate(
         )));
     };
     let (planned, argument_kind) = plan_value(argument, view, planner)?;
+    // What is made of counters is plain numbers.
+    let argument_kind = match argument_kind {
+        Type::Counter => Type::BigInt,
+        kind => kind,
+    };
     let is_number = matches!(
         argument_kind,
         Type::TinyInt

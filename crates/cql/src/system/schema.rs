@@ -3,6 +3,7 @@
 use super::{KEYSPACES, SystemContext, SystemTable, no_rows, text, text_map};
 use crate::grammar::ast::OptionValue;
 use crate::options::{durable_writes, replication_map, table_option};
+use crate::plan::modify::has_counters;
 use crate::plan::view::{View, ViewColumn};
 use crate::types::name::cql_name;
 use catalog::{ColumnRole, Durability, Protocol, Table};
@@ -255,7 +256,11 @@ fn tables(context: &SystemContext<'_>) -> Vec<Vec<Value>> {
         .map(|(table, _)| {
             let mut row = vec![text(table.namespace()), text(table.name())];
             row.extend(OPTIONS.iter().map(|name| option(table, name)));
-            row.push(Value::Set(vec![text("compound")]));
+            let mut flags = vec![text("compound")];
+            if has_counters(table) {
+                flags.push(text("counter"));
+            }
+            row.push(Value::Set(flags));
             row.push(Value::Uuid(table.uuid));
             row
         })

@@ -157,7 +157,9 @@ impl<'a> Body<'a> {
                 let value = match (length, kind) {
                     (length, _) if length < 0 => "null".into(),
                     (_, 0x0D | 0x01) => String::from_utf8_lossy(self.take(length as usize)).into(),
-                    (8, 0x02) => i64::from_be_bytes(self.take(8).try_into().unwrap()).to_string(),
+                    (8, 0x02 | 0x05) => {
+                        i64::from_be_bytes(self.take(8).try_into().unwrap()).to_string()
+                    }
                     (4, 0x09) => i32::from_be_bytes(self.take(4).try_into().unwrap()).to_string(),
                     (1, 0x04) => (self.take(1)[0] == 1).to_string(),
                     _ => self

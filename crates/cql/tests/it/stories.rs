@@ -172,3 +172,69 @@ async fn a_frame_as_it_is_on_the_wire() {
     expected.extend_from_slice(&body[body.len() - 4..]);
     assert_eq!(body, expected);
 }
+
+#[tokio::test]
+async fn counters_count_in_any_keyspace() {
+    let mut client = client("eventual").await;
+    let mixed = "error 2200 Cannot mix counter and non counter columns in the same table";
+    let set = "error 2200 Cannot set the value of counter column c (counters can only be \
+               incremented/decremented, not set)";
+    check(
+        &mut client,
+        &[
+            (
+                "CREATE TABLE n (k int, a int, c counter, d counter, st counter static, PRIMARY KEY (k, a))",
+                "schema CREATED TABLE s",
+            ),
+            ("CREATE TABLE plain (k int PRIMARY KEY, v int)", "schema CREATED TABLE s"),
+            ("CREATE TABLE m (k int PRIMARY KEY, c counter, v int)", mixed),
+            ("UPDATE n SET c = c + 3, d = d - 1 WHERE k = 1 AND a = 1", "void"),
+            ("UPDATE n SET c -= 5, st = st + 7 WHERE k = 1 AND a = 1", "void"),
+            ("UPDATE n SET d += 9223372036854775807 WHERE k = 1 AND a = 2", "void"),
+            ("UPDATE n SET d += 1 WHERE k = 1 AND a = 2", "void"),
+            (
+                "SELECT * FROM n",
+                "k=1 a=1 st=7 c=-2 d=-1 | k=1 a=2 st=7 c=null d=-9223372036854775808",
+            ),
+            (
+                "BEGIN COUNTER BATCH UPDATE n SET c = c + 1 WHERE k = 1 AND a = 1; \
+                 UPDATE n SET c = c + 1 WHERE k = 1 AND a = 1; UPDATE n SET c = c + 1 WHERE k = 2 AND a = 1; \
+                 APPLY BATCH",
+                "void",
+            ),
+            ("DELETE d FROM n WHERE k = 1 AND a = 1", "void"),
+            ("DELETE FROM n WHERE k = 1 AND a = 2", "void"),
+            ("SELECT k, a, c, d FROM n WHERE k IN (1, 2)", "k=1 a=1 c=0 d=null | k=2 a=1 c=1 d=null"),
+            ("UPDATE n SET c = 1 WHERE k = 1 AND a = 1", set),
+            (
+                "INSERT INTO n (k, a, c) VALUES (1, 1, 1)",
+                "error 2200 INSERT statements are not allowed on counter tables, use UPDATE instead",
+            ),
+            (
+                "UPDATE n USING TIMESTAMP 1 SET c = c + 1 WHERE k = 1 AND a = 1",
+                "error 2200 Cannot provide custom timestamp for counter updates",
+            ),
+            (
+                "UPDATE n USING TTL 1 SET c = c + 1 WHERE k = 1 AND a = 1",
+                "error 2200 Cannot provide custom TTL for counter updates",
+            ),
+            (
+                "UPDATE n SET c = c + 1 WHERE k = 1 AND a = 1 IF c = 1",
+                "error 2200 Conditional updates are not supported on counter tables",
+            ),
+            (
+                "BEGIN BATCH UPDATE n SET c = c + 1 WHERE k = 1 AND a = 1; APPLY BATCH",
+                "error 2200 Cannot include a counter statement in a logged batch",
+            ),
+            (
+                "BEGIN COUNTER BATCH UPDATE plain SET v = 1 WHERE k = 1; APPLY BATCH",
+                "error 2200 Cannot include non-counter statement in a counter batch",
+            ),
+            (
+                "ALTER TABLE plain ADD c counter",
+                "error 2200 Cannot add column c of type counter: a table has counters beside its key, or none",
+            ),
+        ],
+    )
+    .await;
+}
