@@ -17,10 +17,13 @@ mod write;
 pub use consistency::{Level, ReadBound};
 pub use error::{Broken, Error, Outcome, Refused, Retry};
 pub use read::{Direction, KeyRange, Projection, ReadRequest, ReadResponse, ReadRow, Selection};
-pub use transaction::{Buffered, Commit, Transaction, TransactionOptions};
+pub use transaction::{
+    Buffered, Commit, Concurrency, LockMode, Locking, Transaction, TransactionId,
+    TransactionOptions, covered,
+};
 pub use write::{
     Assignment, Atomicity, Check, CheckOperator, Condition, Element, Mutation, ReadAssertion,
-    ReturnedRows, Returning, RowOperation, WriteRequest, WriteResponse,
+    ReturnedRows, Returning, RowOperation, WriteRequest, WriteResponse, byte_strings,
 };
 
 use async_trait::async_trait;
@@ -48,6 +51,11 @@ pub trait Database: Send + Sync + 'static {
 
     /// Begins a read-write transaction on strong tables.
     async fn begin(&self, options: TransactionOptions) -> Result<Box<dyn Transaction>, Error>;
+
+    /// Gives up the locks of a transaction that has ended. Does not wait; does nothing for one that holds none.
+    fn release(&self, transaction: TransactionId) {
+        let _ = transaction;
+    }
 
     /// The clock's reading.
     fn now(&self) -> Interval;

@@ -1,6 +1,6 @@
 //! Reads of rows by key and by key range.
 
-use crate::{Patience, ReadBound};
+use crate::{Locking, Patience, ReadBound};
 use minicbor::{Decode, Encode};
 use model::{ColumnId, Row, TableId, Timestamp};
 
@@ -19,6 +19,8 @@ pub struct ReadRequest {
     pub headers: bool,
     pub bound: ReadBound,
     pub patience: Patience,
+    /// Locks what is read, for a transaction on strong tables; the bound must be `Strong`.
+    pub locking: Option<Locking>,
 }
 
 impl ReadRequest {
@@ -34,6 +36,7 @@ impl ReadRequest {
             headers: false,
             bound: ReadBound::Strong,
             patience: Patience::default(),
+            locking: None,
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Read-write transactions on strong tables, as a door drives them, and the one that needs nothing but reads
-//! and atomic writes.
+//! Read-write transactions on strong tables, as a door drives them, and the one that buffers what it writes.
 
 use crate::evaluate::{Moment, evaluate};
 use crate::{
@@ -9,7 +8,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use catalog::Table;
-use model::{Row, TableId, Timestamp};
+use minicbor::{Decode, Encode};
+use model::{Incarnation, NodeId, RequestId, Row, TableId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -18,6 +18,51 @@ pub struct TransactionOptions {
     pub patience: Patience,
     /// When the first attempt began, so that a retried transaction does not lose again and again.
     pub first_attempt: Option<Timestamp>,
+    pub concurrency: Concurrency,
+}
+
+/// How a transaction keeps what it has read from changing before it commits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Concurrency {
+    /// What it reads is locked: others wait, the older of two that are in each other's way goes first.
+    #[default]
+    Locks,
+    /// Nothing is locked; at the commit it is aborted if what it read has changed.
+    Validation,
+}
+
+/// Names a transaction that holds locks, and orders all of them by age: of two in each other's way, the smaller
+/// one is older and wins (wound-wait; Rosenkrantz, Stearns and Lewis, 1978).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct TransactionId {
+    /// When its first attempt began.
+    #[n(0)]
+    pub start: Timestamp,
+    #[n(1)]
+    pub node: NodeId,
+    #[n(2)]
+    pub incarnation: Incarnation,
+    #[n(3)]
+    pub request: RequestId,
+}
+
+/// A read that locks what it reads until its transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Locking {
+    #[n(0)]
+    pub transaction: TransactionId,
+    #[n(1)]
+    pub mode: LockMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LockMode {
+    /// Others may read.
+    #[n(0)]
+    Shared,
+    /// For what will be written: two that both read first would otherwise abort each other.
+    #[n(1)]
+    Exclusive,
 }
 
 /// An open transaction. Dropping it rolls it back.
@@ -42,11 +87,14 @@ pub struct Commit {
     pub mutation_count: u64,
 }
 
-/// A transaction that takes no locks: it remembers what it read, buffers what it writes, and asks for both to
-/// be checked and applied in one atomic write at its end. It is serializable, since at the commit timestamp all
-/// that it read still stood; under contention it aborts where a locking one would wait.
+/// A transaction that remembers what it read, buffers what it writes, and asks for both to be checked and applied
+/// in one atomic write at its end. It is serializable, since at the commit timestamp all that it read still stood.
+/// With an id its reads lock what they read, so that others wait where it would otherwise be aborted; the locks
+/// may be lost (with a lease), the check at the end never.
 pub struct Buffered {
     database: Arc<dyn Database>,
+    /// `None`: takes no locks.
+    id: Option<TransactionId>,
     patience: Patience,
     mutations: Vec<Mutation>,
     assertions: Vec<ReadAssertion>,
@@ -62,9 +110,14 @@ const ASSERTIONS_MAX: usize = 1_000;
 const RANGE_DELETE_ROWS_MAX: usize = 80_000;
 
 impl Buffered {
-    pub fn new(database: Arc<dyn Database>, options: &TransactionOptions) -> Buffered {
+    pub fn new(
+        database: Arc<dyn Database>,
+        id: Option<TransactionId>,
+        options: &TransactionOptions,
+    ) -> Buffered {
         Buffered {
             database,
+            id: id.filter(|_| options.concurrency == Concurrency::Locks),
             patience: options.patience,
             mutations: Vec::new(),
             assertions: Vec::new(),
@@ -79,9 +132,14 @@ impl Buffered {
     }
 
     /// Reads what is committed, and remembers that it was relied upon.
-    async fn read_committed(&mut self, mut request: ReadRequest) -> Result<ReadResponse, Error> {
+    async fn read_committed(
+        &mut self,
+        mut request: ReadRequest,
+        mode: LockMode,
+    ) -> Result<ReadResponse, Error> {
         request.bound = ReadBound::Strong;
         request.patience = self.patience;
+        request.locking = self.id.map(|transaction| Locking { transaction, mode });
         let (table, selection, direction) =
             (request.table, request.selection.clone(), request.direction);
         let response = self.database.read(request).await?;
@@ -127,7 +185,7 @@ impl Buffered {
             return Ok(row.clone());
         }
         let request = ReadRequest::new(table, Selection::Keys(vec![key.to_vec()]));
-        let response = self.read_committed(request).await?;
+        let response = self.read_committed(request, LockMode::Exclusive).await?;
         Ok(response.rows.into_iter().next().map(|found| found.row))
     }
 
@@ -159,7 +217,7 @@ impl Buffered {
         while let Some(selection) = next.take() {
             let mut request = ReadRequest::new(table, selection);
             request.projection = Projection::Columns(Vec::new());
-            let response = self.read(request).await?;
+            let response = self.read_overlaid(request, LockMode::Exclusive).await?;
             keys.extend(response.rows.into_iter().map(|found| found.key));
             if keys.len() > RANGE_DELETE_ROWS_MAX {
                 return Err(Error::Refused(Refused::TooLarge(format!(
@@ -174,6 +232,41 @@ impl Buffered {
                 .push(Mutation::new(table, key, RowOperation::Delete));
         }
         Ok(())
+    }
+
+    /// Reads what is committed, with this transaction's own rows laid over it.
+    async fn read_overlaid(
+        &mut self,
+        request: ReadRequest,
+        mode: LockMode,
+    ) -> Result<ReadResponse, Error> {
+        let (table, selection, direction) =
+            (request.table, request.selection.clone(), request.direction);
+        let mut response = self.read_committed(request, mode).await?;
+        match &selection {
+            Selection::Ranges(_) => {
+                let covered = covered(&selection, direction, &response);
+                self.overlay(table, &covered, direction, &mut response);
+            }
+            Selection::Keys(keys) => {
+                let mut found: BTreeMap<Vec<u8>, Row> = response
+                    .rows
+                    .drain(..)
+                    .map(|found| (found.key, found.row))
+                    .collect();
+                for key in keys {
+                    let row = match self.rows.get(&(table, key.clone())) {
+                        Some(row) => row.clone(),
+                        None => found.remove(key),
+                    };
+                    response.rows.extend(row.map(|row| ReadRow {
+                        key: key.clone(),
+                        row,
+                    }));
+                }
+            }
+        }
+        Ok(response)
     }
 
     /// Lays this transaction's own rows over what was read of `covered`.
@@ -211,7 +304,7 @@ impl Buffered {
 }
 
 /// The ranges that an answer speaks for: all that was asked, or as far as it got.
-fn covered(selection: &Selection, direction: Direction, response: &ReadResponse) -> Vec<KeyRange> {
+pub fn covered(selection: &Selection, direction: Direction, response: &ReadResponse) -> Vec<KeyRange> {
     let ranges = match selection {
         Selection::Keys(keys) => return keys.iter().map(|key| single(key.clone())).collect(),
         Selection::Ranges(ranges) => ranges,
@@ -261,33 +354,7 @@ fn single(key: Vec<u8>) -> KeyRange {
 #[async_trait]
 impl Transaction for Buffered {
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, Error> {
-        let (table, selection, direction) =
-            (request.table, request.selection.clone(), request.direction);
-        let mut response = self.read_committed(request).await?;
-        match &selection {
-            Selection::Ranges(_) => {
-                let covered = covered(&selection, direction, &response);
-                self.overlay(table, &covered, direction, &mut response);
-            }
-            Selection::Keys(keys) => {
-                let mut found: BTreeMap<Vec<u8>, Row> = response
-                    .rows
-                    .drain(..)
-                    .map(|found| (found.key, found.row))
-                    .collect();
-                for key in keys {
-                    let row = match self.rows.get(&(table, key.clone())) {
-                        Some(row) => row.clone(),
-                        None => found.remove(key),
-                    };
-                    response.rows.extend(row.map(|row| ReadRow {
-                        key: key.clone(),
-                        row,
-                    }));
-                }
-            }
-        }
-        Ok(response)
+        self.read_overlaid(request, LockMode::Shared).await
     }
 
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), Error> {
@@ -320,12 +387,13 @@ impl Transaction for Buffered {
             });
         }
         let request = WriteRequest {
-            mutations: self.mutations,
+            mutations: std::mem::take(&mut self.mutations),
             atomicity: Atomicity::All,
             level: Level::Default,
             timestamp: None,
-            assertions: self.assertions,
+            assertions: std::mem::take(&mut self.assertions),
             patience: self.patience,
+            transaction: self.id,
         };
         let response = self.database.write(request).await;
         let response = response.map_err(|error| renumbered(error, buffered))?;
@@ -339,6 +407,15 @@ impl Transaction for Buffered {
     }
 
     async fn rollback(self: Box<Self>) {}
+}
+
+impl Drop for Buffered {
+    /// However it ends, by commit, by rollback, or because its client has gone: nothing stays locked.
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.database.release(id);
+        }
+    }
 }
 
 /// An error of a commit counts the caller's mutations from its own first, not from those buffered before.

@@ -1,7 +1,7 @@
 //! Writes: mutations of rows, with conditions, alone or as an atomic batch.
 
 use crate::document;
-use crate::{KeyRange, Level, Patience};
+use crate::{KeyRange, Level, Patience, TransactionId};
 use minicbor::{Decode, Encode};
 use model::{CellPath, ColumnId, Row, TableId, Timestamp, Value};
 
@@ -17,6 +17,8 @@ pub struct WriteRequest {
     /// tables only.
     pub assertions: Vec<ReadAssertion>,
     pub patience: Patience,
+    /// The transaction that this write ends, which holds locks.
+    pub transaction: Option<TransactionId>,
 }
 
 impl WriteRequest {
@@ -28,6 +30,7 @@ impl WriteRequest {
             timestamp: None,
             assertions: Vec::new(),
             patience: Patience::default(),
+            transaction: None,
         }
     }
 }
@@ -278,7 +281,7 @@ pub struct ReturnedRows {
 }
 
 /// Lists of byte strings as CBOR byte strings.
-pub(crate) mod byte_strings {
+pub mod byte_strings {
     use minicbor::{Decoder, Encoder};
 
     pub fn encode<C, W: minicbor::encode::Write>(

@@ -2,9 +2,21 @@
 //! notice. They exist only with the feature `planted`, which only `sim` turns on; without it `is` is `false` at
 //! compile time.
 
-/// One broken promise each. The name says what goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bug {
+macro_rules! bugs {
+    ($($bug:ident,)*) => {
+        /// One broken promise each. The name says what goes wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Bug {
+            $($bug,)*
+        }
+
+        impl Bug {
+            pub const ALL: &'static [Bug] = &[$(Bug::$bug,)*];
+        }
+    };
+}
+
+bugs! {
     AcknowledgeBeforeSync,
     AppliedIndexOutsideBatch,
     ServeAfterLeaseEnd,
@@ -18,24 +30,15 @@ pub enum Bug {
     SkipReadRepair,
     CountFailedReplicaAsAcknowledged,
     ReplayHintAfterGrace,
-}
-
-impl Bug {
-    pub const ALL: [Bug; 13] = [
-        Bug::AcknowledgeBeforeSync,
-        Bug::AppliedIndexOutsideBatch,
-        Bug::ServeAfterLeaseEnd,
-        Bug::NewLeaseholderDoesNotWait,
-        Bug::CutLogAboveFlushed,
-        Bug::ApplyOldEpoch,
-        Bug::LosePromised,
-        Bug::MergeForgetsTombstoneAtEqualTimestamp,
-        Bug::InstallLeavesOldRows,
-        Bug::VoteNotPersisted,
-        Bug::SkipReadRepair,
-        Bug::CountFailedReplicaAsAcknowledged,
-        Bug::ReplayHintAfterGrace,
-    ];
+    NoCommitWait,
+    SnapshotIgnoresPrepared,
+    ClosedPassesPrepared,
+    CoordinatorForgets,
+    PrepareUnderOldEpoch,
+    DecideTwice,
+    FollowerReadPastSafeTime,
+    ReadOnlyParticipantNotValidated,
+    CommitAbovePromises,
 }
 
 #[cfg(feature = "planted")]

@@ -160,6 +160,28 @@ impl Row {
         self.exists()
     }
 
+    /// Gives everything that was written at one timestamp another one: a row that was made for a commit at `from`,
+    /// which is made at `to`.
+    pub fn restamp(&mut self, from: Timestamp, to: Timestamp) {
+        let restamped = |timestamp: &mut Timestamp| {
+            if *timestamp == from {
+                *timestamp = to;
+            }
+        };
+        if let Some(marker) = &mut self.marker {
+            restamped(&mut marker.timestamp);
+        }
+        if let Some(deletion) = &mut self.deletion {
+            restamped(&mut deletion.timestamp);
+        }
+        for cell in &mut self.cells {
+            restamped(&mut cell.timestamp);
+        }
+        for range in &mut self.range_tombstones {
+            restamped(&mut range.deletion.timestamp);
+        }
+    }
+
     /// Drops what a reader must not see at `now_seconds`: expired cells, tombstones, and all that this row's
     /// own deletion (and `covering`, the deletions of its partition or of ranges over it) shadows. Returns
     /// false when nothing is left, so the row does not exist. A header's `covering_deletion` must be asked before.

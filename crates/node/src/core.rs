@@ -7,6 +7,7 @@ use crate::metrics::Metrics;
 use crate::replicas::Replicas;
 use crate::rpc::{CallError, Failure, Reply, Request, Rpc};
 use crate::tasks::Tasks;
+use crate::transactions::Transactions;
 use crate::view::{View, Views};
 use cluster::NodeProfile;
 use consensus::Groups;
@@ -38,6 +39,8 @@ pub(crate) struct Core {
     pub metrics: Metrics,
     /// What replicas elsewhere have missed of this node's writes.
     pub missed: Arc<Hints>,
+    /// The transactions that are open here.
+    pub transactions: Transactions,
     /// For the gossip task.
     pub gossip: mpsc::Sender<Input>,
     /// Whether this node leads the meta group.
@@ -87,6 +90,7 @@ impl Core {
             groups: parts.groups,
             replicas: Replicas::new(),
             metrics: Metrics::default(),
+            transactions: Transactions::default(),
             gossip: parts.gossip,
             leads_meta: parts.leads_meta,
             meta_leader: Mutex::new(None),

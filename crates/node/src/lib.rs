@@ -23,6 +23,7 @@ mod identity;
 mod liveness;
 mod meta;
 mod metrics;
+mod others;
 mod peers;
 mod placement;
 mod replicas;
@@ -33,6 +34,7 @@ mod split;
 mod start;
 mod status;
 mod tasks;
+mod transactions;
 mod view;
 
 pub use config::Config;

@@ -64,6 +64,8 @@ pub(crate) struct Metrics {
     pub reads: Requests,
     pub writes: Requests,
     pub changes: Requests,
+    /// Commits of transactions that span tablets: in two phases.
+    pub commits: Requests,
     /// Requests that other nodes sent to this one.
     pub served: Counter,
     /// Of them, those that were refused because too many were in flight.
@@ -77,6 +79,7 @@ impl Default for Metrics {
             reads: Requests::new("read", &outcomes),
             writes: Requests::new("write", &outcomes),
             changes: Requests::new("change", &outcomes),
+            commits: Requests::new("commit", &outcomes),
             served: Counter::default(),
             shed: Counter::default(),
             outcomes,
@@ -95,6 +98,7 @@ impl Metrics {
             ("node_read_seconds", &self.reads),
             ("node_write_seconds", &self.writes),
             ("node_change_seconds", &self.changes),
+            ("node_commit_seconds", &self.commits),
         ] {
             registry.register(name, "Time to answer", requests.seconds.clone());
         }
@@ -148,6 +152,11 @@ impl Collector for Levels {
                 "node_members_alive",
                 "Members taken for alive",
                 alive.count(),
+            ),
+            (
+                "node_transactions_open",
+                "Read-write transactions that clients have open here",
+                core.transactions.count(),
             ),
             (
                 "node_internode_in_flight",

@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::fill::Streams;
 use crate::identity::Identity;
 use crate::meta::MetaMachine;
+use crate::others::NodeOthers;
 use crate::peers::NodePeers;
 use cluster::{META, Replica, State, Tablet};
 use consensus::{GroupSpec, Member, Origin};
@@ -220,6 +221,7 @@ async fn open_strong(
         stores: Arc::clone(&core.world.stores),
         clock: Arc::clone(&core.world.clock),
         catalog: core.views.watch_catalog(),
+        others: Arc::new(NodeOthers::new(core)),
         config: StrongConfig::default(),
     };
     let strong = StrongTablet::start(spec)

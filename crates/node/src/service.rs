@@ -205,6 +205,13 @@ async fn serve_strong(
                 None => Err(absent(read.tablet)),
             })
         }
+        Request::Step(step) => {
+            catch_up(core, address, step.schema, step.tablet, step.epoch).await;
+            Reply::Stepped(match core.replicas.strong(step.tablet) {
+                Some(strong) => strong.step(step).await,
+                None => Err(absent(step.tablet)),
+            })
+        }
         request @ Request::Split { .. } => divide_here(core, request)
             .await
             .unwrap_or(Reply::Failed(Failure::NotServing)),

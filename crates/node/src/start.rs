@@ -13,6 +13,7 @@ use crate::replicas;
 use crate::rpc::{CONSENSUS, Reply, Request, Rpc, tagged};
 use crate::service;
 use crate::tasks::Tasks;
+use crate::transactions;
 use crate::view::Views;
 use bytes::Bytes;
 use cluster::{Command, NodeProfile, Refusal, State};
@@ -124,6 +125,7 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     tasks.spawn(replicas::reconcile(Arc::clone(&core)));
     core.replicas.reach(version).await;
     tasks.spawn(placement::run(Arc::clone(&core)));
+    tasks.spawn(transactions::run(Arc::clone(&core)));
 
     let timestamps = Arc::new(quorum::Gateway::new(Arc::clone(&core.world.clock)));
     let peers = Arc::new(NodePeers::new(&core));

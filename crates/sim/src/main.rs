@@ -87,7 +87,8 @@ fn main() -> ExitCode {
 
 fn find_bug(name: &str) -> Result<Bug, String> {
     Bug::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .find(|bug| format!("{bug:?}").eq_ignore_ascii_case(name))
         .ok_or_else(|| format!("no bug is called {name}: see --list-bugs"))
 }
@@ -283,7 +284,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
 fn find_bugs(arguments: &Arguments, only: Option<Bug>) -> bool {
     let seeds_max = arguments.seeds.max(BUG_SEEDS_MAX);
     let (mut found, mut missed) = (0, 0);
-    for bug in Bug::ALL {
+    for &bug in Bug::ALL {
         if only.is_some_and(|only| only != bug) {
             continue;
         }

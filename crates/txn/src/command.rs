@@ -2,13 +2,17 @@
 //! lease is current and whether it was applied before.
 
 use crate::CommandId;
+use crate::latches::Spans;
+use crate::step::{Ending, Span};
+use api::{KeyRange, TransactionId};
 use bytes::{Buf, BufMut, Bytes};
 use cluster::Tablet;
 use minicbor::{Decode, Encode};
-use model::{Incarnation, LeaseEpoch, NodeId, ReplicaId, RequestId, Timestamp};
+use model::{ColumnId, Incarnation, LeaseEpoch, NodeId, ReplicaId, RequestId, Timestamp};
 
 const WRITE: u8 = 1;
 const CONTROL: u8 = 2;
+const PREPARE: u8 = 3;
 
 /// Rows as they are after a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +23,64 @@ pub(crate) struct Write {
     pub timestamp: Timestamp,
     /// A new end of the lease.
     pub lease_end: Option<Timestamp>,
-    /// Keys with their rows' bytes; `None` deletes.
-    pub rows: Vec<(Bytes, Option<Bytes>)>,
+    pub rows: Rows,
+}
+
+/// Keys with their rows' bytes; `None` deletes.
+pub(crate) type Rows = Vec<(Bytes, Option<Bytes>)>;
+
+/// A transaction's share, ready to be committed or given up. Until it is told which, its keys are nobody else's.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Prepare {
+    pub head: PrepareHead,
+    /// As they will be when the commit has the timestamp of the head.
+    pub rows: Rows,
+}
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(crate) struct PrepareHead {
+    #[n(0)]
+    pub epoch: LeaseEpoch,
+    #[n(1)]
+    pub id: CommandId,
+    /// The commit lies at or above.
+    #[n(2)]
+    pub timestamp: Timestamp,
+    /// A new end of the lease.
+    #[n(3)]
+    pub lease_end: Option<Timestamp>,
+    #[n(4)]
+    pub transaction: TransactionId,
+    #[n(5)]
+    pub coordinator: Span,
+    /// What it keeps from others: keys and ranges that it writes, and ranges that it has read.
+    #[cbor(n(6), with = "api::byte_strings")]
+    pub points: Vec<Vec<u8>>,
+    #[n(7)]
+    pub ranges: Vec<KeyRange>,
+    #[n(8)]
+    pub shared: Vec<KeyRange>,
+    /// Columns whose value is the commit timestamp, by key.
+    #[n(9)]
+    pub stamps: Vec<Stamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Stamp {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: Vec<u8>,
+    #[n(1)]
+    pub columns: Vec<ColumnId>,
+}
+
+impl PrepareHead {
+    pub fn spans(&self) -> Spans {
+        Spans {
+            points: self.points.clone(),
+            ranges: self.ranges.clone(),
+            shared: self.shared.clone(),
+        }
+    }
 }
 
 /// Everything that is not a write.
@@ -68,38 +128,85 @@ pub(crate) enum Control {
         #[n(3)]
         right: Tablet,
     },
+    /// By the coordinator, whose own share is prepared: the transaction commits. The decision is kept until all
+    /// other participants have been told.
+    #[n(4)]
+    Decide {
+        #[n(0)]
+        epoch: LeaseEpoch,
+        #[n(1)]
+        id: CommandId,
+        #[n(2)]
+        timestamp: Timestamp,
+        #[n(3)]
+        participants: Vec<Span>,
+    },
+    /// How a transaction that may be prepared here has ended. One that is not prepared never will be.
+    #[n(5)]
+    Resolve {
+        #[n(0)]
+        epoch: LeaseEpoch,
+        #[n(1)]
+        id: CommandId,
+        #[n(2)]
+        ending: Ending,
+        /// When that was learnt, for forgetting it.
+        #[n(3)]
+        at: Timestamp,
+    },
+    /// All participants know of these decisions.
+    #[n(6)]
+    Forget {
+        #[n(0)]
+        epoch: LeaseEpoch,
+        #[n(1)]
+        ids: Vec<CommandId>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
     Write(Write),
+    Prepare(Prepare),
     Control(Control),
 }
 
 /// What became of a command when it was applied: the first byte of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Verdict {
-    Done = 1,
+    Done,
     /// Its lease's epoch is not current: nothing was done.
-    OldEpoch = 2,
+    OldEpoch,
     /// It was applied before: nothing was done.
-    Repeated = 3,
+    Repeated,
+    /// The transaction had ended before: nothing was done.
+    Ended(Ending),
 }
 
 impl Verdict {
     pub fn encode(self) -> Bytes {
-        Bytes::from_static(match self {
-            Verdict::Done => &[1],
-            Verdict::OldEpoch => &[2],
-            Verdict::Repeated => &[3],
-        })
+        match self {
+            Verdict::Done => Bytes::from_static(&[1]),
+            Verdict::OldEpoch => Bytes::from_static(&[2]),
+            Verdict::Repeated => Bytes::from_static(&[3]),
+            Verdict::Ended(Ending::Aborted) => Bytes::from_static(&[4]),
+            Verdict::Ended(Ending::Committed(timestamp)) => {
+                let mut bytes = vec![5];
+                bytes.put_i64(timestamp.0);
+                bytes.into()
+            }
+        }
     }
 
-    pub fn decode(result: &[u8]) -> Verdict {
-        match result.first() {
-            Some(1) => Verdict::Done,
-            Some(3) => Verdict::Repeated,
+    pub fn decode(mut result: &[u8]) -> Verdict {
+        match result.try_get_u8() {
+            Ok(1) => Verdict::Done,
+            Ok(3) => Verdict::Repeated,
+            Ok(4) => Verdict::Ended(Ending::Aborted),
+            Ok(5) => match result.try_get_i64() {
+                Ok(timestamp) => Verdict::Ended(Ending::Committed(Timestamp(timestamp))),
+                Err(_) => Verdict::OldEpoch,
+            },
             _ => Verdict::OldEpoch,
         }
     }
@@ -127,6 +234,19 @@ impl WriteEncoder {
         bytes.put_u64(id.request.0);
         bytes.put_i64(timestamp.0);
         bytes.put_i64(lease_end.unwrap_or(Timestamp::MIN).0);
+        WriteEncoder::rows_follow(bytes)
+    }
+
+    pub fn prepare(head: &PrepareHead) -> WriteEncoder {
+        let head = minicbor::to_vec(head).expect("writing to memory does not fail");
+        let mut bytes = Vec::with_capacity(256 + head.len());
+        bytes.put_u8(PREPARE);
+        bytes.put_u32(head.len() as u32);
+        bytes.put_slice(&head);
+        WriteEncoder::rows_follow(bytes)
+    }
+
+    fn rows_follow(mut bytes: Vec<u8>) -> WriteEncoder {
         let count_at = bytes.len();
         bytes.put_u32(0);
         WriteEncoder {
@@ -161,6 +281,15 @@ impl WriteEncoder {
     }
 }
 
+/// As it was proposed.
+pub(crate) fn encode_prepare(prepare: &Prepare) -> Vec<u8> {
+    let mut encoder = WriteEncoder::prepare(&prepare.head);
+    for (key, row) in &prepare.rows {
+        encoder.row(key, row.as_deref());
+    }
+    encoder.finish()
+}
+
 pub(crate) fn encode_control(control: &Control) -> Vec<u8> {
     let mut bytes = vec![CONTROL];
     minicbor::encode(control, &mut bytes).expect("writing to memory does not fail");
@@ -171,8 +300,17 @@ pub(crate) fn decode(mut bytes: Bytes) -> Option<Command> {
     match bytes.try_get_u8().ok()? {
         WRITE => decode_write(bytes).map(Command::Write),
         CONTROL => minicbor::decode(&bytes).ok().map(Command::Control),
+        PREPARE => decode_prepare(bytes).map(Command::Prepare),
         _ => None,
     }
+}
+
+fn decode_prepare(mut bytes: Bytes) -> Option<Prepare> {
+    let head = take(&mut bytes)?;
+    Some(Prepare {
+        head: minicbor::decode(&head).ok()?,
+        rows: decode_rows(bytes)?,
+    })
 }
 
 fn decode_write(mut bytes: Bytes) -> Option<Write> {
@@ -184,6 +322,16 @@ fn decode_write(mut bytes: Bytes) -> Option<Write> {
     };
     let timestamp = Timestamp(bytes.try_get_i64().ok()?);
     let lease_end = Timestamp(bytes.try_get_i64().ok()?);
+    Some(Write {
+        epoch,
+        id,
+        timestamp,
+        lease_end: (lease_end != Timestamp::MIN).then_some(lease_end),
+        rows: decode_rows(bytes)?,
+    })
+}
+
+fn decode_rows(mut bytes: Bytes) -> Option<Rows> {
     let count = bytes.try_get_u32().ok()?;
     let mut rows = Vec::new();
     for _ in 0..count {
@@ -194,13 +342,7 @@ fn decode_write(mut bytes: Bytes) -> Option<Write> {
         };
         rows.push((key, row));
     }
-    bytes.is_empty().then_some(Write {
-        epoch,
-        id,
-        timestamp,
-        lease_end: (lease_end != Timestamp::MIN).then_some(lease_end),
-        rows,
-    })
+    bytes.is_empty().then_some(rows)
 }
 
 fn take(bytes: &mut Bytes) -> Option<Bytes> {
@@ -236,6 +378,47 @@ mod tests {
         assert_eq!(decode(bytes.clone()), Some(Command::Write(write)));
         for length in 0..bytes.len() {
             assert_eq!(decode(bytes.slice(..length)), None);
+        }
+    }
+
+    #[test]
+    fn prepared_shares_read_back_and_torn_ones_do_not() {
+        let head = PrepareHead {
+            epoch: LeaseEpoch(4),
+            id: CommandId::default(),
+            timestamp: Timestamp(9),
+            lease_end: Some(Timestamp(10)),
+            transaction: TransactionId::default(),
+            coordinator: Span::point(model::TableId(3), b"k".to_vec()),
+            points: vec![b"k".to_vec(), Vec::new()],
+            ranges: vec![KeyRange::all()],
+            shared: vec![KeyRange::prefix(b"p".to_vec())],
+            stamps: vec![Stamp {
+                key: b"k".to_vec(),
+                columns: vec![ColumnId(7)],
+            }],
+        };
+        let mut encoder = WriteEncoder::prepare(&head);
+        encoder.row(b"k", Some(b"row"));
+        let bytes = Bytes::from(encoder.finish());
+        let rows = vec![(Bytes::from_static(b"k"), Some(Bytes::from_static(b"row")))];
+        let prepare = Prepare { head, rows };
+        assert_eq!(decode(bytes.clone()), Some(Command::Prepare(prepare)));
+        for length in 0..bytes.len() {
+            assert_eq!(decode(bytes.slice(..length)), None);
+        }
+    }
+
+    #[test]
+    fn verdicts_read_back() {
+        for verdict in [
+            Verdict::Done,
+            Verdict::OldEpoch,
+            Verdict::Repeated,
+            Verdict::Ended(Ending::Aborted),
+            Verdict::Ended(Ending::Committed(Timestamp(-3))),
+        ] {
+            assert_eq!(Verdict::decode(&verdict.encode()), verdict);
         }
     }
 }

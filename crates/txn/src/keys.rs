@@ -7,6 +7,9 @@ use world::{Kind, past_suffix};
 const LEASE: u8 = 1;
 const RANGE: u8 = 2;
 const COMMAND: u8 = 3;
+const PREPARED: u8 = 4;
+const DECISION: u8 = 5;
+const ENDING: u8 = 6;
 
 pub(crate) fn row(key: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(key.len() + 1);
@@ -84,9 +87,7 @@ pub(crate) fn command(timestamp: Timestamp, id: CommandId) -> Vec<u8> {
     let mut stored = Vec::with_capacity(34);
     stored.extend_from_slice(&[Kind::State as u8, COMMAND]);
     stored.extend_from_slice(&past_suffix(timestamp.0));
-    stored.extend_from_slice(&id.node.0.to_be_bytes());
-    stored.extend_from_slice(&id.incarnation.0.to_be_bytes());
-    stored.extend_from_slice(&id.request.0.to_be_bytes());
+    put_id(&mut stored, id);
     stored
 }
 
@@ -98,17 +99,81 @@ pub(crate) fn commands() -> (Vec<u8>, Vec<u8>) {
 
 pub(crate) fn decode_command(stored: &[u8]) -> Option<(Timestamp, CommandId)> {
     let fields = stored.strip_prefix(&[Kind::State as u8, COMMAND])?;
-    let (timestamp, fields) = fields.split_first_chunk::<8>()?;
+    decode_timed(fields)
+}
+
+/// A transaction's share that is prepared: the command that did it.
+pub(crate) fn prepared(id: CommandId) -> Vec<u8> {
+    let mut stored = vec![Kind::State as u8, PREPARED];
+    put_id(&mut stored, id);
+    stored
+}
+
+pub(crate) fn all_prepared() -> (Vec<u8>, Vec<u8>) {
+    let start = vec![Kind::State as u8, PREPARED];
+    let end = vec![Kind::State as u8, PREPARED + 1];
+    (start, end)
+}
+
+/// A decision that some participants may not know yet.
+pub(crate) fn decision(id: CommandId) -> Vec<u8> {
+    let mut stored = vec![Kind::State as u8, DECISION];
+    put_id(&mut stored, id);
+    stored
+}
+
+pub(crate) fn decisions() -> (Vec<u8>, Vec<u8>) {
+    let start = vec![Kind::State as u8, DECISION];
+    let end = vec![Kind::State as u8, DECISION + 1];
+    (start, end)
+}
+
+pub(crate) fn decode_decision(stored: &[u8]) -> Option<CommandId> {
+    let fields = stored.strip_prefix(&[Kind::State as u8, DECISION])?;
+    decode_id(fields)
+}
+
+/// How a transaction that had a share here ended, by when.
+pub(crate) fn ending(timestamp: Timestamp, id: CommandId) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(34);
+    stored.extend_from_slice(&[Kind::State as u8, ENDING]);
+    stored.extend_from_slice(&past_suffix(timestamp.0));
+    put_id(&mut stored, id);
+    stored
+}
+
+pub(crate) fn endings() -> (Vec<u8>, Vec<u8>) {
+    let start = vec![Kind::State as u8, ENDING];
+    let end = vec![Kind::State as u8, ENDING + 1];
+    (start, end)
+}
+
+pub(crate) fn decode_ending(stored: &[u8]) -> Option<(Timestamp, CommandId)> {
+    let fields = stored.strip_prefix(&[Kind::State as u8, ENDING])?;
+    decode_timed(fields)
+}
+
+fn put_id(stored: &mut Vec<u8>, id: CommandId) {
+    stored.extend_from_slice(&id.node.0.to_be_bytes());
+    stored.extend_from_slice(&id.incarnation.0.to_be_bytes());
+    stored.extend_from_slice(&id.request.0.to_be_bytes());
+}
+
+fn decode_id(fields: &[u8]) -> Option<CommandId> {
     let (node, fields) = fields.split_first_chunk::<8>()?;
     let (incarnation, fields) = fields.split_first_chunk::<8>()?;
     let request: [u8; 8] = fields.try_into().ok()?;
-    let id = CommandId {
+    Some(CommandId {
         node: NodeId(u64::from_be_bytes(*node)),
         incarnation: Incarnation(u64::from_be_bytes(*incarnation)),
         request: RequestId(u64::from_be_bytes(request)),
-    };
+    })
+}
+
+fn decode_timed(fields: &[u8]) -> Option<(Timestamp, CommandId)> {
+    let (timestamp, fields) = fields.split_first_chunk::<8>()?;
     let timestamp = (u64::from_be_bytes(*timestamp) ^ (1 << 63)) as i64;
-    Some((Timestamp(timestamp), id))
+    Some((Timestamp(timestamp), decode_id(fields)?))
 }
 
 /// The smallest key above this one.

@@ -5,20 +5,29 @@
 //! * `leaseholder` (above Raft) holds the lease and the promises, latches keys, evaluates, and proposes.
 //! * [`StrongTablet`] is the handle: [`StrongTablet::write`] and [`StrongTablet::read`].
 //!
-//! Absent on purpose: transactions over several tablets (next), routing (crate `node`).
+//! * `locks` keeps what transactions hold between requests; `participant` is a tablet's part in one that spans
+//!   several, and `recovery` what becomes of it when others are gone.
+//!
+//! Absent on purpose: routing, and the gateway's side of a transaction (crate `node`).
 
 mod command;
 mod keys;
 mod latches;
+mod locks;
+mod participant;
 mod read;
 mod reading;
+mod recovery;
 mod request;
 mod rows;
 mod staging;
 mod state;
+mod step;
 mod tablet;
 mod versions;
 mod write;
 
+pub use recovery::{Others, Task};
 pub use request::{CommandId, TabletError, TabletRead, TabletWrite};
+pub use step::{Attempt, Ending, Prepared, Share, Span, Step, Stepped, TabletStep};
 pub use tablet::{LeaseStatus, SplitPlan, StrongConfig, StrongTablet, TabletSpec, TabletStatus};

@@ -1,16 +1,21 @@
 //! The path of a read: choose a timestamp that may be read here, wait for what commits below it, read.
 
 use crate::latches::Spans;
+use crate::participant;
 use crate::reading::Reading;
-use crate::request::{TabletError, TabletRead};
+use crate::request::{CommandId, TabletError, TabletRead};
 use crate::state::Unheld;
 use crate::tablet::{Inner, no_leader};
 use crate::versions::View;
-use api::{Error, Outcome, ReadBound, ReadResponse, Refused, Selection};
+use crate::write::{self, OnLock};
+use api::{
+    Error, KeyRange, Locking, Outcome, ReadBound, ReadResponse, Refused, Selection,
+};
 use catalog::Table;
 use model::{Interval, LeaseEpoch, Timestamp};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
+use world::planted::{self, Bug};
 
 /// Where a read is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,9 @@ pub(crate) async fn read(
         return Err(inner.stale_route());
     }
     let is_external = table.spec.replication.ordering == catalog::Ordering::External;
+    if let Some(locking) = read.locking {
+        return locked(inner, table, read, locking, deadline).await;
+    }
     match plan(inner, read)? {
         Plan::Applied => {
             let mut response = read_at(inner, table, read, Timestamp::MAX)?;
@@ -45,26 +53,128 @@ pub(crate) async fn read(
         }
         Plan::Closed(at) => read_history(inner, table, read, at),
         Plan::Lease(then) => {
-            let (at, epoch) = loop {
+            let at = loop {
                 inner.hold().await?;
-                match promise(inner, then, is_external)? {
-                    Promise::At(at, epoch) => break (at, epoch),
-                    Promise::Wait(wait) if Instant::now() + wait < deadline => sleep(wait).await,
+                let (at, epoch) = match promise(inner, then, is_external)? {
+                    Promise::At(at, epoch) => (at, epoch),
+                    Promise::Wait(wait) if Instant::now() + wait < deadline => {
+                        sleep(wait).await;
+                        continue;
+                    }
                     Promise::Wait(_) => return Err(no_leader(Outcome::NotApplied)),
+                };
+                tracing::trace!(
+                    tablet = %inner.spec.tablet.id, node = %inner.spec.node, %epoch, %at, "reads"
+                );
+                inner.extend(inner.now()?);
+                await_writes(inner, read, at, epoch).await?;
+                // What is prepared may have been acknowledged elsewhere, ahead of this clock: where only
+                // conflicts are ordered, a strong read waits for all of it, and looks again from there.
+                let until = match then {
+                    None if !is_external => Timestamp::MAX,
+                    _ => at,
+                };
+                if !await_prepared(inner, read, until, epoch).await? || then.is_some() {
+                    break at;
                 }
             };
-            tracing::trace!(
-                tablet = %inner.spec.tablet.id, node = %inner.spec.node, %epoch, %at, "reads"
-            );
-            inner.extend(inner.now()?);
-            await_writes(inner, read, at, epoch).await?;
             let response = match then {
                 Some(_) => read_history(inner, table, read, at)?,
                 None => read_at(inner, table, read, at)?,
             };
-            await_clock(inner, read, at).await?;
+            if is_external {
+                await_clock(inner, read, at).await?;
+            }
             Ok(response)
         }
+    }
+}
+
+/// A read that locks what it reads: it waits for older transactions in its way, and reads the newest state, which
+/// nobody changes until the transaction ends.
+async fn locked(
+    inner: &Inner,
+    table: &Table,
+    read: &TabletRead,
+    locking: Locking,
+    deadline: Instant,
+) -> Result<ReadResponse, TabletError> {
+    if !matches!(read.bound, ReadBound::Strong) {
+        return Err(participant::not_strong());
+    }
+    let Locking { transaction, mode } = locking;
+    let is_external = table.spec.replication.ordering == catalog::Ordering::External;
+    let ranges: Vec<KeyRange> = match &read.selection {
+        Selection::Keys(keys) => keys.iter().cloned().map(participant::point).collect(),
+        Selection::Ranges(ranges) => ranges.clone(),
+    };
+    let spans = participant::read_spans(&ranges, mode);
+    inner.hold().await?;
+    let command = CommandId::default();
+    let occupying = write::occupy(inner, &spans, command, Some(transaction), OnLock::Wait);
+    let latched = match timeout_at(deadline, occupying).await {
+        Ok(latched) => latched?,
+        Err(_) => return Err(TabletError::Locked),
+    };
+    inner.hold().await?;
+    if !is_within(inner, read) {
+        return Err(inner.stale_route());
+    }
+    let at = inner.promise_now(is_external)?;
+    inner.extend(inner.now()?);
+    participant::keep(inner, transaction, &ranges, mode, at)?;
+    let response = read_at(inner, table, read, at)?;
+    if let (Selection::Ranges(ranges), Some(_)) = (&read.selection, &response.next) {
+        let covered = api::covered(&read.selection, read.direction, &response);
+        let mut state = inner.replica.state.lock();
+        for range in ranges {
+            state.locks.narrow(transaction, range, &covered);
+        }
+    }
+    drop(latched);
+    if is_external {
+        await_clock(inner, read, at).await?;
+    }
+    Ok(response)
+}
+
+impl Inner {
+    /// Promises, as the leaseholder, that what commits from now on is above the timestamp returned, at which all
+    /// that has committed can be read.
+    pub fn promise_now(&self, is_external: bool) -> Result<Timestamp, TabletError> {
+        match promise(self, None, is_external)? {
+            Promise::At(at, _) => Ok(at),
+            Promise::Wait(_) => Err(no_leader(Outcome::NotApplied)),
+        }
+    }
+}
+
+/// Waits until nothing is prepared that may commit at or below the timestamp and touches what is read. Says
+/// whether it had to wait.
+async fn await_prepared(
+    inner: &Inner,
+    read: &TabletRead,
+    until: Timestamp,
+    epoch: LeaseEpoch,
+) -> Result<bool, TabletError> {
+    let mut has_waited = false;
+    loop {
+        let changed = inner.replica.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        {
+            let state = inner.replica.state.lock();
+            let holding = state.holding.as_ref();
+            if state.is_stopped || holding.is_none_or(|holding| holding.epoch != epoch) {
+                return Err(TabletError::NotLeaseholder { hint: None });
+            }
+            let is_prepared = state.locks.is_prepared(until, &|spans| touches(read, spans));
+            if !is_prepared || planted::is(Bug::SnapshotIgnoresPrepared) {
+                return Ok(has_waited);
+            }
+        }
+        has_waited = true;
+        changed.await;
     }
 }
 
@@ -89,7 +199,7 @@ fn plan(inner: &Inner, read: &TabletRead) -> Result<Plan, TabletError> {
         let micros = i64::try_from(micros).unwrap_or(i64::MAX);
         Timestamp(now.earliest.0.saturating_sub(micros))
     };
-    let exactly = |at: Timestamp| match at <= closed {
+    let exactly = |at: Timestamp| match at <= closed || planted::is(Bug::FollowerReadPastSafeTime) {
         true => Plan::Closed(at),
         false => Plan::Lease(Some(at)),
     };

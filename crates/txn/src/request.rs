@@ -1,7 +1,8 @@
 //! What a gateway asks of one tablet; goes between nodes as CBOR.
 
 use api::{
-    Atomicity, Direction, Mutation, Projection, ReadAssertion, ReadBound, ReadRequest, Selection,
+    Atomicity, Direction, Locking, Mutation, Projection, ReadAssertion, ReadBound, ReadRequest, Selection,
+    TransactionId,
 };
 use minicbor::{Decode, Encode};
 use model::{
@@ -45,6 +46,9 @@ pub struct TabletWrite {
     pub assertions: Vec<ReadAssertion>,
     #[n(8)]
     pub patience_ms: u32,
+    /// The transaction that this write ends.
+    #[n(9)]
+    pub transaction: Option<TransactionId>,
 }
 
 /// A read whose selection lies in one tablet.
@@ -74,6 +78,8 @@ pub struct TabletRead {
     pub bound: ReadBound,
     #[n(11)]
     pub patience_ms: u32,
+    #[n(12)]
+    pub locking: Option<Locking>,
 }
 
 impl TabletRead {
@@ -98,6 +104,7 @@ impl TabletRead {
             headers: request.headers,
             bound: request.bound,
             patience_ms: request.patience.ms,
+            locking: request.locking,
         }
     }
 }
@@ -116,6 +123,9 @@ pub enum TabletError {
     StaleRoute(#[n(0)] cluster::Tablet),
     #[n(2)]
     Api(#[n(0)] api::Error),
+    /// Others have locked what is asked for. Nothing was done; ask again.
+    #[n(3)]
+    Locked,
 }
 
 impl From<api::Error> for TabletError {

@@ -1,16 +1,19 @@
 //! The state machine of a strong tablet: applies effects, and decides nothing but whether a command's lease is
 //! current and whether it was applied before. Both follow from the log alone, so all replicas decide alike.
 
-use crate::command::{self, Command, Control, Verdict, Write};
+use crate::command::{self, Command, Control, Prepare, Verdict, Write};
 use crate::keys;
-use crate::state::{Lease, Recent, State};
+use crate::latches::Spans;
+use crate::request::CommandId;
+use crate::state::{Decision, Endings, Lease, Recent, State};
+use crate::step::Ending;
 use api::KeyRange;
 use bytes::Bytes;
 use consensus::{
     Committed, CommittedEntry, Leadership, MachineError, SnapshotSource, StateMachine, StoreSource,
 };
 use minicbor::{Decode, Encode};
-use model::{LeaseEpoch, ReplicaId, Timestamp};
+use model::{LeaseEpoch, ReplicaId, Row, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,6 +65,8 @@ pub(crate) struct Rows {
     stores: Arc<dyn Stores>,
     store: Option<Arc<dyn Store>>,
     lease: Lease,
+    prepared: BTreeMap<CommandId, Arc<Prepare>>,
+    decisions: BTreeMap<CommandId, Arc<Decision>>,
     install: Option<Box<dyn Install>>,
 }
 
@@ -74,6 +79,17 @@ struct Batch<'a> {
     written: BTreeMap<Bytes, Option<Vec<u8>>>,
     closed: Timestamp,
     range: Option<KeyRange>,
+    /// What transactions did, to be shown when the batch is in the store.
+    shown: Vec<Shown>,
+}
+
+/// A step of a transaction that the requests above should see.
+enum Shown {
+    Prepared(Arc<Prepare>),
+    Decided(CommandId, Arc<Decision>),
+    /// Committed or given up, and no longer prepared.
+    Ended(CommandId, Option<(Timestamp, Spans)>),
+    Forgotten(CommandId),
 }
 
 impl Rows {
@@ -93,6 +109,8 @@ impl Rows {
             stores,
             store: None,
             lease: Lease::default(),
+            prepared: BTreeMap::new(),
+            decisions: BTreeMap::new(),
             install: None,
         };
         if let Some(store) = store {
@@ -123,14 +141,52 @@ impl Rows {
                 keys::decode_command(&key).ok_or_else(|| decode_failed("a command's id"))?;
             recent.add(timestamp, id);
         }
+        let mut endings = Endings::default();
+        let (start, end) = keys::endings();
+        for pair in store.scan(&start, Some(&end), &snapshot) {
+            let (key, value) = pair?;
+            let (at, id) = keys::decode_ending(&key)
+                .ok_or_else(|| decode_failed("how a transaction ended"))?;
+            let ending = minicbor::decode(&value)
+                .map_err(|_| decode_failed("how a transaction ended"))?;
+            endings.add(at, id, ending);
+        }
+        let mut prepared = BTreeMap::new();
+        let (start, end) = keys::all_prepared();
+        for pair in store.scan(&start, Some(&end), &snapshot) {
+            let Some(Command::Prepare(prepare)) = command::decode(pair?.1) else {
+                return Err(decode_failed("a prepared share"));
+            };
+            prepared.insert(prepare.head.id, Arc::new(prepare));
+        }
+        let mut decisions = BTreeMap::new();
+        let (start, end) = keys::decisions();
+        for pair in store.scan(&start, Some(&end), &snapshot) {
+            let (key, value) = pair?;
+            let id = keys::decode_decision(&key).ok_or_else(|| decode_failed("a decision"))?;
+            let decision = minicbor::decode(&value).map_err(|_| decode_failed("a decision"))?;
+            decisions.insert(id, Arc::new(decision));
+        }
         let applied = store.applied();
         self.lease = lease;
+        self.prepared = prepared.clone();
+        self.decisions = decisions.clone();
         let mut state = self.replica.state.lock();
         state.lease = lease;
         // A broken state may be replaced by an older one.
         state.closed = Timestamp::MIN;
-        state.newest = recent.newest().unwrap_or(Timestamp::MIN);
+        state.newest = recent.newest().unwrap_or(Timestamp::MIN).max(endings.newest());
         state.recent = recent;
+        state.endings = endings;
+        for id in std::mem::take(&mut state.prepared).into_keys() {
+            state.locks.end_prepared(id);
+        }
+        for (id, prepare) in &prepared {
+            let head = &prepare.head;
+            state.locks.add_prepared(*id, head.timestamp, head.spans());
+        }
+        state.prepared = prepared;
+        state.decisions = decisions;
         state.applied_index = applied.index;
         state.applied_term = applied.term;
         if let Some(range) = range {
@@ -150,7 +206,8 @@ impl Rows {
     ) -> Result<Verdict, MachineError> {
         match command::decode(command) {
             Some(Command::Write(write)) => self.apply_write(batch, write),
-            Some(Command::Control(control)) => Ok(self.apply_control(batch, control)),
+            Some(Command::Prepare(prepare)) => Ok(self.apply_prepare(batch, prepare)),
+            Some(Command::Control(control)) => self.apply_control(batch, control),
             None => Err(MachineError("a command is not readable".into())),
         }
     }
@@ -195,7 +252,125 @@ impl Rows {
         Ok(Verdict::Done)
     }
 
-    fn apply_control(&mut self, batch: &mut Batch<'_>, control: Control) -> Verdict {
+    fn apply_prepare(&mut self, batch: &mut Batch<'_>, prepare: Prepare) -> Verdict {
+        let id = prepare.head.id;
+        if !self.is_current(prepare.head.epoch) && !planted::is(Bug::PrepareUnderOldEpoch) {
+            return Verdict::OldEpoch;
+        }
+        if let Some(ending) = self.replica.state.lock().endings.find(id) {
+            return Verdict::Ended(ending);
+        }
+        if self.prepared.contains_key(&id) {
+            return Verdict::Repeated;
+        }
+        if let Some(end) = prepare.head.lease_end {
+            self.extend(batch, end);
+        }
+        batch.operations.push(StoreOperation::Put {
+            key: keys::prepared(id),
+            value: command::encode_prepare(&prepare),
+        });
+        let prepare = Arc::new(prepare);
+        self.prepared.insert(id, prepare.clone());
+        batch.shown.push(Shown::Prepared(prepare));
+        Verdict::Done
+    }
+
+    /// Ends a transaction here: its share, if it is prepared, becomes rows or nothing.
+    fn end(
+        &mut self,
+        batch: &mut Batch<'_>,
+        id: CommandId,
+        ending: Ending,
+        at: Timestamp,
+    ) -> Result<(), MachineError> {
+        let share = self.prepared.remove(&id);
+        {
+            let mut state = self.replica.state.lock();
+            let at = match ending {
+                Ending::Committed(timestamp) => timestamp,
+                Ending::Aborted => at,
+            };
+            batch.operations.push(StoreOperation::Put {
+                key: keys::ending(at, id),
+                value: encode(&ending),
+            });
+            for (at, id) in state.endings.add(at, id, ending) {
+                batch.operations.push(StoreOperation::Delete {
+                    key: keys::ending(at, id),
+                });
+            }
+            if let (Ending::Committed(timestamp), Some(_)) = (ending, &share) {
+                state.newest = state.newest.max(timestamp);
+            }
+        }
+        let Some(share) = share else {
+            return Ok(());
+        };
+        batch.operations.push(StoreOperation::Delete {
+            key: keys::prepared(id),
+        });
+        let committed = match ending {
+            Ending::Committed(timestamp) => {
+                for (key, row) in &share.rows {
+                    let row = restamped(&share, key, row.clone(), timestamp)?;
+                    batch.replace(key.clone(), row, timestamp)?;
+                }
+                Some((timestamp, share.head.spans()))
+            }
+            Ending::Aborted => None,
+        };
+        batch.shown.push(Shown::Ended(id, committed));
+        Ok(())
+    }
+
+    fn apply_decide(
+        &mut self,
+        batch: &mut Batch<'_>,
+        id: CommandId,
+        decision: Decision,
+    ) -> Result<Verdict, MachineError> {
+        let known = self.replica.state.lock().endings.find(id);
+        match known {
+            Some(ending) if !planted::is(Bug::DecideTwice) => return Ok(Verdict::Ended(ending)),
+            _ => {}
+        }
+        if !self.prepared.contains_key(&id) {
+            return Ok(Verdict::Ended(Ending::Aborted));
+        }
+        self.end(batch, id, Ending::Committed(decision.timestamp), decision.timestamp)?;
+        if !planted::is(Bug::CoordinatorForgets) {
+            batch.operations.push(StoreOperation::Put {
+                key: keys::decision(id),
+                value: encode(&decision),
+            });
+        }
+        let decision = Arc::new(decision);
+        self.decisions.insert(id, decision.clone());
+        batch.shown.push(Shown::Decided(id, decision));
+        Ok(Verdict::Done)
+    }
+
+    fn apply_resolve(
+        &mut self,
+        batch: &mut Batch<'_>,
+        id: CommandId,
+        ending: Ending,
+        at: Timestamp,
+    ) -> Result<Verdict, MachineError> {
+        let known = self.replica.state.lock().endings.find(id);
+        if let Some(known) = known {
+            return Ok(Verdict::Ended(known));
+        }
+        self.end(batch, id, ending, at)?;
+        Ok(Verdict::Done)
+    }
+
+    fn apply_control(
+        &mut self,
+        batch: &mut Batch<'_>,
+        control: Control,
+    ) -> Result<Verdict, MachineError> {
         match control {
             Control::Acquire {
                 previous,
@@ -205,7 +380,7 @@ impl Rows {
                 end,
             } => {
                 if previous != self.lease.epoch {
-                    return Verdict::OldEpoch;
+                    return Ok(Verdict::OldEpoch);
                 }
                 self.lease = Lease {
                     epoch,
@@ -217,31 +392,70 @@ impl Rows {
             }
             Control::Extend { epoch, end } => {
                 if !self.is_current(epoch) {
-                    return Verdict::OldEpoch;
+                    return Ok(Verdict::OldEpoch);
                 }
                 self.extend(batch, end);
-                return Verdict::Done;
+                return Ok(Verdict::Done);
             }
             Control::Release { epoch, promised } => {
                 if !self.is_current(epoch) {
-                    return Verdict::OldEpoch;
+                    return Ok(Verdict::OldEpoch);
                 }
                 self.lease.released = Some(promised);
             }
             Control::Split { epoch, left, .. } => {
                 if !self.is_current(epoch) {
-                    return Verdict::OldEpoch;
+                    return Ok(Verdict::OldEpoch);
                 }
                 batch.operations.push(StoreOperation::Put {
                     key: keys::range(),
                     value: encode(&left.range),
                 });
                 batch.range = Some(left.range);
-                return Verdict::Done;
+                return Ok(Verdict::Done);
+            }
+            Control::Decide {
+                epoch,
+                id,
+                timestamp,
+                participants,
+            } => {
+                if !self.is_current(epoch) {
+                    return Ok(Verdict::OldEpoch);
+                }
+                let decision = Decision {
+                    timestamp,
+                    participants,
+                };
+                return self.apply_decide(batch, id, decision);
+            }
+            Control::Resolve {
+                epoch,
+                id,
+                ending,
+                at,
+            } => {
+                if !self.is_current(epoch) {
+                    return Ok(Verdict::OldEpoch);
+                }
+                return self.apply_resolve(batch, id, ending, at);
+            }
+            Control::Forget { epoch, ids } => {
+                if !self.is_current(epoch) {
+                    return Ok(Verdict::OldEpoch);
+                }
+                for id in ids {
+                    self.decisions.remove(&id);
+                    batch.operations.push(StoreOperation::Delete {
+                        key: keys::decision(id),
+                    });
+                    batch.shown.push(Shown::Forgotten(id));
+                }
+                return Ok(Verdict::Done);
             }
         }
         self.keep_lease(batch);
-        Verdict::Done
+        Ok(Verdict::Done)
     }
 
     fn extend(&mut self, batch: &mut Batch<'_>, end: Timestamp) {
@@ -259,13 +473,25 @@ impl Rows {
     }
 
     /// Shows requests what is applied now.
-    fn publish(&self, applied: Applied, closed: Timestamp, range: Option<KeyRange>) {
+    fn publish(
+        &self,
+        applied: Applied,
+        closed: Timestamp,
+        range: Option<KeyRange>,
+        shown: Vec<Shown>,
+    ) {
         let mut state = self.replica.state.lock();
         let is_new_lease = state.lease.epoch != self.lease.epoch;
         state.lease = self.lease;
         state.applied_index = applied.index;
         state.applied_term = applied.term;
-        state.closed = state.closed.max(closed);
+        if !shown.is_empty() {
+            for step in shown {
+                state.show(step);
+            }
+            state.commits_above_newest();
+        }
+        state.closed = state.closed.max(state.held_back(closed));
         if let Some(range) = range {
             state.range = range;
         }
@@ -276,6 +502,61 @@ impl Rows {
         }
         self.replica.changed.notify_waiters();
     }
+}
+
+impl State {
+    fn show(&mut self, step: Shown) {
+        match step {
+            Shown::Prepared(prepare) => {
+                let head = &prepare.head;
+                self.locks.add_prepared(head.id, head.timestamp, head.spans());
+                // From here on the share keeps its keys, and nothing of this transaction is needed beside it.
+                self.locks.release(head.transaction);
+                self.prepared.insert(head.id, prepare);
+            }
+            Shown::Ended(id, committed) => {
+                self.prepared.remove(&id);
+                self.locks.end_prepared(id);
+                if let Some((timestamp, spans)) = committed
+                    && self.holding.is_some()
+                {
+                    self.wait_out(timestamp, spans);
+                }
+            }
+            Shown::Decided(id, decision) => {
+                self.decisions.insert(id, decision);
+            }
+            Shown::Forgotten(id) => {
+                self.decisions.remove(&id);
+                self.finishing.remove(&id);
+            }
+        }
+    }
+}
+
+/// A row of a share as it is when the commit is at `timestamp`.
+fn restamped(
+    share: &Prepare,
+    key: &Bytes,
+    row: Option<Bytes>,
+    timestamp: Timestamp,
+) -> Result<Option<Bytes>, MachineError> {
+    let prepared_at = share.head.timestamp;
+    let Some(bytes) = row.as_ref().filter(|_| timestamp != prepared_at) else {
+        return Ok(row);
+    };
+    let mut row = Row::from_bytes(bytes)
+        .map_err(|error| MachineError(format!("a prepared row is not readable: {error}")))?;
+    row.restamp(prepared_at, timestamp);
+    let stamps = share.head.stamps.iter().filter(|stamp| stamp.key == *key);
+    for column in stamps.flat_map(|stamp| &stamp.columns) {
+        for cell in row.cells.iter_mut().filter(|cell| cell.column == *column) {
+            if let model::CellContent::Live { value, .. } = &mut cell.content {
+                *value = api::evaluate::timestamp_value(timestamp);
+            }
+        }
+    }
+    Ok(Some(row.to_bytes().into()))
 }
 
 impl Batch<'_> {
@@ -354,6 +635,7 @@ impl StateMachine for Rows {
             written: BTreeMap::new(),
             closed: Timestamp::MIN,
             range: None,
+            shown: Vec::new(),
         };
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -372,6 +654,7 @@ impl StateMachine for Rows {
             operations,
             closed,
             range,
+            shown,
             ..
         } = batch;
         store
@@ -380,7 +663,7 @@ impl StateMachine for Rows {
                 applied,
             })
             .map_err(failed)?;
-        self.publish(applied, closed, range);
+        self.publish(applied, closed, range, shown);
         Ok(results)
     }
 

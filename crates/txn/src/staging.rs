@@ -1,17 +1,17 @@
 //! Evaluation of a tablet's write: the rows that it needs are read first; then, with its commit timestamp
 //! known, its mutations are evaluated one after the other, each on what the one before it left.
 
-use crate::command::WriteEncoder;
+use crate::command::{Stamp, WriteEncoder};
 use crate::latches::Spans;
 use crate::versions::View;
 use api::evaluate::{Evaluated, Moment, evaluate};
 use api::{
-    Atomicity, Direction, Error, KeyRange, Mutation, ReadAssertion, Refused, Retry, ReturnedRows,
+    Assignment, Atomicity, Direction, Error, KeyRange, Mutation, ReadAssertion, Refused, Retry, ReturnedRows,
     Returning, RowOperation,
 };
 use catalog::{Catalog, Partitioning, Table};
 use model::key::{CHILD, HEADER};
-use model::{Row, Timestamp};
+use model::{ColumnId, Row, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -127,8 +127,15 @@ impl<'a> Staging<'a> {
     }
 
     /// Reads what the steps need, under their latches.
-    pub fn load(&mut self, catalog: &Catalog, view: &View, now_seconds: i64) -> Result<(), Error> {
-        for assertion in self.assertions {
+    /// `unsure` are the assertions that no lock vouches for.
+    pub fn load(
+        &mut self,
+        catalog: &Catalog,
+        view: &View,
+        unsure: &[&ReadAssertion],
+        now_seconds: i64,
+    ) -> Result<(), Error> {
+        for assertion in unsure {
             let table = catalog.table(assertion.table);
             let counts = |key: &[u8]| {
                 table.is_none_or(|table| table.owns_key(key) || key.last() == Some(&HEADER))
@@ -294,6 +301,54 @@ impl<'a> Staging<'a> {
             ))));
         }
         Ok(!self.changed.is_empty())
+    }
+
+    /// The columns that hold the commit timestamp itself after all steps.
+    pub fn stamps(&self) -> Vec<Stamp> {
+        let mut stamps: BTreeMap<&[u8], BTreeSet<ColumnId>> = BTreeMap::new();
+        for step in &self.steps {
+            let key = step.mutation.key.as_slice();
+            let assignments = match &step.mutation.operation {
+                RowOperation::Merge { assignments, .. }
+                | RowOperation::Insert { assignments }
+                | RowOperation::Update { assignments } => assignments.as_slice(),
+                RowOperation::Replace { assignments } => {
+                    stamps.remove(key);
+                    assignments
+                }
+                RowOperation::Delete => {
+                    stamps.remove(key);
+                    &[]
+                }
+                RowOperation::DeleteRange { range } => {
+                    stamps.retain(|key, _| !range.contains(key));
+                    &[]
+                }
+                RowOperation::UpdateDocument { .. } | RowOperation::Check => &[],
+            };
+            for assignment in assignments {
+                match assignment {
+                    Assignment::SetCommitTimestamp { column } => {
+                        stamps.entry(key).or_default().insert(*column);
+                    }
+                    Assignment::Set { column, .. }
+                    | Assignment::Remove { column, .. }
+                    | Assignment::SetCollection { column, .. } => {
+                        if let Some(columns) = stamps.get_mut(key) {
+                            columns.remove(column);
+                        }
+                    }
+                }
+            }
+        }
+        stamps
+            .into_iter()
+            .filter(|(_, columns)| !columns.is_empty())
+            .map(|(key, columns)| Stamp {
+                key: key.to_vec(),
+                columns: columns.into_iter().collect(),
+            })
+            .collect()
     }
 
     /// The answer to a write that was applied by an earlier attempt, from the versions around its commit.

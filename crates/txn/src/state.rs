@@ -1,13 +1,17 @@
 //! What one replica knows, shared between the machine that applies (below Raft) and the requests (above).
 //! Pure: readings of the clock come in as arguments.
 
+use crate::command::Prepare;
 use crate::latches::{LatchId, Latches, Spans};
+use crate::locks::Locks;
 use crate::request::CommandId;
+use crate::step::{Ending, Span};
 use api::KeyRange;
 use consensus::{Leadership, Member, ProposeError};
 use minicbor::{Decode, Encode};
 use model::{Interval, LeaseEpoch, ReplicaId, Timestamp};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 use world::planted::{self, Bug};
 
@@ -95,6 +99,63 @@ impl Recent {
     }
 }
 
+/// A late message about an attempt to commit that began so long ago is refused. Endings are remembered for longer.
+const ATTEMPT_MICROS_MAX: i64 = 20_000_000;
+const ENDINGS_MICROS: i64 = 30_000_000;
+/// Endings that are remembered; when there are more, nothing new is prepared for a while.
+const ENDINGS_MAX: usize = 200_000;
+
+/// How attempts to commit have ended that had a share here, for as long as a late message about one may come.
+#[derive(Default)]
+pub(crate) struct Endings {
+    by_id: BTreeMap<CommandId, (Timestamp, Ending)>,
+    order: BTreeSet<(Timestamp, CommandId)>,
+}
+
+impl Endings {
+    pub fn find(&self, id: CommandId) -> Option<Ending> {
+        self.by_id.get(&id).map(|(_, ending)| *ending)
+    }
+
+    /// Adds one; returns those that are forgotten by now.
+    pub fn add(&mut self, at: Timestamp, id: CommandId, ending: Ending) -> Vec<(Timestamp, CommandId)> {
+        if let Some((known, _)) = self.by_id.insert(id, (at, ending)) {
+            self.order.remove(&(known, id));
+        }
+        self.order.insert((at, id));
+        let horizon = self.newest().plus_micros(-ENDINGS_MICROS);
+        let mut forgotten = Vec::new();
+        while let Some(oldest) = self.order.first().copied().filter(|(at, _)| *at < horizon) {
+            self.order.remove(&oldest);
+            self.by_id.remove(&oldest.1);
+            forgotten.push(oldest);
+        }
+        forgotten
+    }
+
+    pub fn newest(&self) -> Timestamp {
+        self.order.last().map_or(Timestamp::MIN, |(at, _)| *at)
+    }
+
+    /// Whether the ending of an attempt that began then would still be known.
+    pub fn reaches(&self, began: Timestamp) -> bool {
+        began > self.newest().plus_micros(-ATTEMPT_MICROS_MAX)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.by_id.len() >= ENDINGS_MAX
+    }
+}
+
+/// A decision to commit that some participants may not know yet.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(crate) struct Decision {
+    #[n(0)]
+    pub timestamp: Timestamp,
+    #[n(1)]
+    pub participants: Vec<Span>,
+}
+
 /// What a proposed write waits for.
 pub(crate) type Completion = Result<consensus::Done, ProposeError>;
 
@@ -133,6 +194,14 @@ pub(crate) struct State {
     pub holding: Option<Holding>,
     pub is_acquiring: bool,
     pub latches: Latches,
+    pub locks: Locks,
+    /// Shares that are prepared here, as applied.
+    pub prepared: BTreeMap<CommandId, Arc<Prepare>>,
+    /// Decisions that were made here, as applied.
+    pub decisions: BTreeMap<CommandId, Arc<Decision>>,
+    pub endings: Endings,
+    /// Decisions whose participants are being told.
+    pub finishing: BTreeSet<CommandId>,
     /// Writes that are proposed and not applied, by commit timestamp.
     in_flight: BTreeMap<Timestamp, InFlight>,
     /// Writes that are applied while their timestamp has not passed for certain.
@@ -164,6 +233,11 @@ impl State {
             holding: None,
             is_acquiring: false,
             latches: Latches::default(),
+            locks: Locks::default(),
+            prepared: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            endings: Endings::default(),
+            finishing: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             waiting_out: VecDeque::new(),
             is_stopped: false,
@@ -214,6 +288,9 @@ impl State {
             .holding
             .as_ref()
             .is_some_and(|holding| Some(holding.term) == term);
+        if !keeps {
+            self.locks.clear();
+        }
         if !keeps && !planted::is(Bug::ServeAfterLeaseEnd) {
             self.holding = None;
         }
@@ -245,10 +322,38 @@ impl State {
         };
         self.latches.release(write.latch);
         if completion.is_ok() && write.waits_out_the_clock {
-            self.waiting_out.push_back((timestamp, write.spans));
+            self.wait_out(timestamp, write.spans);
         }
         // Nobody listens when the client has gone.
         let _ = write.answer.send(completion);
+    }
+
+    /// Remembers a commit until its timestamp has passed for certain.
+    pub fn wait_out(&mut self, timestamp: Timestamp, spans: Spans) {
+        let later = self.waiting_out.iter().rev();
+        let later = later.take_while(|(other, _)| *other > timestamp).count();
+        let at = self.waiting_out.len() - later;
+        self.waiting_out.insert(at, (timestamp, spans));
+    }
+
+    /// All that commits from now on, prepared shares included, is above what this returns for `closed`.
+    pub fn held_back(&self, closed: Timestamp) -> Timestamp {
+        if planted::is(Bug::ClosedPassesPrepared) {
+            return closed;
+        }
+        match self.locks.prepared_from() {
+            Some(first) => closed.min(first.plus_micros(-1)),
+            None => closed,
+        }
+    }
+
+    /// What the leaseholder commits from now on lies above all that is in the store.
+    pub fn commits_above_newest(&mut self) {
+        let newest = self.newest;
+        if let Some(holding) = &mut self.holding {
+            holding.promised = holding.promised.max(newest);
+            holding.last_commit = holding.last_commit.max(newest);
+        }
     }
 
     pub fn has_in_flight(&self) -> bool {

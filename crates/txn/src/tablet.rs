@@ -1,9 +1,11 @@
 //! One replica of a strong tablet, as its node holds it: the handle, and the lease.
 
 use crate::command::{Control, Verdict, encode_control};
+use crate::recovery::{self, Others};
 use crate::request::{TabletError, TabletRead, TabletWrite};
 use crate::rows::{ClosedMessage, Replica, Rows};
 use crate::state::{Holding, Unheld};
+use crate::step::{Stepped, TabletStep};
 use api::{Broken, Error, Outcome, Retry};
 use catalog::Catalog;
 use cluster::Tablet;
@@ -65,6 +67,7 @@ pub struct TabletSpec {
     pub stores: Arc<dyn Stores>,
     pub clock: Arc<dyn Clock>,
     pub catalog: watch::Receiver<Arc<Catalog>>,
+    pub others: Arc<dyn Others>,
     pub config: StrongConfig,
 }
 
@@ -157,6 +160,7 @@ impl StrongTablet {
     pub async fn run(self) {
         let inner = &self.inner;
         let interval = Duration::from_millis(inner.spec.config.closed_interval_ms.max(1));
+        let mut watch = recovery::Watch::default();
         loop {
             let lease_changed = inner.replica.lease_changed.notified();
             tokio::pin!(lease_changed);
@@ -165,7 +169,8 @@ impl StrongTablet {
                 return;
             }
             inner.forget_history();
-            if inner.close_timestamp() {
+            let is_open = recovery::look(inner, &mut watch);
+            if inner.close_timestamp() || is_open {
                 sleep(interval).await;
             } else {
                 tokio::select! {
@@ -188,6 +193,12 @@ impl StrongTablet {
             Ok(outcome) => outcome,
             Err(_) => Err(no_leader(Outcome::NotApplied)),
         }
+    }
+
+    /// A step of a transaction that spans several tablets.
+    pub async fn step(&self, step: TabletStep) -> Result<Stepped, TabletError> {
+        let deadline = deadline(step.patience_ms);
+        crate::participant::step(&self.inner, &step, deadline).await
     }
 
     /// Takes a newer descriptor from the meta group (other replicas; the range changes by `split` only).
@@ -215,9 +226,11 @@ impl StrongTablet {
             let Some(holding) = state.holding.take() else {
                 return;
             };
+            // Transactions may still commit that count on what they have read here.
+            let counted_on = state.locks.confirmed_until();
             let control = Control::Release {
                 epoch: holding.epoch,
-                promised: holding.promised,
+                promised: holding.promised.max(counted_on.unwrap_or(Timestamp::MIN)),
             };
             drop(state);
             let tablet = inner.spec.tablet.id;
@@ -263,6 +276,10 @@ impl StrongTablet {
 
 pub(crate) fn deadline(patience_ms: u32) -> Instant {
     Instant::now() + Duration::from_millis(u64::from(patience_ms))
+}
+
+pub(crate) fn aborted(reason: &str) -> TabletError {
+    TabletError::Api(Error::Retry(Retry::Aborted(reason.into())))
 }
 
 pub(crate) fn no_leader(outcome: Outcome) -> TabletError {
@@ -397,6 +414,7 @@ impl Inner {
                         last_commit,
                         is_extending: false,
                     });
+                    state.commits_above_newest();
                 }
                 drop(state);
                 self.replica.lease_changed.notify_waiters();
@@ -463,6 +481,7 @@ impl Inner {
                 return true;
             }
             let closed = now.earliest.min(state.lease.end.plus_micros(-1));
+            let closed = state.held_back(closed);
             let (epoch, index) = (state.lease.epoch, state.applied_index);
             let Some(holding) = &mut state.holding else {
                 return false;

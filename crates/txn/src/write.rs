@@ -1,15 +1,17 @@
 //! The path of a write: latch, read, evaluate, choose a timestamp, propose, answer when it is applied and its
 //! timestamp has passed.
 
-use crate::command::{Verdict, WriteEncoder};
-use crate::latches::LatchId;
-use crate::request::{TabletError, TabletWrite};
+use crate::command::{PrepareHead, Verdict, WriteEncoder};
+use crate::latches::{LatchId, Spans};
+use crate::locks::{WaitId, Way};
+use crate::request::{CommandId, TabletError, TabletWrite};
 use crate::rows::Replica;
 use crate::staging::{Staging, moment};
 use crate::state::{Completion, State, Unheld};
-use crate::tablet::{Inner, no_leader};
+use crate::step::Attempt;
+use crate::tablet::{Inner, aborted, no_leader};
 use crate::versions::View;
-use api::{Error, Outcome, Retry, ReturnedRows, WriteResponse};
+use api::{Error, Outcome, ReadAssertion, Retry, ReturnedRows, TransactionId, WriteResponse};
 use catalog::Catalog;
 use consensus::ProposeError;
 use model::{Interval, Timestamp};
@@ -18,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use world::Store;
+use world::planted::{self, Bug};
 
 /// The longest that back-pressure slows one write down.
 const PRESSURE_DELAY_MAX: Duration = Duration::from_millis(50);
@@ -25,8 +28,45 @@ const PRESSURE_STOP: u32 = 1_000;
 /// A commit timestamp may lie so far before the gateway's reading of its own clock.
 const CLOCK_MARGIN_MICROS: i64 = 1_000_000;
 
+/// What is to be evaluated and proposed.
+pub(crate) struct Task<'a> {
+    pub id: CommandId,
+    pub first_attempt: Option<Timestamp>,
+    pub assertions: &'a [ReadAssertion],
+    /// Whose locks are not in the way, but vouch for what was read.
+    pub transaction: Option<TransactionId>,
+    pub purpose: Purpose<'a>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose<'a> {
+    Commit,
+    /// Of a transaction that spans tablets: what comes out is kept until it is known how that ends.
+    Prepare(&'a Attempt),
+}
+
+/// Whether a request may wait for locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnLock {
+    Wait,
+    /// It may be prepared elsewhere, where others wait for it.
+    GiveUp,
+}
+
+/// A place among those who wait for locks; leaves it when dropped.
+struct Place<'a> {
+    replica: &'a Replica,
+    id: WaitId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.replica.state.lock().locks.stop_waiting(self.id);
+    }
+}
+
 /// A place in the line for latches; leaves it when dropped, unless the write that it was for was proposed.
-struct Latched<'a> {
+pub(crate) struct Latched<'a> {
     replica: &'a Replica,
     id: LatchId,
     is_handed_over: bool,
@@ -41,7 +81,7 @@ impl Drop for Latched<'_> {
 }
 
 /// How a write stands after evaluation.
-enum Step {
+pub(crate) enum Step {
     /// Nothing had to be proposed.
     Answered {
         answer: Result<WriteResponse, Error>,
@@ -74,8 +114,18 @@ pub(crate) async fn write(
         write.atomicity,
     )?;
     let is_external = staging.is_external();
-    let prepared = timeout_at(deadline, prepare(inner, &catalog, write, &mut staging)).await;
-    match prepared.map_err(|_| no_leader(Outcome::NotApplied))?? {
+    let task = Task {
+        id: write.command,
+        first_attempt: write.first_attempt,
+        assertions: &write.assertions,
+        transaction: write.transaction,
+        purpose: Purpose::Commit,
+    };
+    let latched = enter(inner, &task, &staging, OnLock::Wait, deadline).await?;
+    let latched = latched.ok_or(TabletError::Locked)?;
+    let staged = stage(inner, &catalog, &task, &mut staging, latched);
+    let staged = timeout_at(deadline, staged).await;
+    match staged.map_err(|_| no_leader(Outcome::NotApplied))?? {
         Step::Answered { answer, shows } => {
             // Also what a refusal tells must not be ahead of a read that follows it.
             if let Some(shows) = shows {
@@ -100,6 +150,9 @@ pub(crate) async fn write(
                 wait_out(inner, timestamp, is_external).await
             };
             let finished = timeout_at(deadline, finished).await;
+            if let Some(transaction) = write.transaction {
+                inner.replica.state.lock().locks.release(transaction);
+            }
             finished.map_err(|_| no_leader(Outcome::Unknown))??;
             match refused {
                 Some(error) => Err(error.into()),
@@ -112,49 +165,158 @@ pub(crate) async fn write(
     }
 }
 
-async fn prepare(
+/// Latches what the task works on, at a moment when no lock is in the way; `None` when one is and it may not wait.
+pub(crate) async fn enter<'a>(
+    inner: &'a Inner,
+    task: &Task<'_>,
+    staging: &Staging<'_>,
+    on_lock: OnLock,
+    deadline: Instant,
+) -> Result<Option<Latched<'a>>, TabletError> {
+    let holding = async {
+        inner.hold().await?;
+        slow_down(store(inner)?.as_ref()).await
+    };
+    let held = timeout_at(deadline, holding).await;
+    held.map_err(|_| no_leader(Outcome::NotApplied))??;
+    let spans = staging.spans();
+    let occupying = occupy(inner, &spans, task.id, task.transaction, on_lock);
+    let occupied = timeout_at(deadline, occupying).await;
+    occupied.map_err(|_| TabletError::Locked)?
+}
+
+/// Reads, evaluates and proposes, under the latches.
+pub(crate) async fn stage(
     inner: &Inner,
     catalog: &Catalog,
-    write: &TabletWrite,
+    task: &Task<'_>,
     staging: &mut Staging<'_>,
+    mut latched: Latched<'_>,
 ) -> Result<Step, TabletError> {
-    inner.hold().await?;
-    slow_down(store(inner)?.as_ref()).await?;
-    let mut latched = latch(inner, staging).await?;
     loop {
         inner.hold().await?;
-        if let Some(timestamp) = earlier_attempt(inner, write)? {
+        if let Some(timestamp) = earlier_attempt(inner, task)? {
             return Ok(Step::Repeated(timestamp));
         }
         if !staging.is_within(&inner.replica.state.lock().range) {
             return Err(inner.stale_route());
         }
-        let latest = View::new(store(inner)?, Timestamp::MAX, || Timestamp::MIN);
-        let wall_micros = inner.spec.clock.wall_micros();
-        staging.load(catalog, &latest, wall_micros.div_euclid(1_000_000))?;
-        check_assertions_kept(inner, write)?;
-        if let Some(step) = propose(inner, write, staging, &mut latched)? {
+        load(inner, catalog, task, staging)?;
+        if let Some(step) = propose(inner, task, staging, &mut latched)? {
             return Ok(step);
         }
     }
 }
 
+/// Reads what evaluation needs, and makes sure that what the task relies on still stands.
+pub(crate) fn load(
+    inner: &Inner,
+    catalog: &Catalog,
+    task: &Task<'_>,
+    staging: &mut Staging<'_>,
+) -> Result<(), TabletError> {
+    let is_kept = |assertion: &ReadAssertion| {
+        task.transaction.is_some_and(|transaction| {
+            let state = inner.replica.state.lock();
+            let locks = &state.locks;
+            locks.has_kept(transaction, &assertion.range, assertion.timestamp)
+        })
+    };
+    let unsure: Vec<&ReadAssertion> = task
+        .assertions
+        .iter()
+        .filter(|assertion| !is_kept(assertion))
+        .collect();
+    let latest = View::new(store(inner)?, Timestamp::MAX, || Timestamp::MIN);
+    let wall_micros = inner.spec.clock.wall_micros();
+    staging.load(catalog, &latest, &unsure, wall_micros.div_euclid(1_000_000))?;
+    check_assertions_kept(inner, &unsure)
+}
+
 /// What has changed since a time before the history that is kept cannot be told. Asked after looking, since
 /// history goes meanwhile.
-fn check_assertions_kept(inner: &Inner, write: &TabletWrite) -> Result<(), TabletError> {
-    let Some(oldest) = write.assertions.iter().map(|it| it.timestamp).min() else {
+fn check_assertions_kept(inner: &Inner, unsure: &[&ReadAssertion]) -> Result<(), TabletError> {
+    let Some(oldest) = unsure.iter().map(|it| it.timestamp).min() else {
         return Ok(());
     };
     let history_micros = inner.spec.config.history_micros();
     if oldest < inner.now()?.earliest.plus_micros(-history_micros) {
-        return Err(TabletError::Api(Error::Retry(Retry::Aborted(
-            "what was read is older than the history that is kept".into(),
-        ))));
+        return Err(aborted("what was read is older than the history that is kept"));
     }
     Ok(())
 }
 
-fn store(inner: &Inner) -> Result<Arc<dyn Store>, TabletError> {
+/// Latches the spans at a moment when no lock of another transaction is in the way, having wounded those that are
+/// younger. While it waits for older ones it holds no latch, so that nobody waits for it.
+pub(crate) async fn occupy<'a>(
+    inner: &'a Inner,
+    spans: &Spans,
+    command: CommandId,
+    transaction: Option<TransactionId>,
+    on_lock: OnLock,
+) -> Result<Option<Latched<'a>>, TabletError> {
+    enum Next {
+        Go,
+        GiveUp,
+        Wait(Option<oneshot::Receiver<()>>, Option<WaitId>),
+    }
+    let mut place: Option<Place<'a>> = None;
+    let mut age = transaction;
+    loop {
+        let latched = latch(inner, spans.clone()).await?;
+        let now = inner.now()?;
+        let next = {
+            let mut state = inner.replica.state.lock();
+            let state = &mut *state;
+            if transaction.is_some_and(|transaction| state.locks.is_wounded(transaction)) {
+                return Err(aborted("an older transaction was in the way"));
+            }
+            if state.locks.is_idle() {
+                return Ok(Some(latched));
+            }
+            // A single write is as old as its wait.
+            let age = *age.get_or_insert(TransactionId {
+                start: now.latest,
+                node: command.node,
+                incarnation: command.incarnation,
+                request: command.request,
+            });
+            let held_place = place.as_ref().map(|place| place.id);
+            let now_micros = inner.spec.clock.monotonic_micros();
+            match state.locks.clear_way(spans, age, held_place, now_micros) {
+                Way::Clear => Next::Go,
+                Way::Blocked if on_lock == OnLock::GiveUp => Next::GiveUp,
+                Way::Blocked => {
+                    let id =
+                        held_place.unwrap_or_else(|| state.locks.wait(age, spans.clone()));
+                    let is_new = held_place.is_none().then_some(id);
+                    Next::Wait(state.locks.turn(id), is_new)
+                }
+            }
+        };
+        match next {
+            Next::Go => return Ok(Some(latched)),
+            Next::GiveUp => return Ok(None),
+            Next::Wait(turn, new) => {
+                drop(latched);
+                if let Some(id) = new {
+                    place = Some(Place {
+                        replica: &inner.replica,
+                        id,
+                    });
+                }
+                match turn {
+                    Some(turn) => await_turn(inner, turn).await?,
+                    // Leadership was lost and found meanwhile: nobody knows of this place any more.
+                    None => place = None,
+                }
+                inner.hold().await?;
+            }
+        }
+    }
+}
+
+pub(crate) fn store(inner: &Inner) -> Result<Arc<dyn Store>, TabletError> {
     inner
         .replica
         .store()
@@ -176,7 +338,7 @@ async fn slow_down(store: &dyn Store) -> Result<(), TabletError> {
     Ok(())
 }
 
-async fn latch<'a>(inner: &'a Inner, staging: &Staging<'_>) -> Result<Latched<'a>, TabletError> {
+async fn latch<'a>(inner: &'a Inner, spans: Spans) -> Result<Latched<'a>, TabletError> {
     let (latched, turn) = {
         let mut state = inner.replica.state.lock();
         if state.latches.len() >= inner.spec.config.waiting_max {
@@ -184,7 +346,7 @@ async fn latch<'a>(inner: &'a Inner, staging: &Staging<'_>) -> Result<Latched<'a
                 "too many writes wait for the same tablet".into(),
             ))));
         }
-        let (id, turn) = state.latches.join(staging.spans());
+        let (id, turn) = state.latches.join(spans);
         let latched = Latched {
             replica: &inner.replica,
             id,
@@ -192,34 +354,44 @@ async fn latch<'a>(inner: &'a Inner, staging: &Staging<'_>) -> Result<Latched<'a
         };
         (latched, turn)
     };
-    let Some(mut turn) = turn else {
-        return Ok(latched);
-    };
-    // Who goes first may be waiting for a word that does not come any more, once leadership is lost.
+    if let Some(turn) = turn {
+        await_turn(inner, turn).await?;
+    }
+    Ok(latched)
+}
+
+/// Waits for a turn. Who goes first may be waiting for a word that does not come any more, once leadership is lost.
+async fn await_turn(inner: &Inner, mut turn: oneshot::Receiver<()>) -> Result<(), TabletError> {
     loop {
         let changed = inner.replica.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if let Err(Unheld::NotLeader(leader)) = inner.replica.state.lock().leader_term() {
-            return Err(TabletError::NotLeaseholder {
-                hint: leader.map(|leader| leader.node),
-            });
+        {
+            let state = inner.replica.state.lock();
+            if state.is_stopped {
+                return Err(TabletError::NotLeaseholder { hint: None });
+            }
+            if let Err(Unheld::NotLeader(leader)) = state.leader_term() {
+                return Err(TabletError::NotLeaseholder {
+                    hint: leader.map(|leader| leader.node),
+                });
+            }
         }
         tokio::select! {
             biased;
-            _ = &mut turn => return Ok(latched),
+            _ = &mut turn => return Ok(()),
             () = changed => {}
         }
     }
 }
 
 /// When an earlier attempt of this command was applied, if one was.
-fn earlier_attempt(inner: &Inner, write: &TabletWrite) -> Result<Option<Timestamp>, TabletError> {
+fn earlier_attempt(inner: &Inner, task: &Task<'_>) -> Result<Option<Timestamp>, TabletError> {
     let state = inner.replica.state.lock();
-    if let Some(timestamp) = state.recent.find(write.command) {
+    if let Some(timestamp) = state.recent.find(task.id) {
         return Ok(Some(timestamp));
     }
-    match write.first_attempt {
+    match task.first_attempt {
         Some(first)
             if !state
                 .recent
@@ -253,7 +425,7 @@ async fn replay(
 /// timestamps. `None`: the lease ran out meanwhile.
 fn propose(
     inner: &Inner,
-    write: &TabletWrite,
+    task: &Task<'_>,
     staging: &mut Staging<'_>,
     latched: &mut Latched<'_>,
 ) -> Result<Option<Step>, TabletError> {
@@ -268,16 +440,17 @@ fn propose(
     state.forget_waited_out(now);
     let lease_end = state.lease.end;
     let extension = state.extension(now, inner.spec.config.lease_micros());
+    let newest = state.newest;
     let Some(holding) = &mut state.holding else {
         return Ok(None);
     };
     let epoch = holding.epoch;
-    let earliest = if is_external {
+    let earliest = if is_external && !planted::is(Bug::NoCommitWait) {
         now.latest
     } else {
         now.earliest
     };
-    let timestamp = earliest.max(holding.promised.next());
+    let timestamp = earliest.max(holding.promised.next()).max(newest.next());
     if timestamp >= lease_end {
         return Err(TabletError::Api(Error::Retry(Retry::NotServing(
             "promises reach to the lease's end".into(),
@@ -288,10 +461,27 @@ fn propose(
         Ok(outcome) => outcome,
         Err(error) => return Ok(Some(looked(&mut state, staging, now, Err(error)))),
     };
-    let mut encoder = WriteEncoder::new(epoch, write.command, timestamp, extension);
+    let mut encoder = match task.purpose {
+        Purpose::Commit => WriteEncoder::new(epoch, task.id, timestamp, extension),
+        Purpose::Prepare(attempt) => {
+            let spans = staging.spans();
+            WriteEncoder::prepare(&PrepareHead {
+                epoch,
+                id: task.id,
+                timestamp,
+                lease_end: extension,
+                transaction: attempt.transaction,
+                coordinator: attempt.coordinator.clone(),
+                points: spans.points,
+                ranges: spans.ranges,
+                shared: spans.shared,
+                stamps: staging.stamps(),
+            })
+        }
+    };
     let has_effects = staging.encode(&mut encoder)?;
     holding.promised = timestamp;
-    if !has_effects {
+    if !has_effects && matches!(task.purpose, Purpose::Commit) {
         let answer = match outcome.refused {
             Some(error) => Err(error),
             None => Ok(WriteResponse {
@@ -305,7 +495,8 @@ fn propose(
     tracing::trace!(
         tablet = %inner.spec.tablet.id, node = %inner.spec.node, %epoch, %timestamp, "proposes"
     );
-    let answer = state.propose(timestamp, latched.id, staging.spans(), is_external);
+    let waits = is_external && matches!(task.purpose, Purpose::Commit);
+    let answer = state.propose(timestamp, latched.id, staging.spans(), waits);
     latched.is_handed_over = true;
     drop(state);
     let replica = inner.replica.clone();
@@ -338,11 +529,11 @@ fn looked(
 }
 
 /// What became of a proposal, in the words of the tablet.
-fn applied(inner: &Inner, completion: Completion) -> Result<(), TabletError> {
+pub(crate) fn applied(inner: &Inner, completion: Completion) -> Result<Verdict, TabletError> {
     match completion {
         Ok(done) => match Verdict::decode(&done.result) {
-            Verdict::Done | Verdict::Repeated => Ok(()),
             Verdict::OldEpoch => Err(TabletError::NotLeaseholder { hint: None }),
+            verdict => Ok(verdict),
         },
         Err(ProposeError::NotLeader { leader }) => Err(TabletError::NotLeaseholder {
             hint: leader
@@ -361,7 +552,7 @@ fn applied(inner: &Inner, completion: Completion) -> Result<(), TabletError> {
 
 /// Waits until the commit timestamp has passed: for certain where the table promises the order of real time;
 /// else only if it was pushed ahead of the clock.
-async fn wait_out(
+pub(crate) async fn wait_out(
     inner: &Inner,
     timestamp: Timestamp,
     is_external: bool,
@@ -369,7 +560,7 @@ async fn wait_out(
     loop {
         // It is applied: with a clock that fails, how it went is known, but not whether it may be told.
         let now = inner.now().map_err(|_| no_leader(Outcome::Unknown))?;
-        let reached = if is_external {
+        let reached = if is_external && !planted::is(Bug::NoCommitWait) {
             now.earliest.0 - 1
         } else {
             now.latest.0

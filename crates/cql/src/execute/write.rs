@@ -96,6 +96,7 @@ pub async fn write(
         timestamp: request_timestamp,
         assertions: Vec::new(),
         patience: Default::default(),
+        transaction: None,
     };
     match execution.server.database.write(request).await {
         Ok(_) => Ok(()),
@@ -217,6 +218,7 @@ pub async fn conditional(
             timestamp: None,
             assertions: Vec::new(),
             patience: Default::default(),
+            transaction: None,
         };
         let (index, row) = match execution.server.database.write(request).await {
             Ok(_) => return Ok(applied(execution, &statements)),

@@ -3,6 +3,7 @@
 //! together.
 
 mod change;
+mod commit;
 mod read;
 mod strong;
 mod write;
@@ -10,15 +11,22 @@ mod write;
 use crate::core::Core;
 use api::{
     Buffered, Database, Error, ReadRequest, ReadResponse, Refused, Retry, Topology, Transaction,
-    TransactionOptions, WriteRequest, WriteResponse,
+    TransactionId, TransactionOptions, WriteRequest, WriteResponse,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Change, Table};
-use model::{Interval, TableId};
+use cluster::Tablet;
+use model::{Interval, TableId, TabletId};
 use quorum::Coordinator;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use txn::{Step, Stepped};
+
+/// Who is told that a transaction lives, or has ended, is told for so long: it finds out by itself too.
+const NOTICE_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Gateway {
     core: Arc<Core>,
@@ -48,6 +56,39 @@ impl Gateway {
     }
 }
 
+/// A step at a tablet for the node's own purposes; `None` when it was not carried out.
+pub(crate) async fn step_at(
+    core: &Core,
+    tablet: &Tablet,
+    step: Step,
+    deadline: Instant,
+) -> Option<Stepped> {
+    let schema = core.views.catalog().version;
+    strong::step(core, tablet, schema, step, deadline).await.ok()
+}
+
+/// Tells tablets, as tasks, that a transaction has ended.
+pub(crate) fn send_release(core: &Arc<Core>, id: TransactionId, tablets: BTreeSet<TabletId>) {
+    send_notice(core, tablets, Step::Release(id));
+}
+
+/// Tells tablets, as tasks, that a transaction is alive.
+pub(crate) fn send_touch(core: &Arc<Core>, id: TransactionId, tablets: BTreeSet<TabletId>) {
+    send_notice(core, tablets, Step::Touch(id));
+}
+
+fn send_notice(core: &Arc<Core>, tablets: BTreeSet<TabletId>, step: Step) {
+    let view = core.view();
+    let known = tablets.iter().filter_map(|id| view.state.tablet(*id));
+    for tablet in known.cloned() {
+        let (core_there, step) = (Arc::clone(core), step.clone());
+        core.tasks.spawn(async move {
+            let deadline = Instant::now() + NOTICE_PATIENCE;
+            step_at(&core_there, &tablet, step, deadline).await;
+        });
+    }
+}
+
 fn table_of(catalog: &Catalog, id: TableId) -> Result<&Arc<Table>, Error> {
     catalog
         .table(id)
@@ -74,6 +115,9 @@ impl Database for Gateway {
 
     async fn read(&self, request: ReadRequest) -> Result<ReadResponse, Error> {
         self.check_serving()?;
+        if let Some(locking) = request.locking {
+            self.core.transactions.hear(locking.transaction)?;
+        }
         let began = Instant::now();
         let catalog = self.core.views.catalog();
         let outcome = match table_of(&catalog, request.table) {
@@ -87,6 +131,9 @@ impl Database for Gateway {
 
     async fn write(&self, request: WriteRequest) -> Result<WriteResponse, Error> {
         self.check_serving()?;
+        if let Some(transaction) = request.transaction {
+            self.core.transactions.hear(transaction)?;
+        }
         let began = Instant::now();
         let outcome = self.write_any(request).await;
         self.core.metrics.writes.observe(&outcome, began.elapsed());
@@ -98,7 +145,15 @@ impl Database for Gateway {
         let this = self.this.upgrade();
         let database: Arc<dyn Database> =
             this.ok_or_else(|| Error::Retry(Retry::NotServing("this node has stopped".into())))?;
-        Ok(Box::new(Buffered::new(database, &options)))
+        let start = options.first_attempt.unwrap_or(self.core.now().latest);
+        let id = strong::transaction(&self.core, start);
+        self.core.transactions.begin(id)?;
+        Ok(Box::new(Buffered::new(database, Some(id), &options)))
+    }
+
+    fn release(&self, transaction: TransactionId) {
+        let tablets = self.core.transactions.end(transaction);
+        send_release(&self.core, transaction, tablets);
     }
 
     fn now(&self) -> Interval {

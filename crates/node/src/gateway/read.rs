@@ -98,6 +98,9 @@ impl Reading<'_> {
         request: &ReadRequest,
         selection: Selection,
     ) -> Result<ReadResponse, Ended> {
+        if let Some(locking) = request.locking {
+            self.core.transactions.visits(locking.transaction, tablet.id);
+        }
         let read = TabletRead::new(tablet.id, tablet.epoch, self.schema, request, selection);
         strong::read(self.core, tablet, read, self.deadline).await
     }
@@ -125,7 +128,11 @@ impl Reading<'_> {
             };
         }
         let request = ReadRequest {
-            bound: self.bound(request.bound),
+            bound: match request.locking {
+                // What is locked is read as it is now.
+                Some(_) => request.bound,
+                None => self.bound(request.bound),
+            },
             ..request.clone()
         };
         let parts = by_tablet.into_values().map(|(tablet, keys)| {
@@ -146,6 +153,18 @@ impl Reading<'_> {
         if let [piece] = pieces.as_slice() {
             let selection = Selection::Ranges(vec![piece.range.clone()]);
             return self.tablet(&piece.tablet, request, selection).await;
+        }
+        if let (Some(_), [piece, after @ ..]) = (request.locking, pieces.as_slice()) {
+            // Each tablet locks at a time of its own, and an answer speaks of one.
+            let selection = Selection::Ranges(vec![piece.range.clone()]);
+            let mut part = self.tablet(&piece.tablet, request, selection).await?;
+            part.next = match &part.next {
+                Some(Selection::Ranges(next)) => {
+                    rest(request.direction, ranges, &pieces, next.first())
+                }
+                _ => rest(request.direction, ranges, after, None),
+            };
+            return Ok(part);
         }
         let mut request = request.clone();
         request.bound = self.bound(request.bound);

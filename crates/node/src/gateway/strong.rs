@@ -6,12 +6,14 @@
 use crate::core::{CallFailure, Core};
 use crate::follow;
 use crate::rpc::{Reply, Request};
-use api::{Error, Outcome, Patience, ReadBound, ReadResponse, Refused, Retry, WriteResponse};
+use api::{
+    Error, Outcome, Patience, ReadBound, ReadResponse, Refused, Retry, TransactionId, WriteResponse,
+};
 use cluster::Tablet;
 use model::{NodeId, SchemaVersion, Timestamp};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use txn::{CommandId, TabletError, TabletRead, TabletWrite};
+use txn::{CommandId, Step, Stepped, TabletError, TabletRead, TabletStep, TabletWrite};
 
 /// One node is waited for so long before another is asked.
 const ATTEMPT_MS_MAX: u32 = 2_000;
@@ -39,9 +41,31 @@ struct Path<'a> {
     attempt: u32,
     /// Any replica may do, for the first attempt.
     prefers_local: bool,
+    /// Others held locks when it was asked last.
+    is_locked: bool,
 }
 
-impl Path<'_> {
+impl<'a> Path<'a> {
+    fn new(core: &'a Core, tablet: &'a Tablet, deadline: Instant) -> Path<'a> {
+        Path {
+            core,
+            tablet,
+            deadline,
+            attempt: 0,
+            prefers_local: false,
+            is_locked: false,
+        }
+    }
+
+    /// Why there is no more time.
+    fn no_time(&self, is_ambiguous: bool) -> Ended {
+        if self.is_locked && !is_ambiguous {
+            let reason = "it waited too long for what others have locked";
+            return Ended::Error(Error::Retry(Retry::Aborted(reason.into())));
+        }
+        no_leader(is_ambiguous)
+    }
+
     fn target(&self) -> Option<NodeId> {
         let core = self.core;
         let is_replica = |node: NodeId| self.tablet.replica_on(node).is_some();
@@ -103,7 +127,9 @@ enum Next {
 }
 
 async fn after(core: &Core, path: &mut Path<'_>, asked: NodeId, error: TabletError) -> Next {
+    path.is_locked = matches!(error, TabletError::Locked);
     match error {
+        TabletError::Locked => Next::Again,
         TabletError::NotLeaseholder { hint } => {
             path.not_there(asked, hint).await;
             Next::Again
@@ -184,13 +210,7 @@ pub(super) async fn write(
     write: &mut TabletWrite,
     deadline: Instant,
 ) -> Result<WriteResponse, Ended> {
-    let mut path = Path {
-        core,
-        tablet,
-        deadline,
-        attempt: 0,
-        prefers_local: false,
-    };
+    let mut path = Path::new(core, tablet, deadline);
     let mut is_ambiguous = false;
     // An attempt that was not answered may be on its way still.
     let mut may_arrive = false;
@@ -198,7 +218,7 @@ pub(super) async fn write(
     loop {
         let remaining_ms = path.remaining_ms();
         if remaining_ms == 0 || core.is_stopping() {
-            return Err(no_leader(is_ambiguous));
+            return Err(path.no_time(is_ambiguous));
         }
         if path.is_gone() {
             return Err(if is_ambiguous {
@@ -266,8 +286,103 @@ async fn call_write(
     }
 }
 
+/// A step of a transaction at one tablet. Each may be repeated, so it is until it is answered or the time is up;
+/// only a decision is in doubt then.
+pub(super) async fn step(
+    core: &Core,
+    tablet: &Tablet,
+    schema: SchemaVersion,
+    step: Step,
+    deadline: Instant,
+) -> Result<Stepped, Ended> {
+    let mut path = Path::new(core, tablet, deadline);
+    let mut is_ambiguous = false;
+    let decides = matches!(step, Step::Decide { .. });
+    let mut request = TabletStep {
+        tablet: tablet.id,
+        epoch: tablet.epoch,
+        schema,
+        patience_ms: 0,
+        step,
+    };
+    loop {
+        let remaining_ms = path.remaining_ms();
+        if remaining_ms == 0 || core.is_stopping() {
+            return Err(path.no_time(is_ambiguous));
+        }
+        if path.is_gone() {
+            return Err(if is_ambiguous {
+                no_leader(true)
+            } else {
+                gone(tablet)
+            });
+        }
+        let Some(target) = path.target() else {
+            path.pause().await;
+            continue;
+        };
+        request.patience_ms = remaining_ms.min(ATTEMPT_MS_MAX);
+        let outcome = if target == core.node {
+            match core.replicas.strong(tablet.id) {
+                Some(strong) => Ok(strong.step(request.clone()).await),
+                None => Ok(Err(TabletError::NotLeaseholder { hint: None })),
+            }
+        } else {
+            let patience = Duration::from_millis(u64::from(request.patience_ms));
+            match core
+                .call(target, Request::Step(request.clone()), patience)
+                .await
+            {
+                Ok(Reply::Stepped(outcome)) => Ok(outcome),
+                Ok(_) => Err(CallFailure::Call(crate::rpc::CallError::Timeout)),
+                Err(failure) => Err(failure),
+            }
+        };
+        match outcome {
+            Ok(Ok(stepped)) => {
+                core.set_hint(tablet.id, Some(target));
+                return Ok(stepped);
+            }
+            Ok(Err(error)) => {
+                is_ambiguous |= decides
+                    && matches!(
+                        &error,
+                        TabletError::Api(error) if error.outcome() == Outcome::Unknown
+                    );
+                match after(core, &mut path, target, error).await {
+                    Next::Again => {}
+                    Next::End(ended) => return Err(ended),
+                }
+            }
+            Err(failure) => {
+                is_ambiguous |= decides && !failure.is_harmless();
+                path.not_there(target, None).await;
+            }
+        }
+    }
+}
+
 pub(super) fn command(core: &Core) -> CommandId {
     CommandId {
+        node: core.node,
+        incarnation: core.incarnation,
+        request: core.next_request(),
+    }
+}
+
+/// The command that commits a transaction.
+pub(super) fn command_of(transaction: TransactionId) -> CommandId {
+    CommandId {
+        node: transaction.node,
+        incarnation: transaction.incarnation,
+        request: transaction.request,
+    }
+}
+
+/// A new transaction, as old as its first attempt.
+pub(super) fn transaction(core: &Core, start: Timestamp) -> TransactionId {
+    TransactionId {
+        start,
         node: core.node,
         incarnation: core.incarnation,
         request: core.next_request(),
@@ -283,16 +398,13 @@ pub(super) async fn read(
 ) -> Result<ReadResponse, Ended> {
     let prefers_local = !matches!(read.bound, ReadBound::Strong | ReadBound::Level(_));
     let mut path = Path {
-        core,
-        tablet,
-        deadline,
-        attempt: 0,
         prefers_local,
+        ..Path::new(core, tablet, deadline)
     };
     loop {
         let remaining_ms = path.remaining_ms();
         if remaining_ms == 0 || core.is_stopping() {
-            return Err(no_leader(false));
+            return Err(path.no_time(false));
         }
         if path.is_gone() {
             return Err(gone(tablet));

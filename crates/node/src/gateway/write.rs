@@ -1,10 +1,11 @@
 //! Writes: each mutation to its tablet.
 
+use super::commit;
 use super::strong::{self, Ended};
 use super::{Gateway, table_of};
 use crate::core::Core;
 use api::{
-    Atomicity, Error, KeyRange, Mutation, ReadAssertion, Refused, Retry, ReturnedRows, Returning,
+    Atomicity, Error, Mutation, ReadAssertion, Refused, Retry, ReturnedRows, Returning,
     RowOperation, WriteRequest, WriteResponse,
 };
 use catalog::Catalog;
@@ -12,20 +13,24 @@ use cluster::Tablet;
 use model::TabletId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::time::Instant;
-use txn::TabletWrite;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use txn::{CommandId, TabletWrite};
 
 /// Mutations that one request may carry.
 const MUTATIONS_MAX: usize = 100_000;
 /// A request is routed anew so often.
 const ROUTES_MAX: u32 = 20;
+/// A write that lost against others waits so long before it tries again.
+const ABORT_PAUSE: Duration = Duration::from_millis(5);
+const ABORT_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// The part of a request that goes to one tablet.
-struct Part {
-    tablet: Arc<Tablet>,
+pub(super) struct Part {
+    pub tablet: Arc<Tablet>,
     /// Where the mutations stand in the request.
-    positions: Vec<u32>,
-    mutations: Vec<Mutation>,
+    pub positions: Vec<u32>,
+    pub mutations: Vec<Mutation>,
 }
 
 impl Gateway {
@@ -100,7 +105,7 @@ impl Gateway {
 
 /// Carries out a write whose tables are all strong.
 async fn write(
-    core: &Core,
+    core: &Arc<Core>,
     catalog: Arc<Catalog>,
     request: WriteRequest,
 ) -> Result<WriteResponse, Error> {
@@ -123,44 +128,72 @@ async fn write(
     }
 }
 
-/// All mutations in one tablet, or not at all.
+/// All mutations or none: in one tablet by one write, over several by a commit in two phases.
 async fn write_all(
-    core: &Core,
+    core: &Arc<Core>,
     mut catalog: Arc<Catalog>,
     request: WriteRequest,
     deadline: Instant,
 ) -> Result<WriteResponse, Error> {
-    let command = strong::command(core);
-    let mut write = TabletWrite {
-        tablet: TabletId(0),
-        epoch: Default::default(),
-        schema: catalog.version,
-        command,
-        first_attempt: None,
-        mutations: request.mutations,
-        atomicity: Atomicity::All,
-        assertions: request.assertions,
-        patience_ms: 0,
+    let command = match request.transaction {
+        // So that a commit that is asked for twice is carried out once.
+        Some(transaction) => strong::command_of(transaction),
+        None => strong::command(core),
     };
+    let began = core.now().latest;
     let mut has_refreshed = false;
+    let mut pause = ABORT_PAUSE;
     for _ in 0..ROUTES_MAX {
-        let Some(tablet) = one_tablet(core, &catalog, &write)? else {
+        let Some(parts) = commit::by_tablet(core, &catalog, &request)? else {
             strong::await_tablet(core, deadline).await?;
             continue;
         };
-        write.tablet = tablet.id;
-        write.epoch = tablet.epoch;
-        write.schema = catalog.version;
-        match strong::write(core, &tablet, &mut write, deadline).await {
+        let outcome = match parts.as_slice() {
+            [only] => write_one(core, &catalog, only, command, &request, deadline).await,
+            parts => {
+                let transaction = request.transaction;
+                let transaction = transaction.unwrap_or_else(|| strong::transaction(core, began));
+                let commit = commit::Commit {
+                    core,
+                    catalog: &catalog,
+                    parts,
+                    transaction,
+                    deadline,
+                };
+                let began = Instant::now();
+                let outcome = commit.run().await;
+                if let Err(Ended::Error(error)) = &outcome {
+                    let failed: Result<(), Error> = Err(error.clone());
+                    core.metrics.commits.observe(&failed, began.elapsed());
+                } else if outcome.is_ok() {
+                    core.metrics.commits.observe(&Ok(()), began.elapsed());
+                }
+                if request.transaction.is_none() {
+                    let tablets = parts.iter().map(|part| part.tablet.id).collect();
+                    super::send_release(core, transaction, tablets);
+                }
+                outcome
+            }
+        };
+        match outcome {
             Ok(response) => return Ok(response),
             Err(Ended::Rerouted) => {}
             Err(Ended::Error(Error::Retry(Retry::StaleSchema { current }))) => {
                 let newer = core.views.catalog();
-                if has_refreshed || !is_compatible(&catalog, &newer, &write.mutations) {
+                if has_refreshed || !is_compatible(&catalog, &newer, &request.mutations) {
                     return Err(Error::Retry(Retry::StaleSchema { current }));
                 }
                 has_refreshed = true;
                 catalog = newer;
+            }
+            // It has read nothing that could be stale by now: it may try again by itself.
+            Err(Ended::Error(Error::Retry(Retry::Aborted(_))))
+                if request.assertions.is_empty()
+                    && request.transaction.is_none()
+                    && Instant::now() + pause < deadline =>
+            {
+                sleep(pause).await;
+                pause = (pause * 2).min(ABORT_PAUSE_MAX);
             }
             Err(Ended::Error(error)) => return Err(error),
         }
@@ -168,6 +201,30 @@ async fn write_all(
     Err(Error::Retry(Retry::Overloaded(
         "the tablets move faster than the request".into(),
     )))
+}
+
+/// A write that lies in one tablet.
+async fn write_one(
+    core: &Core,
+    catalog: &Catalog,
+    part: &commit::TabletPart,
+    command: CommandId,
+    request: &WriteRequest,
+    deadline: Instant,
+) -> Result<WriteResponse, Ended> {
+    let mut write = TabletWrite {
+        tablet: part.tablet.id,
+        epoch: part.tablet.epoch,
+        schema: catalog.version,
+        command,
+        first_attempt: None,
+        mutations: part.mutations.clone(),
+        atomicity: Atomicity::All,
+        assertions: part.assertions.clone(),
+        patience_ms: 0,
+        transaction: request.transaction,
+    };
+    strong::write(core, &part.tablet, &mut write, deadline).await
 }
 
 /// Assertions alone, over any number of tablets: each is checked after all of them were read, so when the checks
@@ -207,6 +264,7 @@ async fn check_all(
             atomicity: Atomicity::All,
             assertions,
             patience_ms: 0,
+            transaction: request.transaction,
         };
         strong::write(core, &tablet, &mut write, deadline).await
     });
@@ -235,50 +293,6 @@ fn is_compatible(old: &Catalog, new: &Catalog, mutations: &[Mutation]) -> bool {
         let version = |catalog: &Catalog| catalog.table(mutation.table).map(|table| table.version);
         version(old).is_some() && version(old) == version(new)
     })
-}
-
-/// The tablet that all of a write lies in; `None` while the map has none there.
-fn one_tablet(
-    core: &Core,
-    catalog: &Catalog,
-    write: &TabletWrite,
-) -> Result<Option<Arc<Tablet>>, Error> {
-    let view = core.view();
-    let mut found: Option<Arc<Tablet>> = None;
-    let ranges = write.assertions.iter().map(|assertion| {
-        let end = assertion.range.end.as_deref();
-        (assertion.table, assertion.range.start.as_slice(), Some(end))
-    });
-    let keys = write.mutations.iter().map(|mutation| {
-        let (start, end) = extent(mutation);
-        (mutation.table, start, end)
-    });
-    for (table, start, end) in keys.chain(ranges) {
-        let root = table_of(catalog, table)?.root;
-        match &found {
-            Some(tablet) if tablet.root == root && tablet.range.contains(start) => {}
-            Some(_) => return Err(Error::Refused(Refused::SpansTablets)),
-            None => match view.tablet_of(root, start) {
-                Some(tablet) => found = Some(Arc::clone(tablet)),
-                None => return Ok(None),
-            },
-        }
-        if let (Some(end), Some(tablet)) = (end, &found)
-            && !holds_to(&tablet.range, end)
-        {
-            return Err(Error::Refused(Refused::SpansTablets));
-        }
-    }
-    Ok(found)
-}
-
-/// Whether a range that begins inside ends inside.
-fn holds_to(range: &KeyRange, end: Option<&[u8]>) -> bool {
-    match (&range.end, end) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(last), Some(end)) => end <= last.as_slice(),
-    }
 }
 
 /// Where a mutation begins, and where it ends if it is of a range.
@@ -374,20 +388,21 @@ async fn write_part(
         atomicity: Atomicity::Each,
         assertions: Vec::new(),
         patience_ms: 0,
+        transaction: None,
     };
     let outcome = strong::write(core, &part.tablet, &mut write, deadline).await;
     (part, outcome)
 }
 
 /// Mutations by tablet, and those of which no tablet is known.
-struct Split {
+pub(super) struct Split {
     parts: BTreeMap<TabletId, Part>,
     homeless: Vec<(u32, Mutation)>,
 }
 
 impl Split {
     /// The parts; `None`, with all mutations back in `open`, when some have no tablet yet.
-    fn reachable(self, open: &mut Vec<(u32, Mutation)>) -> Option<Vec<Part>> {
+    pub fn reachable(self, open: &mut Vec<(u32, Mutation)>) -> Option<Vec<Part>> {
         if self.homeless.is_empty() {
             return Some(self.parts.into_values().collect());
         }
@@ -400,7 +415,11 @@ impl Split {
     }
 }
 
-fn split(core: &Core, catalog: &Catalog, mutations: Vec<(u32, Mutation)>) -> Result<Split, Error> {
+pub(super) fn split(
+    core: &Core,
+    catalog: &Catalog,
+    mutations: Vec<(u32, Mutation)>,
+) -> Result<Split, Error> {
     let view = core.view();
     let mut split = Split {
         parts: BTreeMap::new(),
@@ -450,7 +469,7 @@ impl Split {
 }
 
 /// Puts a part's returned rows where the request's mutations stand.
-fn place(
+pub(super) fn place(
     all: &mut Vec<ReturnedRows>,
     count: usize,
     positions: &[u32],
@@ -468,7 +487,7 @@ fn place(
 }
 
 /// An error that names a mutation of a part, naming that of the request.
-fn moved(error: Error, positions: &[u32]) -> Error {
+pub(super) fn moved(error: Error, positions: &[u32]) -> Error {
     let original = |mutation: u32| {
         positions
             .get(mutation as usize)

@@ -100,6 +100,9 @@ pub(crate) enum Request {
         #[n(2)]
         right: Tablet,
     },
+    /// To the leaseholder: a step of a transaction that spans tablets. Answered with `Stepped`.
+    #[n(11)]
+    Step(#[n(0)] txn::TabletStep),
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -140,6 +143,8 @@ pub(crate) enum Reply {
     Failed(#[n(0)] Failure),
     #[n(10)]
     Divided(#[n(0)] Result<(), txn::TabletError>),
+    #[n(11)]
+    Stepped(#[n(0)] Result<txn::Stepped, txn::TabletError>),
 }
 
 /// Why a node did nothing about a request.

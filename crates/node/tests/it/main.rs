@@ -5,3 +5,4 @@ mod cluster;
 mod one_node;
 mod reads;
 mod three_nodes;
+mod transactions;

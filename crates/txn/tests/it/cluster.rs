@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use txn::{
-    CommandId, StrongConfig, StrongTablet, TabletError, TabletRead, TabletSpec, TabletWrite,
+    CommandId, Ending, Others, Span, Stepped, StrongConfig, StrongTablet, TabletError, TabletRead, TabletSpec, TabletWrite,
 };
 use world::Stores;
 
@@ -35,6 +35,24 @@ pub const CLOCK_BOUND_MICROS: i64 = 500;
 struct Wires {
     groups: BTreeMap<NodeId, Groups>,
     cut: BTreeSet<(NodeId, NodeId)>,
+}
+
+/// There is but one tablet here.
+struct NoOthers;
+
+#[async_trait::async_trait]
+impl Others for NoOthers {
+    fn spawn(&self, task: txn::Task) {
+        tokio::spawn(task);
+    }
+
+    async fn resolve(&self, _: &Span, _: CommandId, _: Ending) -> bool {
+        false
+    }
+
+    async fn ask(&self, _: &Span, _: CommandId) -> Option<Stepped> {
+        None
+    }
 }
 
 struct Wire {
@@ -222,6 +240,7 @@ impl Cluster {
             stores: stores.clone(),
             clock: Arc::new(node.clock.clone()),
             catalog: self.catalog.subscribe(),
+            others: Arc::new(NoOthers),
             config: self.config.clone(),
         })
         .await
@@ -289,6 +308,7 @@ impl Cluster {
             atomicity: Atomicity::All,
             assertions: Vec::new(),
             patience_ms: 2_000,
+            transaction: None,
         }
     }
 
@@ -374,6 +394,7 @@ impl Cluster {
             headers: false,
             bound,
             patience_ms: 2_000,
+            locking: None,
         }
     }
 
