@@ -304,7 +304,11 @@ impl Buffered {
 }
 
 /// The ranges that an answer speaks for: all that was asked, or as far as it got.
-pub fn covered(selection: &Selection, direction: Direction, response: &ReadResponse) -> Vec<KeyRange> {
+pub fn covered(
+    selection: &Selection,
+    direction: Direction,
+    response: &ReadResponse,
+) -> Vec<KeyRange> {
     let ranges = match selection {
         Selection::Keys(keys) => return keys.iter().map(|key| single(key.clone())).collect(),
         Selection::Ranges(ranges) => ranges,

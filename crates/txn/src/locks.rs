@@ -130,9 +130,8 @@ impl Locks {
                 way = Way::Blocked;
             }
         }
-        let is_prepared = |prepared: &Prepared| {
-            spans.changes(&prepared.spans) || prepared.spans.changes(spans)
-        };
+        let is_prepared =
+            |prepared: &Prepared| spans.changes(&prepared.spans) || prepared.spans.changes(spans);
         if self.prepared.values().any(is_prepared) {
             way = Way::Blocked;
         }
@@ -221,7 +220,10 @@ impl Locks {
                 wholes.push(Held {
                     range: whole,
                     mode,
-                    since: held().map(|held| held.since).max().unwrap_or(Timestamp::MAX),
+                    since: held()
+                        .map(|held| held.since)
+                        .max()
+                        .unwrap_or(Timestamp::MAX),
                 });
             }
         }
@@ -266,19 +268,18 @@ impl Locks {
                 ..wide
             });
         }
-        if owner.held.iter().all(|held| single_key(&held.range).is_some()) {
+        if owner
+            .held
+            .iter()
+            .all(|held| single_key(&held.range).is_some())
+        {
             self.ranged.remove(&transaction);
         }
         self.wake();
     }
 
     /// Whether nothing in the range has changed since then, because the transaction has kept it locked.
-    pub fn has_kept(
-        &self,
-        transaction: TransactionId,
-        range: &KeyRange,
-        since: Timestamp,
-    ) -> bool {
+    pub fn has_kept(&self, transaction: TransactionId, range: &KeyRange, since: Timestamp) -> bool {
         if planted::is(Bug::ReadOnlyParticipantNotValidated) {
             return true;
         }
@@ -298,7 +299,10 @@ impl Locks {
 
     /// The latest time until which anybody counts on its locks.
     pub fn confirmed_until(&self) -> Option<Timestamp> {
-        self.owners.values().filter_map(|owner| owner.confirmed).max()
+        self.owners
+            .values()
+            .filter_map(|owner| owner.confirmed)
+            .max()
     }
 
     /// The transaction is alive.
@@ -382,7 +386,10 @@ impl Locks {
 
     /// All commits of what is prepared lie at or above this.
     pub fn prepared_from(&self) -> Option<Timestamp> {
-        self.prepared.values().map(|prepared| prepared.timestamp).min()
+        self.prepared
+            .values()
+            .map(|prepared| prepared.timestamp)
+            .min()
     }
 
     /// Whether a prepared transaction that may commit at or below `at` changes what `reads` selects.
@@ -544,7 +551,10 @@ mod tests {
     #[test]
     fn readers_share_and_a_younger_writer_waits() {
         let mut locks = with(1, key("a"), LockMode::Shared);
-        assert_eq!(locks.clear_way(&reads(key("a")), age(2), None, 0), Way::Clear);
+        assert_eq!(
+            locks.clear_way(&reads(key("a")), age(2), None, 0),
+            Way::Clear
+        );
         assert_eq!(locks.clear_way(&writes("a"), age(2), None, 0), Way::Blocked);
         assert_eq!(locks.clear_way(&writes("b"), age(2), None, 0), Way::Clear);
         assert_eq!(locks.clear_way(&writes("a"), age(1), None, 0), Way::Clear);
@@ -571,7 +581,10 @@ mod tests {
         let id = CommandId::default();
         locks.add_prepared(id, Timestamp(50), writes("a"));
         assert_eq!(locks.clear_way(&writes("a"), age(1), None, 0), Way::Blocked);
-        assert_eq!(locks.clear_way(&reads(range("", "b")), age(1), None, 0), Way::Blocked);
+        assert_eq!(
+            locks.clear_way(&reads(range("", "b")), age(1), None, 0),
+            Way::Blocked
+        );
         assert_eq!(locks.clear_way(&writes("b"), age(1), None, 0), Way::Clear);
         let touches = |spans: &Spans| spans.writes(b"a");
         assert!(locks.is_prepared(Timestamp(50), &touches));
@@ -591,8 +604,14 @@ mod tests {
         locks.release(age(1));
         assert!(old_turn.try_recv().is_ok());
         assert!(young_turn.try_recv().is_err());
-        assert_eq!(locks.clear_way(&writes("a"), age(9), Some(young), 0), Way::Blocked);
-        assert_eq!(locks.clear_way(&writes("a"), age(3), Some(old), 0), Way::Clear);
+        assert_eq!(
+            locks.clear_way(&writes("a"), age(9), Some(young), 0),
+            Way::Blocked
+        );
+        assert_eq!(
+            locks.clear_way(&writes("a"), age(3), Some(old), 0),
+            Way::Clear
+        );
         locks.stop_waiting(old);
         assert!(young_turn.try_recv().is_ok());
     }

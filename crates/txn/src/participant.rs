@@ -61,7 +61,9 @@ pub(crate) async fn step(
                 is_external: *is_external,
                 participants,
             };
-            decide(inner, decision, deadline).await.map(Stepped::Decided)
+            decide(inner, decision, deadline)
+                .await
+                .map(Stepped::Decided)
         }
         Step::Resolve { id, ending } => {
             let resolving = resolve(inner, *id, *ending);
@@ -148,7 +150,9 @@ pub(crate) fn keep(
 ) -> Result<(), TabletError> {
     let now_micros = inner.spec.clock.monotonic_micros();
     let mut state = inner.replica.state.lock();
-    let locked = state.locks.lock(transaction, ranges, mode, since, now_micros);
+    let locked = state
+        .locks
+        .lock(transaction, ranges, mode, since, now_micros);
     locked.map_err(|_| aborted("there are too many locks"))
 }
 

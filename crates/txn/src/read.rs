@@ -8,9 +8,7 @@ use crate::state::Unheld;
 use crate::tablet::{Inner, no_leader};
 use crate::versions::View;
 use crate::write::{self, OnLock};
-use api::{
-    Error, KeyRange, Locking, Outcome, ReadBound, ReadResponse, Refused, Selection,
-};
+use api::{Error, KeyRange, Locking, Outcome, ReadBound, ReadResponse, Refused, Selection};
 use catalog::Table;
 use model::{Interval, LeaseEpoch, Timestamp};
 use std::time::Duration;
@@ -168,7 +166,9 @@ async fn await_prepared(
             if state.is_stopped || holding.is_none_or(|holding| holding.epoch != epoch) {
                 return Err(TabletError::NotLeaseholder { hint: None });
             }
-            let is_prepared = state.locks.is_prepared(until, &|spans| touches(read, spans));
+            let is_prepared = state
+                .locks
+                .is_prepared(until, &|spans| touches(read, spans));
             if !is_prepared || planted::is(Bug::SnapshotIgnoresPrepared) {
                 return Ok(has_waited);
             }

@@ -163,8 +163,14 @@ pub(crate) fn tell_others(inner: &Arc<Inner>, id: CommandId) {
     inner.spec.others.spawn(Box::pin(async move {
         let inner = inner_there;
         let ending = Ending::Committed(decision.timestamp);
-        let telling = decision.participants.iter().map(|span| tell(&inner, span, id, ending));
-        let all_know = futures::future::join_all(telling).await.into_iter().all(|it| it);
+        let telling = decision
+            .participants
+            .iter()
+            .map(|span| tell(&inner, span, id, ending));
+        let all_know = futures::future::join_all(telling)
+            .await
+            .into_iter()
+            .all(|it| it);
         if all_know {
             forget(&inner, id).await;
         }
@@ -200,7 +206,14 @@ async fn tell(inner: &Inner, span: &Span, id: CommandId, ending: Ending) -> bool
 async fn forget(inner: &Inner, id: CommandId) {
     let proposed = {
         let _order = inner.proposing.lock();
-        let Some(epoch) = inner.replica.state.lock().holding.as_ref().map(|it| it.epoch) else {
+        let Some(epoch) = inner
+            .replica
+            .state
+            .lock()
+            .holding
+            .as_ref()
+            .map(|it| it.epoch)
+        else {
             return;
         };
         let control = Control::Forget {

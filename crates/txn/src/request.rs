@@ -1,8 +1,8 @@
 //! What a gateway asks of one tablet; goes between nodes as CBOR.
 
 use api::{
-    Atomicity, Direction, Locking, Mutation, Projection, ReadAssertion, ReadBound, ReadRequest, Selection,
-    TransactionId,
+    Atomicity, Direction, Locking, Mutation, Projection, ReadAssertion, ReadBound, ReadRequest,
+    Selection, TransactionId,
 };
 use minicbor::{Decode, Encode};
 use model::{

@@ -147,8 +147,8 @@ impl Rows {
             let (key, value) = pair?;
             let (at, id) = keys::decode_ending(&key)
                 .ok_or_else(|| decode_failed("how a transaction ended"))?;
-            let ending = minicbor::decode(&value)
-                .map_err(|_| decode_failed("how a transaction ended"))?;
+            let ending =
+                minicbor::decode(&value).map_err(|_| decode_failed("how a transaction ended"))?;
             endings.add(at, id, ending);
         }
         let mut prepared = BTreeMap::new();
@@ -175,7 +175,10 @@ impl Rows {
         state.lease = lease;
         // A broken state may be replaced by an older one.
         state.closed = Timestamp::MIN;
-        state.newest = recent.newest().unwrap_or(Timestamp::MIN).max(endings.newest());
+        state.newest = recent
+            .newest()
+            .unwrap_or(Timestamp::MIN)
+            .max(endings.newest());
         state.recent = recent;
         state.endings = endings;
         for id in std::mem::take(&mut state.prepared).into_keys() {
@@ -338,7 +341,12 @@ impl Rows {
         if !self.prepared.contains_key(&id) {
             return Ok(Verdict::Ended(Ending::Aborted));
         }
-        self.end(batch, id, Ending::Committed(decision.timestamp), decision.timestamp)?;
+        self.end(
+            batch,
+            id,
+            Ending::Committed(decision.timestamp),
+            decision.timestamp,
+        )?;
         if !planted::is(Bug::CoordinatorForgets) {
             batch.operations.push(StoreOperation::Put {
                 key: keys::decision(id),
@@ -509,7 +517,8 @@ impl State {
         match step {
             Shown::Prepared(prepare) => {
                 let head = &prepare.head;
-                self.locks.add_prepared(head.id, head.timestamp, head.spans());
+                self.locks
+                    .add_prepared(head.id, head.timestamp, head.spans());
                 // From here on the share keeps its keys, and nothing of this transaction is needed beside it.
                 self.locks.release(head.transaction);
                 self.prepared.insert(head.id, prepare);

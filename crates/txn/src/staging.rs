@@ -6,8 +6,8 @@ use crate::latches::Spans;
 use crate::versions::View;
 use api::evaluate::{Evaluated, Moment, evaluate};
 use api::{
-    Assignment, Atomicity, Direction, Error, KeyRange, Mutation, ReadAssertion, Refused, Retry, ReturnedRows,
-    Returning, RowOperation,
+    Assignment, Atomicity, Direction, Error, KeyRange, Mutation, ReadAssertion, Refused, Retry,
+    ReturnedRows, Returning, RowOperation,
 };
 use catalog::{Catalog, Partitioning, Table};
 use model::key::{CHILD, HEADER};

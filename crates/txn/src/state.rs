@@ -118,7 +118,12 @@ impl Endings {
     }
 
     /// Adds one; returns those that are forgotten by now.
-    pub fn add(&mut self, at: Timestamp, id: CommandId, ending: Ending) -> Vec<(Timestamp, CommandId)> {
+    pub fn add(
+        &mut self,
+        at: Timestamp,
+        id: CommandId,
+        ending: Ending,
+    ) -> Vec<(Timestamp, CommandId)> {
         if let Some((known, _)) = self.by_id.insert(id, (at, ending)) {
             self.order.remove(&(known, id));
         }

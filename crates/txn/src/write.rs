@@ -241,7 +241,9 @@ fn check_assertions_kept(inner: &Inner, unsure: &[&ReadAssertion]) -> Result<(),
     };
     let history_micros = inner.spec.config.history_micros();
     if oldest < inner.now()?.earliest.plus_micros(-history_micros) {
-        return Err(aborted("what was read is older than the history that is kept"));
+        return Err(aborted(
+            "what was read is older than the history that is kept",
+        ));
     }
     Ok(())
 }
@@ -287,8 +289,7 @@ pub(crate) async fn occupy<'a>(
                 Way::Clear => Next::Go,
                 Way::Blocked if on_lock == OnLock::GiveUp => Next::GiveUp,
                 Way::Blocked => {
-                    let id =
-                        held_place.unwrap_or_else(|| state.locks.wait(age, spans.clone()));
+                    let id = held_place.unwrap_or_else(|| state.locks.wait(age, spans.clone()));
                     let is_new = held_place.is_none().then_some(id);
                     Next::Wait(state.locks.turn(id), is_new)
                 }

@@ -164,7 +164,13 @@ impl Commit<'_> {
     async fn everywhere(&self, step: impl Fn(&TabletPart) -> Step) -> Vec<Result<Stepped, Ended>> {
         let asking = self.parts.iter().map(|part| {
             let step = step(part);
-            strong::step(self.core, &part.tablet, self.catalog.version, step, self.deadline)
+            strong::step(
+                self.core,
+                &part.tablet,
+                self.catalog.version,
+                step,
+                self.deadline,
+            )
         });
         futures::future::join_all(asking).await
     }
@@ -196,7 +202,9 @@ impl Commit<'_> {
     async fn lock(&self, attempt: &Attempt) -> Result<(), Ended> {
         // Where it locks, it must be released.
         for part in self.parts {
-            self.core.transactions.visits(self.transaction, part.tablet.id);
+            self.core
+                .transactions
+                .visits(self.transaction, part.tablet.id);
         }
         // The attempt that was given up is remembered as such: a lock is not part of it.
         let attempt = Attempt {
@@ -339,7 +347,10 @@ fn first_failure(failures: Vec<(&TabletPart, Ended)>) -> Option<Ended> {
             // Nothing was decided, so nothing was done.
             Ended::Error(Error::Retry(Retry::NoLeader { .. })) => {
                 let outcome = Outcome::NotApplied;
-                (u32::MAX, Ended::Error(Error::Retry(Retry::NoLeader { outcome })))
+                (
+                    u32::MAX,
+                    Ended::Error(Error::Retry(Retry::NoLeader { outcome })),
+                )
             }
             ended => (u32::MAX - 1, ended),
         };

@@ -64,7 +64,9 @@ pub(crate) async fn step_at(
     deadline: Instant,
 ) -> Option<Stepped> {
     let schema = core.views.catalog().version;
-    strong::step(core, tablet, schema, step, deadline).await.ok()
+    strong::step(core, tablet, schema, step, deadline)
+        .await
+        .ok()
 }
 
 /// Tells tablets, as tasks, that a transaction has ended.

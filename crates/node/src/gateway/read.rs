@@ -99,7 +99,9 @@ impl Reading<'_> {
         selection: Selection,
     ) -> Result<ReadResponse, Ended> {
         if let Some(locking) = request.locking {
-            self.core.transactions.visits(locking.transaction, tablet.id);
+            self.core
+                .transactions
+                .visits(locking.transaction, tablet.id);
         }
         let read = TabletRead::new(tablet.id, tablet.epoch, self.schema, request, selection);
         strong::read(self.core, tablet, read, self.deadline).await

@@ -56,10 +56,20 @@ async fn transfer(
     let first = read_in(transaction.as_mut(), database, table, from).await?;
     let second = read_in(transaction.as_mut(), database, table, to).await?;
     transaction
-        .write(vec![note(database, table, from, &(first - amount).to_string())])
+        .write(vec![note(
+            database,
+            table,
+            from,
+            &(first - amount).to_string(),
+        )])
         .await?;
     transaction
-        .write(vec![note(database, table, to, &(second + amount).to_string())])
+        .write(vec![note(
+            database,
+            table,
+            to,
+            &(second + amount).to_string(),
+        )])
         .await?;
     transaction.commit(Vec::new()).await.map(|_| ())
 }
@@ -95,7 +105,10 @@ async fn a_write_over_several_tablets_is_all_or_nothing() {
             .collect()
     };
     database.write(WriteRequest::new(all("1"))).await.unwrap();
-    assert_eq!(get(database.as_ref(), table, "7").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(
+        get(database.as_ref(), table, "7").await.unwrap().as_deref(),
+        Some("1")
+    );
     let mut conditional = all("2");
     conditional[5].condition = Some(Condition::RowMissing);
     let request = WriteRequest {
@@ -111,12 +124,17 @@ async fn a_write_over_several_tablets_is_all_or_nothing() {
         "{refused:?}"
     );
     for id in 0..ACCOUNTS {
-        let found = get(database.as_ref(), table, &id.to_string()).await.unwrap();
+        let found = get(database.as_ref(), table, &id.to_string())
+            .await
+            .unwrap();
         assert_eq!(found.as_deref(), Some("1"));
     }
     // Nothing is left that is in anybody's way.
     database.write(WriteRequest::new(all("3"))).await.unwrap();
-    assert_eq!(get(database.as_ref(), table, "0").await.unwrap().as_deref(), Some("3"));
+    assert_eq!(
+        get(database.as_ref(), table, "0").await.unwrap().as_deref(),
+        Some("3")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,13 +157,19 @@ async fn a_commit_has_one_timestamp_in_all_its_tablets() {
                 Selection::Keys(vec![key(database.as_ref(), table, id)]),
             )
         };
-        let after = database.read(request(ReadBound::At(committed))).await.unwrap();
+        let after = database
+            .read(request(ReadBound::At(committed)))
+            .await
+            .unwrap();
         let row = &after.rows[0].row;
         assert_eq!(balance_of(database.as_ref(), table, row), 7);
         assert!(row.cells.iter().all(|cell| cell.timestamp == committed));
         let before = request(ReadBound::At(committed.plus_micros(-1)));
         let before = database.read(before).await.unwrap();
-        assert_eq!(balance_of(database.as_ref(), table, &before.rows[0].row), START);
+        assert_eq!(
+            balance_of(database.as_ref(), table, &before.rows[0].row),
+            START
+        );
     }
 }
 
@@ -168,7 +192,11 @@ async fn transfers_at_once_keep_the_total() {
                     Err(Error::Retry(Retry::Aborted(_))) => {}
                     Err(error) => panic!("{error:?}"),
                 }
-                let sum = total(database.as_ref(), table, ReadBound::ExactStaleness { micros: 0 });
+                let sum = total(
+                    database.as_ref(),
+                    table,
+                    ReadBound::ExactStaleness { micros: 0 },
+                );
                 assert_eq!(sum.await.unwrap(), START * i64::from(ACCOUNTS));
             }
             committed
@@ -180,7 +208,9 @@ async fn transfers_at_once_keep_the_total() {
     }
     assert!(committed > 20, "only {committed} of 90 were committed");
     assert_eq!(
-        total(database.as_ref(), table, ReadBound::Strong).await.unwrap(),
+        total(database.as_ref(), table, ReadBound::Strong)
+            .await
+            .unwrap(),
         START * i64::from(ACCOUNTS)
     );
 }
@@ -194,9 +224,15 @@ async fn the_older_of_two_wins_and_the_younger_hears_of_it() {
     let mut older = database.begin(TransactionOptions::default()).await.unwrap();
     sleep(Duration::from_millis(5)).await;
     let mut younger = database.begin(TransactionOptions::default()).await.unwrap();
-    read_in(older.as_mut(), database.as_ref(), table, "1").await.unwrap();
-    read_in(younger.as_mut(), database.as_ref(), table, "1").await.unwrap();
-    read_in(younger.as_mut(), database.as_ref(), table, "2").await.unwrap();
+    read_in(older.as_mut(), database.as_ref(), table, "1")
+        .await
+        .unwrap();
+    read_in(younger.as_mut(), database.as_ref(), table, "1")
+        .await
+        .unwrap();
+    read_in(younger.as_mut(), database.as_ref(), table, "2")
+        .await
+        .unwrap();
     let both = |text: &str| {
         vec![
             note(database.as_ref(), table, "1", text),
@@ -205,8 +241,14 @@ async fn the_older_of_two_wins_and_the_younger_hears_of_it() {
     };
     older.commit(both("5")).await.unwrap();
     let lost = younger.commit(both("6")).await;
-    assert!(matches!(lost, Err(Error::Retry(Retry::Aborted(_)))), "{lost:?}");
-    assert_eq!(get(database.as_ref(), table, "1").await.unwrap().as_deref(), Some("5"));
+    assert!(
+        matches!(lost, Err(Error::Retry(Retry::Aborted(_)))),
+        "{lost:?}"
+    );
+    assert_eq!(
+        get(database.as_ref(), table, "1").await.unwrap().as_deref(),
+        Some("5")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +268,10 @@ async fn the_younger_waits_for_the_older() {
     assert!(!waiting.is_finished());
     older.commit(Vec::new()).await.unwrap();
     waiting.await.unwrap().unwrap();
-    assert_eq!(get(database.as_ref(), table, "1").await.unwrap().as_deref(), Some("6"));
+    assert_eq!(
+        get(database.as_ref(), table, "1").await.unwrap().as_deref(),
+        Some("6")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,7 +283,10 @@ async fn a_range_that_was_read_takes_no_new_rows_and_one_that_is_idle_gives_way(
     let mut reader = database.begin(TransactionOptions::default()).await.unwrap();
     let mut selection = Selection::Ranges(vec![KeyRange::all()]);
     loop {
-        let response = reader.read(ReadRequest::new(table, selection)).await.unwrap();
+        let response = reader
+            .read(ReadRequest::new(table, selection))
+            .await
+            .unwrap();
         match response.next {
             Some(next) => selection = next,
             None => break,
@@ -254,8 +302,13 @@ async fn a_range_that_was_read_takes_no_new_rows_and_one_that_is_idle_gives_way(
     assert!(outcome.is_ok() || is_waiting_over, "{outcome:?}");
     sleep(Duration::from_secs(4)).await;
     put(database.as_ref(), table, "new", "2").await.unwrap();
-    let late = reader.commit(vec![note(database.as_ref(), table, "1", "9")]).await;
-    assert!(matches!(late, Err(Error::Retry(Retry::Aborted(_)))), "{late:?}");
+    let late = reader
+        .commit(vec![note(database.as_ref(), table, "1", "9")])
+        .await;
+    assert!(
+        matches!(late, Err(Error::Retry(Retry::Aborted(_)))),
+        "{late:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,7 +361,9 @@ async fn crashes_leave_nothing_half_done() {
         let mut request = WriteRequest::new(request.collect());
         request.patience.ms = 30_000;
         database.write(request).await.unwrap();
-        let sum = total(database.as_ref(), table, ReadBound::Strong).await.unwrap();
+        let sum = total(database.as_ref(), table, ReadBound::Strong)
+            .await
+            .unwrap();
         assert_eq!(sum, START * i64::from(ACCOUNTS), "in round {round}");
         cluster.start(victim).await;
     }

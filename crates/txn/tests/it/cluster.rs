@@ -24,7 +24,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use txn::{
-    CommandId, Ending, Others, Span, Stepped, StrongConfig, StrongTablet, TabletError, TabletRead, TabletSpec, TabletWrite,
+    CommandId, Ending, Others, Span, Stepped, StrongConfig, StrongTablet, TabletError, TabletRead,
+    TabletSpec, TabletWrite,
 };
 use world::Stores;
 
