@@ -517,7 +517,7 @@ impl Database for Reference {
             .this
             .upgrade()
             .ok_or_else(|| Error::Retry(Retry::NotServing("stopping".into())))?;
-        Ok(Box::new(Buffered::new(this, &options)))
+        Ok(Box::new(Buffered::new(this, None, &options)))
     }
 
     fn now(&self) -> Interval {

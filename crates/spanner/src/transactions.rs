@@ -441,18 +441,16 @@ impl Transactions {
         let now = door.database.now().latest;
         // A time of the client's making counts for no more than one of ours could.
         let first_attempt = first_attempt.filter(|at| *at <= now);
+        // Repeatable read is served by serializability: what was read is checked again when it commits.
         let inner_options = api::TransactionOptions {
             first_attempt,
+            concurrency: match is_optimistic {
+                true => api::Concurrency::Validation,
+                false => api::Concurrency::Locks,
+            },
             ..Default::default()
         };
-        // Repeatable read is served by serializability: what was read is checked again when it commits.
-        let inner = match is_optimistic {
-            true => {
-                let database = door.database.clone();
-                Box::new(api::Buffered::new(database, &inner_options)) as Box<dyn api::Transaction>
-            }
-            false => door.database.begin(inner_options).await.map_err(of_api)?,
-        };
+        let inner = door.database.begin(inner_options).await.map_err(of_api)?;
         let id = new_id(first_attempt.unwrap_or(now));
         let mut state = ReadWriteState {
             id: id.clone(),

@@ -182,7 +182,9 @@ impl Locks {
         owner.touched_micros = now_micros;
         for range in ranges.iter().filter(|range| !range.is_empty()) {
             let is_known = owner.held.iter().any(|held| {
-                held.since <= since && held.covers(range) && held.mode.is_at_least(mode)
+                held.since <= since
+                    && held.covers(range)
+                    && (held.mode == LockMode::Exclusive || mode == LockMode::Shared)
             });
             if is_known {
                 continue;
@@ -453,16 +455,6 @@ const WOUNDED_KEPT_MICROS: u64 = 60_000_000;
 impl Held {
     fn covers(&self, range: &KeyRange) -> bool {
         range.is_empty() || range.intersection(&self.range) == *range
-    }
-}
-
-trait AtLeast {
-    fn is_at_least(self, other: Self) -> bool;
-}
-
-impl AtLeast for LockMode {
-    fn is_at_least(self, other: LockMode) -> bool {
-        self == LockMode::Exclusive || other == LockMode::Shared
     }
 }
 

@@ -472,6 +472,7 @@ impl Scan<'_> {
                 headers: self.headers_inline(),
                 bound: self.execution.read_bound(),
                 patience: Default::default(),
+                locking: None,
             };
             let response = self.execution.server.database.read(request).await;
             let response = response.map_err(Error::from_read)?;

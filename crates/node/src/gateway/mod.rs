@@ -82,7 +82,8 @@ pub(crate) fn send_touch(core: &Arc<Core>, id: TransactionId, tablets: BTreeSet<
 fn send_notice(core: &Arc<Core>, tablets: BTreeSet<TabletId>, step: Step) {
     let view = core.view();
     let known = tablets.iter().filter_map(|id| view.state.tablet(*id));
-    for tablet in known.cloned() {
+    for tablet in known {
+        let tablet = Arc::clone(tablet);
         let (core_there, step) = (Arc::clone(core), step.clone());
         core.tasks.spawn(async move {
             let deadline = Instant::now() + NOTICE_PATIENCE;

@@ -348,6 +348,7 @@ impl Game {
             let options = TransactionOptions {
                 patience: Patience { ms: PATIENCE_MS },
                 first_attempt,
+                ..TransactionOptions::default()
             };
             first_attempt.get_or_insert(began);
             match self.attempt(door, client, &wishes, options, random).await {

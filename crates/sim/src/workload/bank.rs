@@ -340,6 +340,7 @@ impl Game {
             let options = TransactionOptions {
                 patience: Patience { ms: PATIENCE_MS },
                 first_attempt,
+                ..TransactionOptions::default()
             };
             first_attempt.get_or_insert(now);
             match self.attempt(door, client, options, random).await {
