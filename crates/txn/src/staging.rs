@@ -332,6 +332,7 @@ impl<'a> Staging<'a> {
                         stamps.entry(key).or_default().insert(*column);
                     }
                     Assignment::Set { column, .. }
+                    | Assignment::Add { column, .. }
                     | Assignment::Remove { column, .. }
                     | Assignment::SetCollection { column, .. } => {
                         if let Some(columns) = stamps.get_mut(key) {
