@@ -106,7 +106,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         for id in silent {
             tracing::debug!(?id, "a transaction is ended: its client is silent");
             let tablets = core.transactions.end(id);
-            send_release(&core, id, tablets);
+            send_release(&core, id, tablets, None);
         }
         for (id, tablets) in alive {
             crate::gateway::send_touch(&core, id, tablets);

@@ -81,8 +81,15 @@ pub(crate) async fn step(
             state.locks.touch(*transaction, now_micros);
             Ok(Stepped::Done)
         }
-        Step::Release(transaction) => {
-            inner.replica.state.lock().locks.release(*transaction);
+        Step::Release {
+            transaction,
+            committed_at,
+        } => {
+            let mut state = inner.replica.state.lock();
+            if let (Some(holding), Some(timestamp)) = (&mut state.holding, committed_at) {
+                holding.promised = holding.promised.max(*timestamp);
+            }
+            state.locks.release(*transaction);
             Ok(Stepped::Done)
         }
     }
@@ -187,10 +194,12 @@ async fn vouch(
         let table = catalog.table(assertion.table);
         table.is_some_and(|table| table.spec.replication.ordering == Ordering::External)
     });
-    let timestamp = inner.promise_now(is_external)?;
+    let since = inner.promise_now(is_external)?;
+    // Above all that it may have read.
+    let timestamp = since.next();
     let transaction = share.attempt.transaction;
     let ranges: Vec<KeyRange> = staging.spans().shared;
-    keep(inner, transaction, &ranges, LockMode::Shared, timestamp)?;
+    keep(inner, transaction, &ranges, LockMode::Shared, since)?;
     let mut state = inner.replica.state.lock();
     let before = state.lease.end;
     state.locks.confirm(transaction, before);

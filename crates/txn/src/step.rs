@@ -104,9 +104,15 @@ pub enum Step {
     /// The transaction is alive. Answered with `Done`.
     #[n(5)]
     Touch(#[n(0)] TransactionId),
-    /// The transaction has ended: its locks go. Answered with `Done`.
+    /// The transaction has ended: its locks go. What it has read stood until it committed: nothing commits here
+    /// at or below that any more. Answered with `Done`.
     #[n(6)]
-    Release(#[n(0)] TransactionId),
+    Release {
+        #[n(0)]
+        transaction: TransactionId,
+        #[n(1)]
+        committed_at: Option<Timestamp>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

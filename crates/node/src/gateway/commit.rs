@@ -20,7 +20,7 @@ use api::{
 use catalog::Catalog;
 use cluster::Tablet;
 use model::{TabletId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -112,6 +112,7 @@ impl Commit<'_> {
         for _ in 0..ATTEMPTS_MAX {
             let attempt = self.attempt();
             match self.prepare(&attempt).await {
+                Round::Ready(prepared) if self.is_read_only() => return read_only(&prepared),
                 Round::Ready(prepared) => return self.decide(&attempt, prepared).await,
                 Round::Failed(ended) => {
                     self.give_up(&attempt);
@@ -133,6 +134,10 @@ impl Commit<'_> {
         ))))
     }
 
+    fn is_read_only(&self) -> bool {
+        self.parts.iter().all(|part| part.mutations.is_empty())
+    }
+
     fn attempt(&self) -> Attempt {
         let writers = || self.parts.iter().filter(|part| !part.mutations.is_empty());
         // A coordinator that is here saves a way.
@@ -148,7 +153,7 @@ impl Commit<'_> {
             id: strong::command(self.core),
             transaction: self.transaction,
             began: self.core.now().earliest,
-            // A write without mutations is checked, not committed.
+            // What only reads needs none: there is nothing to decide.
             coordinator: coordinator.unwrap_or_else(|| Span::point(Default::default(), Vec::new())),
         }
     }
@@ -245,9 +250,6 @@ impl Commit<'_> {
                 .collect(),
         };
         let timestamp = self.await_decision(attempt, step).await?;
-        let readers = self.parts.iter().filter(|part| part.mutations.is_empty());
-        let readers: BTreeSet<TabletId> = readers.map(|part| part.tablet.id).collect();
-        super::send_release(self.core, self.transaction, readers);
         Ok(WriteResponse {
             commit_timestamp: Some(timestamp),
             returned: self.returned(prepared),
@@ -332,6 +334,20 @@ impl Commit<'_> {
             });
         }
     }
+}
+
+/// The commit of a transaction that has written nothing: all that it read stands together at the timestamp.
+fn read_only(prepared: &[Prepared]) -> Result<WriteResponse, Ended> {
+    let timestamp = prepared.iter().map(|it| it.timestamp).max();
+    let before = prepared.iter().map(|it| it.before).min();
+    if timestamp >= before {
+        let reason = "its promises have run out";
+        return Err(Ended::Error(Error::Retry(Retry::Aborted(reason.into()))));
+    }
+    Ok(WriteResponse {
+        commit_timestamp: timestamp,
+        returned: Vec::new(),
+    })
 }
 
 /// What to tell of several failures: what the caller did wrong, by the order of its mutations; else the first.

@@ -10,13 +10,13 @@ mod write;
 
 use crate::core::Core;
 use api::{
-    Buffered, Database, Error, ReadRequest, ReadResponse, Refused, Retry, Topology, Transaction,
-    TransactionId, TransactionOptions, WriteRequest, WriteResponse,
+    Buffered, Database, Error, Outcome, ReadRequest, ReadResponse, Refused, Retry, Topology,
+    Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Change, Table};
 use cluster::Tablet;
-use model::{Interval, TableId, TabletId};
+use model::{Interval, TableId, TabletId, Timestamp};
 use quorum::Coordinator;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -69,9 +69,33 @@ pub(crate) async fn step_at(
         .ok()
 }
 
-/// Tells tablets, as tasks, that a transaction has ended.
-pub(crate) fn send_release(core: &Arc<Core>, id: TransactionId, tablets: BTreeSet<TabletId>) {
-    send_notice(core, tablets, Step::Release(id));
+/// Tells tablets, as tasks, that a transaction has ended: by a commit, or for nothing.
+pub(crate) fn send_release(
+    core: &Arc<Core>,
+    transaction: TransactionId,
+    tablets: BTreeSet<TabletId>,
+    committed_at: Option<Timestamp>,
+) {
+    let step = Step::Release {
+        transaction,
+        committed_at,
+    };
+    send_notice(core, tablets, step);
+}
+
+/// As `send_release`, by the outcome of a commit. Where that is not known nothing is sent: what was read must stand
+/// for as long as the commit may still come, and the tablets see to that.
+fn send_outcome(
+    core: &Arc<Core>,
+    transaction: TransactionId,
+    tablets: BTreeSet<TabletId>,
+    outcome: &Result<WriteResponse, Error>,
+) {
+    match outcome {
+        Ok(response) => send_release(core, transaction, tablets, response.commit_timestamp),
+        Err(error) if error.outcome() == Outcome::Unknown => {}
+        Err(_) => send_release(core, transaction, tablets, None),
+    }
 }
 
 /// Tells tablets, as tasks, that a transaction is alive.
@@ -134,11 +158,17 @@ impl Database for Gateway {
 
     async fn write(&self, request: WriteRequest) -> Result<WriteResponse, Error> {
         self.check_serving()?;
-        if let Some(transaction) = request.transaction {
-            self.core.transactions.hear(transaction)?;
-        }
         let began = Instant::now();
-        let outcome = self.write_any(request).await;
+        let outcome = match request.transaction {
+            Some(transaction) => {
+                self.core.transactions.hear(transaction)?;
+                let tablets = self.core.transactions.end(transaction);
+                let outcome = self.write_any(request).await;
+                send_outcome(&self.core, transaction, tablets, &outcome);
+                outcome
+            }
+            None => self.write_any(request).await,
+        };
         self.core.metrics.writes.observe(&outcome, began.elapsed());
         outcome
     }
@@ -156,7 +186,7 @@ impl Database for Gateway {
 
     fn release(&self, transaction: TransactionId) {
         let tablets = self.core.transactions.end(transaction);
-        send_release(&self.core, transaction, tablets);
+        send_release(&self.core, transaction, tablets, None);
     }
 
     fn now(&self) -> Interval {

@@ -5,8 +5,8 @@ use super::strong::{self, Ended};
 use super::{Gateway, table_of};
 use crate::core::Core;
 use api::{
-    Atomicity, Error, Mutation, ReadAssertion, Refused, Retry, ReturnedRows, Returning,
-    RowOperation, WriteRequest, WriteResponse,
+    Atomicity, Error, Mutation, Outcome, Refused, Retry, ReturnedRows, Returning, RowOperation,
+    WriteRequest, WriteResponse,
 };
 use catalog::Catalog;
 use cluster::Tablet;
@@ -122,7 +122,6 @@ async fn write(
     }
     let deadline = strong::deadline(request.patience);
     match request.atomicity {
-        _ if request.mutations.is_empty() => check_all(core, &catalog, request, deadline).await,
         Atomicity::All => write_all(core, catalog, request, deadline).await,
         Atomicity::Each => write_each(core, catalog, request, deadline).await,
     }
@@ -168,9 +167,16 @@ async fn write_all(
                 } else if outcome.is_ok() {
                     core.metrics.commits.observe(&Ok(()), began.elapsed());
                 }
-                if request.transaction.is_none() {
-                    let tablets = parts.iter().map(|part| part.tablet.id).collect();
-                    super::send_release(core, transaction, tablets);
+                let tablets = parts.iter().map(|part| part.tablet.id).collect();
+                match &outcome {
+                    Ok(response) => {
+                        let committed_at = response.commit_timestamp;
+                        super::send_release(core, transaction, tablets, committed_at);
+                    }
+                    Err(Ended::Error(error)) if error.outcome() == Outcome::Unknown => {}
+                    // An interactive transaction goes on with its locks, by other routes.
+                    Err(Ended::Rerouted) if request.transaction.is_some() => {}
+                    Err(_) => super::send_release(core, transaction, tablets, None),
                 }
                 outcome
             }
@@ -225,66 +231,6 @@ async fn write_one(
         transaction: request.transaction,
     };
     strong::write(core, &part.tablet, &mut write, deadline).await
-}
-
-/// Assertions alone, over any number of tablets: each is checked after all of them were read, so when the checks
-/// began they all held at once.
-async fn check_all(
-    core: &Core,
-    catalog: &Catalog,
-    request: WriteRequest,
-    deadline: Instant,
-) -> Result<WriteResponse, Error> {
-    let view = core.view();
-    let mut parts: BTreeMap<TabletId, (Arc<Tablet>, Vec<ReadAssertion>)> = BTreeMap::new();
-    for assertion in &request.assertions {
-        let root = table_of(catalog, assertion.table)?.root;
-        for tablet in view.tablets(root) {
-            let range = tablet.range.intersection(&assertion.range);
-            if range.is_empty() {
-                continue;
-            }
-            let part = parts
-                .entry(tablet.id)
-                .or_insert_with(|| (Arc::clone(tablet), Vec::new()));
-            part.1.push(ReadAssertion {
-                range,
-                ..assertion.clone()
-            });
-        }
-    }
-    let checking = parts.into_values().map(|(tablet, assertions)| async move {
-        let mut write = TabletWrite {
-            tablet: tablet.id,
-            epoch: tablet.epoch,
-            schema: catalog.version,
-            command: strong::command(core),
-            first_attempt: None,
-            mutations: Vec::new(),
-            atomicity: Atomicity::All,
-            assertions,
-            patience_ms: 0,
-            transaction: request.transaction,
-        };
-        strong::write(core, &tablet, &mut write, deadline).await
-    });
-    let mut response = WriteResponse::default();
-    for outcome in futures::future::join_all(checking).await {
-        match outcome {
-            Ok(answer) => {
-                response.commit_timestamp = response.commit_timestamp.max(answer.commit_timestamp);
-            }
-            Err(Ended::Error(error)) => return Err(error),
-            Err(Ended::Rerouted) => {
-                let reason = "a tablet was moved meanwhile";
-                return Err(Error::Retry(Retry::Aborted(reason.into())));
-            }
-        }
-    }
-    if response.commit_timestamp.is_none() {
-        response.commit_timestamp = Some(core.now().latest);
-    }
-    Ok(response)
 }
 
 /// Whether a request that was lowered with one catalog means the same with another.
