@@ -89,7 +89,8 @@ impl Plan {
             keys: random.random_range(1..5),
             think_ms: [40, 150, 400][random.random_range(0..3)],
             is_external: random.random_bool(0.5),
-            partitioning: Partitioning::Range,
+            partitioning: [Partitioning::Hash, Partitioning::Hash, Partitioning::Range]
+                [random.random_range(0..3)],
             log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
         };
         match random.random_range(0..8) {

@@ -15,6 +15,7 @@ use crate::command::{Control, Verdict, encode_control};
 use crate::latches::Spans;
 use crate::request::{CommandId, TabletError};
 use crate::staging::{Staging, moment};
+use crate::state::{State, Unheld};
 use crate::step::{Attempt, Ending, Prepared, Share, Span, Step, Stepped, TabletStep};
 use crate::tablet::{Inner, aborted, no_leader};
 use crate::write::{self, OnLock, Purpose, Task, wait_out};
@@ -78,6 +79,7 @@ pub(crate) async fn step(
         Step::Touch(transaction) => {
             let now_micros = inner.spec.clock.monotonic_micros();
             let mut state = inner.replica.state.lock();
+            check_leads(&state)?;
             state.locks.touch(*transaction, now_micros);
             Ok(Stepped::Done)
         }
@@ -86,12 +88,23 @@ pub(crate) async fn step(
             committed_at,
         } => {
             let mut state = inner.replica.state.lock();
+            check_leads(&state)?;
             if let (Some(holding), Some(timestamp)) = (&mut state.holding, committed_at) {
                 holding.promised = holding.promised.max(*timestamp);
             }
             state.locks.release(*transaction);
             Ok(Stepped::Done)
         }
+    }
+}
+
+/// Only whoever leads has locks.
+fn check_leads(state: &State) -> Result<(), TabletError> {
+    match state.leader_term() {
+        Err(Unheld::NotLeader(leader)) => Err(TabletError::NotLeaseholder {
+            hint: leader.map(|leader| leader.node),
+        }),
+        _ => Ok(()),
     }
 }
 

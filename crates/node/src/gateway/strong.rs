@@ -17,6 +17,8 @@ use txn::{CommandId, Step, Stepped, TabletError, TabletRead, TabletStep, TabletW
 
 /// One node is waited for so long before another is asked.
 const ATTEMPT_MS_MAX: u32 = 2_000;
+/// So much longer than the node has time, its answer is waited for: that it had not enough is an answer too.
+const ANSWER_GRACE: Duration = Duration::from_millis(100);
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
@@ -275,7 +277,7 @@ async fn call_write(
     target: NodeId,
     write: &TabletWrite,
 ) -> Result<Result<WriteResponse, TabletError>, CallFailure> {
-    let patience = Duration::from_millis(u64::from(write.patience_ms));
+    let patience = Duration::from_millis(u64::from(write.patience_ms)) + ANSWER_GRACE;
     match core
         .call(target, Request::Write(write.clone()), patience)
         .await?
@@ -328,7 +330,7 @@ pub(super) async fn step(
                 None => Ok(Err(TabletError::NotLeaseholder { hint: None })),
             }
         } else {
-            let patience = Duration::from_millis(u64::from(request.patience_ms));
+            let patience = Duration::from_millis(u64::from(request.patience_ms)) + ANSWER_GRACE;
             match core
                 .call(target, Request::Step(request.clone()), patience)
                 .await
@@ -420,7 +422,7 @@ pub(super) async fn read(
                 None => Ok(Err(TabletError::NotLeaseholder { hint: None })),
             }
         } else {
-            let patience = Duration::from_millis(u64::from(read.patience_ms));
+            let patience = Duration::from_millis(u64::from(read.patience_ms)) + ANSWER_GRACE;
             match core
                 .call(target, Request::Read(read.clone()), patience)
                 .await
