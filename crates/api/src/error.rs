@@ -55,9 +55,6 @@ pub enum Refused {
         #[n(1)]
         message: String,
     },
-    /// A transaction or atomic batch would span tablets, and cannot yet.
-    #[n(5)]
-    SpansTablets,
     /// The read timestamp lies before the history that is kept.
     #[n(6)]
     TooOld(#[n(0)] String),
@@ -207,12 +204,6 @@ impl fmt::Display for Refused {
             Refused::RowExists { .. } => write!(formatter, "row already exists"),
             Refused::RowMissing { .. } => write!(formatter, "row not found"),
             Refused::ConditionFailed { .. } => write!(formatter, "the condition does not hold"),
-            Refused::SpansTablets => {
-                write!(
-                    formatter,
-                    "a transaction over several tablets is not supported yet"
-                )
-            }
             Refused::UpdateFailed { message, .. }
             | Refused::TooOld(message)
             | Refused::TooLarge(message)

@@ -60,10 +60,6 @@ fn of_refused(refused: Refused, message: String) -> Status {
     match refused {
         Refused::NoTable(_) | Refused::RowMissing { .. } => Status::not_found(message),
         Refused::RowExists { .. } => Status::already_exists(message),
-        Refused::SpansTablets => Status::unimplemented(
-            "The transaction touches rows of more than one tablet. Tessera cannot commit that yet: keep what one \
-             transaction touches in one table with its interleaved tables, below the size at which it is split",
-        ),
         Refused::Unsupported(_) => Status::unimplemented(message),
         Refused::TooOld(_) => Status::failed_precondition(format!(
             "Read-only transaction timestamp has exceeded the maximum timestamp staleness: {message}"
