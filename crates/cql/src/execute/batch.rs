@@ -77,6 +77,7 @@ pub async fn protocol_batch(
         parameters: &request.parameters,
         values: &request.parameters.values,
         now: server.now(),
+        transaction: None,
     };
     run(
         &execution,
@@ -144,6 +145,7 @@ async fn run(
             parameters: execution.parameters,
             values,
             now: execution.now,
+            transaction: None,
         };
         let mut lowered = lower(&part, plan, &part.context()).await?;
         all_strong &= plan.table.is_strong();

@@ -6,6 +6,7 @@ mod define;
 pub mod describe;
 mod read;
 mod rows;
+mod transaction;
 mod truncate;
 mod write;
 
@@ -20,7 +21,7 @@ use crate::protocol::request::{Parameters, Request, Values};
 use crate::protocol::response::{Reply, ResultKind, RowsMetadata};
 use crate::protocol::{Version, frame, wire};
 use crate::server::Server;
-use api::{Level, ReadBound};
+use api::{Level, ReadBound, ReadRequest, ReadResponse};
 use catalog::Catalog;
 use model::{SchemaVersion, Timestamp};
 use std::sync::Arc;
@@ -42,9 +43,19 @@ pub struct Execution<'a> {
     pub parameters: &'a Parameters,
     pub values: &'a Values,
     pub now: Timestamp,
+    /// The transaction that the statement is part of.
+    pub transaction: Option<&'a transaction::Open>,
 }
 
 impl Execution<'_> {
+    /// Reads, inside the transaction if there is one.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+        match self.transaction {
+            Some(open) => open.read(request).await,
+            None => self.server.database.read(request).await,
+        }
+    }
+
     pub fn context(&self) -> Context<'_> {
         Context {
             values: self.values,
@@ -122,6 +133,7 @@ async fn attempt(
                 parameters,
                 values: values.as_ref().unwrap_or(&parameters.values),
                 now: server.now(),
+                transaction: None,
             };
             let metadata = Metadata {
                 skip: parameters.skip_metadata,
@@ -168,6 +180,7 @@ async fn query(
         parameters,
         values: values.as_ref().unwrap_or(&parameters.values),
         now: server.now(),
+        transaction: None,
     };
     run(&execution, &planned, Metadata::default()).await
 }
@@ -208,6 +221,7 @@ pub async fn run(
         Plan::Select(plan) => read::select(execution, plan, metadata).await,
         Plan::Modify(plan) => write::modify(execution, plan).await,
         Plan::Batch(plan) => Box::pin(batch::text_batch(execution, plan)).await,
+        Plan::Transaction(plan) => Box::pin(transaction::run(execution, plan)).await,
         Plan::Other(statement) => Box::pin(other(execution, statement)).await,
     }
 }

@@ -36,6 +36,21 @@ pub async fn select(
     plan: &SelectPlan,
     metadata: Metadata<'_>,
 ) -> Result<Vec<u8>, Error> {
+    let (rows, state) = rows(execution, plan).await?;
+    Ok(select_answer(
+        execution,
+        plan,
+        &rows,
+        state.as_deref(),
+        metadata,
+    ))
+}
+
+/// The rows of a page, encoded, and where the next one begins.
+pub async fn rows(
+    execution: &Execution<'_>,
+    plan: &SelectPlan,
+) -> Result<(EncodedRows, Option<Vec<u8>>), Error> {
     let context = execution.context();
     let filters = plan
         .filters
@@ -52,7 +67,8 @@ pub async fn select(
                 catalog: &catalog,
                 topology: &topology,
             });
-            return system(execution, plan, &filters, limit, rows, metadata);
+            let rows = system(execution, plan, &filters, limit, rows)?;
+            return Ok((rows, None));
         }
         Source::Stored(table) => table,
     };
@@ -107,13 +123,7 @@ pub async fn select(
         }
         .encode()
     });
-    Ok(select_answer(
-        execution,
-        plan,
-        &rows,
-        state.as_deref(),
-        metadata,
-    ))
+    Ok((rows, state))
 }
 
 fn limit(term: &Option<Term>, context: &Context<'_>, name: &str) -> Result<u32, Error> {
@@ -250,8 +260,7 @@ fn system(
     filters: &[ReadyFilter],
     limit: u32,
     rows: Vec<Vec<Value>>,
-    metadata: Metadata<'_>,
-) -> Result<Vec<u8>, Error> {
+) -> Result<EncodedRows, Error> {
     let context = execution.context();
     let mut sink = Sink::new(plan);
     let mut left = if plan.is_aggregate { NO_LIMIT } else { limit };
@@ -273,8 +282,7 @@ fn system(
         };
         sink.add(plan, &row, &[], &context)?;
     }
-    let rows = sink.finish(plan, limit)?;
-    Ok(select_answer(execution, plan, &rows, None, metadata))
+    sink.finish(plan, limit)
 }
 
 struct Scan<'a> {
@@ -438,7 +446,7 @@ impl Scan<'_> {
         while let Some(selection) = next.take() {
             let mut request = ReadRequest::new(self.table.id, selection);
             request.bound = self.execution.read_bound();
-            let response = self.execution.server.database.read(request).await;
+            let response = self.execution.read(request).await;
             let response = response.map_err(Error::from_read)?;
             for ReadRow { key, row } in response.rows {
                 if !row.cells.is_empty() {
@@ -474,7 +482,7 @@ impl Scan<'_> {
                 patience: Default::default(),
                 locking: None,
             };
-            let response = self.execution.server.database.read(request).await;
+            let response = self.execution.read(request).await;
             let response = response.map_err(Error::from_read)?;
             let mut rows = response.rows.into_iter().peekable();
             while let Some(row) = rows.next() {

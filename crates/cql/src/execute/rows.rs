@@ -43,6 +43,21 @@ pub fn select_answer(
     out
 }
 
+/// An answer of rows that are encoded already.
+pub fn encoded_answer(
+    execution: &Execution<'_>,
+    metadata: &RowsMetadata,
+    rows: &EncodedRows,
+) -> Vec<u8> {
+    let reply = execution.reply;
+    let mut out = reply.result(ResultKind::Rows, &[], rows.bytes.len() + 256);
+    metadata.encode(reply.version, MetadataOptions::default(), &mut out);
+    wire::put_int(&mut out, rows.count as i32);
+    out.extend_from_slice(&rows.bytes);
+    frame::finish(&mut out);
+    out
+}
+
 /// An answer of a few computed rows.
 pub fn computed_answer(
     execution: &Execution<'_>,

@@ -57,7 +57,7 @@ pub async fn lower(
     while let Some(keys) = selection.take() {
         let mut request = ReadRequest::new(plan.table.id, keys);
         request.bound = execution.read_bound();
-        let response = execution.server.database.read(request).await;
+        let response = execution.read(request).await;
         let response = response.map_err(Error::from_read)?;
         existing.extend(response.rows.into_iter().map(|row| (row.key, row.row)));
         selection = response.next;

@@ -9,6 +9,7 @@ pub enum Statement {
     Update(Update),
     Delete(Delete),
     Batch(Batch),
+    Transaction(Box<Transaction>),
     Use(String),
     CreateKeyspace {
         name: String,
@@ -192,6 +193,15 @@ pub enum Term {
     Fields(Vec<(String, Term)>),
     /// `(type) term`.
     Typed(TypeName, Box<Term>),
+    /// Inside a transaction: a column of a row that LET has named.
+    Reference(Reference),
+}
+
+/// `row.column`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reference {
+    pub row: String,
+    pub column: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -363,6 +373,39 @@ pub enum BatchKind {
     Logged,
     Unlogged,
     Counter,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transaction {
+    pub lets: Vec<(String, Select)>,
+    pub result: Option<TransactionResult>,
+    /// All must hold; without any the statements are executed.
+    pub conditions: Vec<TransactionCondition>,
+    pub statements: Vec<Statement>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum TransactionResult {
+    Select(Select),
+    References(Vec<Reference>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum TransactionCondition {
+    /// Whether a row that LET has named is there.
+    Row {
+        row: String,
+        is_null: bool,
+    },
+    Term {
+        left: Term,
+        is_null: bool,
+    },
+    Compare {
+        left: Term,
+        operator: Operator,
+        right: Term,
+    },
 }
 
 /// DESCRIBE, which `cqlsh` sends to the server.

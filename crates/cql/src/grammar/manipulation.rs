@@ -210,7 +210,7 @@ impl Parser<'_> {
     pub(super) fn batch(&mut self) -> Result<Statement, Error> {
         self.expect_word("begin")?;
         if self.is_word("transaction") {
-            return Ok(Statement::Unsupported("BEGIN TRANSACTION is"));
+            return self.transaction();
         }
         let kind = if self.accept_word("unlogged") {
             BatchKind::Unlogged

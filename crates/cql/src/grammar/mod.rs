@@ -8,6 +8,7 @@ mod manipulation;
 mod parser;
 mod select;
 mod term;
+mod transaction;
 
 pub use parser::{Parsed, parse, parse_option, parse_type};
 

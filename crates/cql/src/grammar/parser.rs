@@ -54,6 +54,8 @@ pub(super) struct Parser<'a> {
     at: usize,
     pub(super) markers: Vec<Option<String>>,
     depth: usize,
+    /// `row.column` is a term inside a transaction only.
+    pub(super) in_transaction: bool,
 }
 
 impl<'a> Parser<'a> {
@@ -68,6 +70,7 @@ impl<'a> Parser<'a> {
             at: 0,
             markers: Vec::new(),
             depth: 0,
+            in_transaction: false,
         })
     }
 }

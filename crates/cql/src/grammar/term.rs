@@ -43,6 +43,9 @@ impl Parser<'_> {
         if let Some(marker) = self.marker()? {
             return Ok(Term::Marker(marker));
         }
+        if self.is_reference() {
+            return self.reference().map(Term::Reference);
+        }
         match self.peek().clone() {
             TokenKind::Symbol("[") => {
                 self.next();

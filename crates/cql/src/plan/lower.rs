@@ -8,6 +8,7 @@ use super::modify::{Action, Change, ModifyKind, ModifyPlan};
 use super::selector::field_path;
 use super::term::{Context, Term};
 use crate::error::Error;
+use crate::types::number;
 use crate::types::order::compare;
 use api::{Assignment, Element, Mutation, RowOperation};
 use model::key::{self, Direction};
@@ -234,7 +235,11 @@ impl Action {
     fn reads(&self) -> bool {
         matches!(
             self,
-            Action::DiscardFromList(_) | Action::SetIndex(..) | Action::RemoveIndex(_)
+            Action::DiscardFromList(_)
+                | Action::SetIndex(..)
+                | Action::RemoveIndex(_)
+                | Action::Plus(_)
+                | Action::Minus(_)
         )
     }
 }
@@ -293,6 +298,16 @@ impl Change {
                 };
                 let column = self.id;
                 out.push(Assignment::Add { column, amount });
+            }
+            Action::Plus(term) | Action::Minus(term) => {
+                let is_minus = matches!(self.action, Action::Minus(_));
+                let before = existing.and_then(|row| row.value(self.id));
+                // Nothing comes of adding to null, or of adding null.
+                if let (Some(amount), Some(before)) = (term.evaluate(context)?, before)
+                    && let Some(after) = number::plus(before, &amount, &self.kind, is_minus)?
+                {
+                    out.push(set(None, after));
+                }
             }
             Action::SetAll(term) => {
                 if let Some(value) = term.evaluate(context)? {

@@ -10,6 +10,7 @@ pub mod restrict;
 pub mod select;
 pub mod selector;
 pub mod term;
+pub mod transaction;
 pub mod view;
 
 use crate::error::Error;
@@ -26,6 +27,7 @@ pub enum Plan {
     Select(Box<select::SelectPlan>),
     Modify(Box<modify::ModifyPlan>),
     Batch(BatchPlan),
+    Transaction(Box<transaction::TransactionPlan>),
     /// Definitions, USE, TRUNCATE and DESCRIBE are looked up when they are executed.
     Other(Box<Statement>),
 }
@@ -76,6 +78,8 @@ pub struct Planner<'a> {
     names: &'a [Option<String>],
     markers: Vec<Option<ColumnSpec>>,
     tables: Vec<Arc<catalog::Table>>,
+    /// Inside a transaction: the rows that terms may refer to.
+    references: Option<transaction::References>,
 }
 
 /// Plans a parsed statement.
@@ -90,6 +94,7 @@ pub fn plan(
         names: &parsed.markers,
         markers: vec![None; parsed.markers.len()],
         tables: Vec::new(),
+        references: None,
     };
     let mut key_positions = Vec::new();
     let mut place = (String::new(), String::new());
@@ -112,6 +117,15 @@ pub fn plan(
                 place = (first.view.keyspace.clone(), first.view.name.clone());
             }
             Plan::Batch(plan)
+        }
+        Statement::Transaction(transaction) => {
+            let plan = transaction::plan(transaction, &mut planner)?;
+            let views = plan.lets.iter().map(|select| &select.view);
+            let mut views = views.chain(plan.statements.iter().map(|statement| &statement.view));
+            if let Some(view) = views.next() {
+                place = (view.keyspace.clone(), view.name.clone());
+            }
+            Plan::Transaction(Box::new(plan))
         }
         other => Plan::Other(Box::new(other.clone())),
     };
@@ -163,6 +177,23 @@ impl<'a> Planner<'a> {
             names: &[],
             markers: Vec::new(),
             tables: Vec::new(),
+            references: None,
+        }
+    }
+
+    /// Whether the statement is part of a transaction, where terms may refer to rows.
+    pub fn in_transaction(&self) -> bool {
+        self.references.is_some()
+    }
+
+    /// The position of the bound value that a reference stands for, and its type.
+    pub fn reference(&mut self, reference: &ast::Reference) -> Result<(usize, Type), Error> {
+        match &mut self.references {
+            Some(references) => references.value(reference),
+            None => Err(Error::invalid(format!(
+                "Cannot resolve reference to {}.{}",
+                reference.row, reference.column
+            ))),
         }
     }
 

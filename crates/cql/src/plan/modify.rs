@@ -9,6 +9,7 @@ use super::view::{Place, View};
 use crate::error::Error;
 use crate::grammar::ast::{self, DeleteTarget, Operation, Statement};
 use crate::types::name::cql_name;
+use crate::types::number::is_number;
 use catalog::{ColumnRole, Table};
 use model::{ColumnId, Type, Value};
 use std::sync::Arc;
@@ -66,6 +67,9 @@ pub(super) enum Action {
     /// Of a counter.
     Increment(Term),
     Decrement(Term),
+    /// Of another number, inside a transaction: reads it first.
+    Plus(Term),
+    Minus(Term),
 }
 
 /// A counter table has no other columns than counters beside its key. It is strong, whatever its keyspace is.
@@ -434,6 +438,12 @@ fn plan_operation(
         Operation::Add(term) if is_counter => Action::Increment(planner.term(term, kind, name)?),
         Operation::Subtract(term) if is_counter => {
             Action::Decrement(planner.term(term, kind, name)?)
+        }
+        Operation::Add(term) if planner.in_transaction() && is_number(kind) => {
+            Action::Plus(planner.term(term, kind, name)?)
+        }
+        Operation::Subtract(term) if planner.in_transaction() && is_number(kind) => {
+            Action::Minus(planner.term(term, kind, name)?)
         }
         Operation::Set(_) if is_counter => {
             return Err(Error::invalid(format!(

@@ -138,6 +138,19 @@ pub fn plan(
                 kind: kind.clone(),
             })
         }
+        ast::Term::Reference(reference) => {
+            let (index, own) = planner.reference(reference)?;
+            if cql_name(&own) != cql_name(kind) {
+                return Err(Error::invalid(format!(
+                    "Cannot assign {}.{} of type {} to {receiver} of type {}",
+                    reference.row,
+                    reference.column,
+                    cql_name(&own),
+                    cql_name(kind)
+                )));
+            }
+            Ok(Term::Marker { index, kind: own })
+        }
         ast::Term::Function { name, arguments } => call(name, arguments, kind, receiver, planner),
         ast::Term::List(elements) => match kind {
             Type::List { element, .. } | Type::Array { element } | Type::Vector { element, .. } => {

@@ -55,7 +55,7 @@ pub enum StatementSource {
 }
 
 /// What accompanies QUERY, EXECUTE and BATCH.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Parameters {
     pub level: Level,
     pub serial_level: Option<Level>,
@@ -132,6 +132,38 @@ impl Values {
 
     pub fn is_named(&self) -> bool {
         !self.names.is_empty()
+    }
+
+    /// The first `count` of these values, and further ones behind them; `None` is null.
+    pub fn followed_by(&self, count: usize, more: &[Option<Vec<u8>>]) -> Result<Values, Error> {
+        let too_large = || Error::invalid("the values are too large");
+        let mut body = self.body.to_vec();
+        let mut spans: Vec<Span> = self.spans.iter().take(count).copied().collect();
+        for value in more {
+            let start = u32::try_from(body.len()).map_err(|_| too_large())?;
+            let length = match value {
+                Some(value) => i32::try_from(value.len()).map_err(|_| too_large())?,
+                None => -1,
+            };
+            body.extend_from_slice(value.as_deref().unwrap_or_default());
+            spans.push(Span { start, length });
+        }
+        Ok(Values {
+            body: body.into(),
+            spans,
+            names: Vec::new(),
+        })
+    }
+
+    /// Writes a value as a cell of a row; what is not there is null.
+    pub fn put(&self, index: usize, out: &mut Vec<u8>) {
+        match self.get(index) {
+            Some(BoundValue::Bytes(bytes)) => {
+                out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+                out.extend_from_slice(bytes);
+            }
+            _ => out.extend_from_slice(&(-1i32).to_be_bytes()),
+        }
     }
 
     /// The position of a named value.

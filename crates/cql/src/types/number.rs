@@ -1,7 +1,7 @@
 //! Varints and decimals: big-endian two's complement in its shortest form.
 
 use crate::error::Error;
-use model::Value;
+use model::{Type, Value};
 use num_bigint::BigInt;
 
 /// The shortest form of a two's complement number; of no bytes, that of zero.
@@ -125,6 +125,70 @@ pub fn add_decimal(sum: &Value, scale: i32, unscaled: &[u8]) -> Result<Value, Er
         scale: sum_scale.max(scale),
         unscaled: total.to_signed_bytes_be(),
     })
+}
+
+/// Whether values of the type can be added.
+pub fn is_number(kind: &Type) -> bool {
+    matches!(
+        kind,
+        Type::TinyInt
+            | Type::SmallInt
+            | Type::Int
+            | Type::BigInt
+            | Type::Varint
+            | Type::Float32
+            | Type::Float64
+            | Type::Decimal
+    )
+}
+
+/// The sum or difference of two numbers of one type, in which it wraps; `None` when one of them is null.
+pub fn plus(
+    left: &Value,
+    right: &Value,
+    kind: &Type,
+    is_minus: bool,
+) -> Result<Option<Value>, Error> {
+    let sum = match (left, right) {
+        (Value::Int(left), Value::Int(right)) => {
+            let sum = match is_minus {
+                true => left.wrapping_sub(*right),
+                false => left.wrapping_add(*right),
+            };
+            Value::Int(match kind {
+                Type::TinyInt => i64::from(sum as i8),
+                Type::SmallInt => i64::from(sum as i16),
+                Type::Int => i64::from(sum as i32),
+                _ => sum,
+            })
+        }
+        (Value::Float32(left), Value::Float32(right)) => Value::Float32(match is_minus {
+            true => left - right,
+            false => left + right,
+        }),
+        (Value::Float64(left), Value::Float64(right)) => Value::Float64(match is_minus {
+            true => left - right,
+            false => left + right,
+        }),
+        (Value::Varint(left), Value::Varint(right)) => {
+            let (left, right) = (
+                BigInt::from_signed_bytes_be(left),
+                BigInt::from_signed_bytes_be(right),
+            );
+            let sum = match is_minus {
+                true => left - right,
+                false => left + right,
+            };
+            Value::Varint(sum.to_signed_bytes_be())
+        }
+        (Value::Decimal { .. }, Value::Decimal { scale, unscaled }) => {
+            let right = BigInt::from_signed_bytes_be(unscaled);
+            let right = if is_minus { -right } else { right };
+            add_decimal(left, *scale, &right.to_signed_bytes_be())?
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(sum))
 }
 
 /// Divides in the scale that the decimal has; of null, zero.

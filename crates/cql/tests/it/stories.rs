@@ -238,3 +238,85 @@ async fn counters_count_in_any_keyspace() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn transactions_over_partitions() {
+    let mut client = client("strong").await;
+    let transfer = |amount: i32| {
+        format!(
+            "BEGIN TRANSACTION \
+               LET source = (SELECT balance, owner FROM accounts WHERE id = 1); \
+               LET target = (SELECT * FROM accounts WHERE id = 2 LIMIT 1); \
+               SELECT source.balance, target.owner; \
+               IF source.balance >= {amount} AND target IS NOT NULL THEN \
+                 UPDATE accounts SET balance -= {amount} WHERE id = 1; \
+                 UPDATE accounts SET balance = balance + {amount} WHERE id = 2; \
+                 INSERT INTO log (id, what) VALUES (1, source.owner); \
+               END IF \
+             COMMIT TRANSACTION"
+        )
+    };
+    check(
+        &mut client,
+        &[
+            ("CREATE TABLE accounts (id int PRIMARY KEY, balance int, owner text)", "schema CREATED TABLE s"),
+            ("CREATE TABLE log (id int PRIMARY KEY, what text, m map<text, int>)", "schema CREATED TABLE s"),
+            ("INSERT INTO accounts (id, balance, owner) VALUES (1, 10, 'ada')", "void"),
+            (&transfer(5), "source.balance=10 target.owner=null"),
+            ("SELECT * FROM log", ""),
+            ("INSERT INTO accounts (id, balance, owner) VALUES (2, 0, 'bob')", "void"),
+            (&transfer(7), "source.balance=10 target.owner=bob"),
+            ("SELECT id, balance FROM accounts WHERE id IN (1, 2)", "id=1 balance=3 | id=2 balance=7"),
+            ("SELECT what FROM log", "what=ada"),
+            (&transfer(7), "source.balance=3 target.owner=bob"),
+            ("SELECT id, balance FROM accounts WHERE id IN (1, 2)", "id=1 balance=3 | id=2 balance=7"),
+            (
+                "BEGIN TRANSACTION SELECT owner FROM accounts WHERE id = 2; \
+                 UPDATE accounts SET balance += 1 WHERE id = 2; UPDATE accounts SET balance += 1 WHERE id = 2; \
+                 DELETE FROM log WHERE id = 1; COMMIT TRANSACTION",
+                "owner=bob",
+            ),
+            ("SELECT balance FROM accounts WHERE id = 2", "balance=9"),
+            ("SELECT * FROM log", ""),
+            (
+                "BEGIN TRANSACTION LET a = (SELECT * FROM log WHERE id = 9); \
+                 IF a IS NULL AND a.what IS NULL THEN INSERT INTO log (id, what) VALUES (9, 'new'); END IF \
+                 COMMIT TRANSACTION;",
+                "void",
+            ),
+            ("SELECT id, what FROM log", "id=9 what=new"),
+        ],
+    )
+    .await;
+    let refused = [
+        ("LET a = (SELECT * FROM accounts); SELECT a.id;", "2200 SELECT in LET assignment a without the whole primary key must specify the partition key and LIMIT 1"),
+        ("LET a = (SELECT * FROM accounts WHERE id = 1); SELECT a.nothing;", "2200 Cannot resolve reference to a.nothing"),
+        ("LET a = (SELECT * FROM accounts WHERE id = 1); IF b IS NULL THEN DELETE FROM log WHERE id = 1; END IF", "2200 Cannot resolve reference to row b"),
+        ("LET a = (SELECT * FROM accounts WHERE id = 1); UPDATE log SET what = a.balance WHERE id = 1;", "2200 Cannot assign a.balance of type int to what of type text"),
+        ("UPDATE log SET what = 'x' WHERE id = 1 IF EXISTS;", "2200 Updates within transactions may not specify their own conditions"),
+        ("UPDATE log USING TIMESTAMP 1 SET what = 'x' WHERE id = 1;", "2200 Updates within transactions may not specify custom timestamps"),
+        ("", "2200 Transaction contains no reads or writes: it needs a SELECT or a modification"),
+    ];
+    for (body, error) in refused {
+        let statement = format!("BEGIN TRANSACTION {body} COMMIT TRANSACTION");
+        check(&mut client, &[(&statement, &format!("error {error}"))]).await;
+    }
+    let eventual = "CREATE KEYSPACE e WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}";
+    check(
+        &mut client,
+        &[
+            (eventual, "schema CREATED KEYSPACE e"),
+            ("CREATE TABLE e.t (k int PRIMARY KEY, v int)", "schema CREATED TABLE e"),
+            (
+                "BEGIN TRANSACTION UPDATE e.t SET v = 1 WHERE k = 1; COMMIT TRANSACTION",
+                "error 2200 Transactions take tables of keyspaces WITH consistency = 'strong': e.t is eventual",
+            ),
+            // Outside of transactions there are no references, and no sums of plain numbers.
+            (
+                "UPDATE accounts SET balance = balance + 1 WHERE id = 1",
+                "error 2200 Invalid operation (balance = balance + …) for non collection int column balance",
+            ),
+        ],
+    )
+    .await;
+}
