@@ -748,6 +748,55 @@ def test_counters_are_exact(session):
     session.execute("DROP TABLE counts")
 
 
+def test_batches_over_partitions_of_strong_tables(strong):
+    """A logged batch is atomic over partitions and tables, with conditions or without."""
+    strong.execute("CREATE TABLE over1 (k int PRIMARY KEY, v int)")
+    strong.execute("CREATE TABLE over2 (k int PRIMARY KEY, v int)")
+    batch = BatchStatement()
+    for k in range(10):
+        batch.add(SimpleStatement("INSERT INTO over1 (k, v) VALUES (%s, 0)"), (k,))
+        batch.add(SimpleStatement("INSERT INTO over2 (k, v) VALUES (%s, 0)"), (k,))
+    strong.execute(batch)
+    swap = (
+        "BEGIN BATCH UPDATE over1 SET v = {} WHERE k = 1 IF v = 0; UPDATE over1 SET v = 7 WHERE k = 2; "
+        "UPDATE over2 SET v = 7 WHERE k = 3 IF v = 0; APPLY BATCH"
+    )
+    assert tuples(strong.execute(swap.format(7))) == [(True,)]
+    assert tuples(strong.execute(swap.format(8)))[0][0] is False
+    for table, k in [("over1", 1), ("over1", 2), ("over2", 3)]:
+        assert tuples(strong.execute(f"SELECT v FROM {table} WHERE k = {k}")) == [(7,)]
+
+
+def test_transactions(strong):
+    """Transfers between accounts in many partitions, at once and from prepared statements: the sum stays."""
+    strong.execute("CREATE TABLE moved (id int PRIMARY KEY, balance int, note text)")
+    for account in range(6):
+        strong.execute("INSERT INTO moved (id, balance) VALUES (%s, 10)", (account,))
+    transfer = strong.prepare(
+        "BEGIN TRANSACTION "
+        "LET source = (SELECT balance FROM moved WHERE id = ?); "
+        "SELECT source.balance; "
+        "IF source.balance >= ? THEN "
+        "UPDATE moved SET balance -= ? WHERE id = ?; "
+        "UPDATE moved SET balance += ? WHERE id = ?; "
+        "END IF COMMIT TRANSACTION"
+    )
+    pairs = [(number % 6, (number * 5 + 1) % 6) for number in range(120)]
+    moves = [pair for pair in pairs if pair[0] != pair[1]]
+    futures = [
+        strong.execute_async(transfer, (source, 3, 3, source, 3, target)) for source, target in moves
+    ]
+    seen = [future.result()[0][0] for future in futures]
+    assert all(0 <= balance <= 60 for balance in seen)
+    balances = [row[0] for row in tuples(strong.execute("SELECT balance FROM moved"))]
+    assert sum(balances) == 60 and min(balances) >= 0
+    strong.execute(
+        "BEGIN TRANSACTION LET a = (SELECT * FROM moved WHERE id = 9); "
+        "IF a IS NULL THEN INSERT INTO moved (id, balance, note) VALUES (9, 0, 'made'); END IF COMMIT TRANSACTION"
+    )
+    assert tuples(strong.execute("SELECT note FROM moved WHERE id = 9")) == [("made",)]
+
+
 def test_serial_levels_on_strong_tables(strong):
     strong.execute("CREATE TABLE serial (k int PRIMARY KEY, v int)")
     for level in [ConsistencyLevel.SERIAL, ConsistencyLevel.LOCAL_SERIAL]:

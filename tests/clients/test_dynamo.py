@@ -460,6 +460,115 @@ def test_transact_get(client, resource, hashed):
     )
 
 
+def put(table, name, **more):
+    return {"Put": {"TableName": table.name, "Item": key(name)} | more}
+
+
+def reasons(call):
+    answer = refused(call, "TransactionCanceledException", "Transaction cancelled")
+    return answer["CancellationReasons"]
+
+
+def test_transact_write(client, resource, hashed):
+    """Every action, over tables and tablets: all or none, and a reason for each item when none."""
+    other = make(resource, "N")
+    hashed.put_item(Item={"pk": "tw checked", "n": 1})
+    hashed.put_item(Item={"pk": "tw gone"})
+    items = [
+        {"ConditionCheck": {
+            "TableName": hashed.name, "Key": key("tw checked"), "ConditionExpression": "n = :n",
+            "ExpressionAttributeValues": {":n": {"N": "1"}}, "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }},
+        {"Put": {"TableName": other.name, "Item": key("tw") | {"sk": {"N": "1"}, "x": {"S": "y"}}}},
+        {"Update": {
+            "TableName": hashed.name, "Key": key("tw counted"), "UpdateExpression": "ADD n :n",
+            "ExpressionAttributeValues": {":n": {"N": "1"}},
+        }},
+        {"Delete": {
+            "TableName": hashed.name, "Key": key("tw gone"), "ConditionExpression": "attribute_exists(pk)",
+        }},
+    ]
+    done = client.transact_write_items(TransactItems=items, ReturnConsumedCapacity="TOTAL")
+    units = {each["TableName"]: each["WriteCapacityUnits"] for each in done["ConsumedCapacity"]}
+    assert units == {hashed.name: 6, other.name: 2}
+    assert other.get_item(Key={"pk": "tw", "sk": 1}, ConsistentRead=True)["Item"]["x"] == "y"
+    assert hashed.get_item(Key={"pk": "tw counted"}, ConsistentRead=True)["Item"]["n"] == 1
+    assert "Item" not in hashed.get_item(Key={"pk": "tw gone"}, ConsistentRead=True)
+
+    hashed.put_item(Item={"pk": "tw checked", "n": 2})
+    found = reasons(lambda: client.transact_write_items(TransactItems=items))
+    assert [each["Code"] for each in found] == ["ConditionalCheckFailed", "None", "None", "ConditionalCheckFailed"]
+    assert found[0]["Item"]["n"] == {"N": "2"} and "Item" not in found[3]
+    assert hashed.get_item(Key={"pk": "tw counted"}, ConsistentRead=True)["Item"]["n"] == 1
+    for wrong, text in [
+        ([put(hashed, "tw twice"), put(hashed, "tw twice")], "multiple operations on one item"),
+        ([put(hashed, "a") | {"Delete": {"TableName": hashed.name, "Key": key("a")}}], "can only contain one of"),
+    ]:
+        refused(lambda: client.transact_write_items(TransactItems=wrong), "ValidationException", text)
+
+
+def test_transact_write_tokens(client, hashed):
+    add = {"Update": {
+        "TableName": hashed.name, "Key": key("token"), "UpdateExpression": "ADD n :n",
+        "ExpressionAttributeValues": {":n": {"N": "1"}},
+    }}
+    token = f"{RUN}-token"
+
+    def write(items):
+        return client.transact_write_items(
+            TransactItems=items, ClientRequestToken=token, ReturnConsumedCapacity="TOTAL"
+        )["ConsumedCapacity"][0]
+
+    assert write([add])["WriteCapacityUnits"] == 2
+    assert write([add])["ReadCapacityUnits"] == 2
+    assert hashed.get_item(Key={"pk": "token"}, ConsistentRead=True)["Item"]["n"] == 1
+    refused(lambda: write([add, put(hashed, "token more")]), "IdempotentParameterMismatchException", "token")
+    # Many at once with one token: it happens once, and all hear that it did.
+    token = f"{RUN}-many"
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(lambda _: write([add]), range(8)))) == 8
+    assert hashed.get_item(Key={"pk": "token"}, ConsistentRead=True)["Item"]["n"] == 2
+    assert not [name for name in client.list_tables()["TableNames"] if "token" in name]
+
+
+def test_transfers_keep_the_sum(client, hashed):
+    """Transfers between accounts in many tablets, while others look: every look sees the same sum."""
+    accounts = [f"account {number}" for number in range(6)]
+    for name in accounts:
+        hashed.put_item(Item={"pk": name, "n": 10})
+
+    def change(name, amount):
+        return {"Update": {
+            "TableName": hashed.name, "Key": key(name), "UpdateExpression": "SET n = n + :n",
+            "ConditionExpression": "n >= :least",
+            "ExpressionAttributeValues": {":n": {"N": str(amount)}, ":least": {"N": str(-min(amount, 0))}},
+        }}
+
+    def transfer(number):
+        source, target = accounts[number % 6], accounts[(number * 5 + 1) % 6]
+        if source == target:
+            return 0
+        try:
+            client.transact_write_items(TransactItems=[change(source, -3), change(target, 3)])
+            return 1
+        except ClientError as error:
+            assert error.response["Error"]["Code"] == "TransactionCanceledException", error
+            return 0
+
+    def look(_):
+        found = client.transact_get_items(TransactItems=[
+            {"Get": {"TableName": hashed.name, "Key": key(name)}} for name in accounts
+        ])
+        return sum(int(answer["Item"]["n"]["N"]) for answer in found["Responses"])
+
+    with ThreadPoolExecutor(8) as pool:
+        looks = pool.map(look, range(40))
+        transfers = pool.map(transfer, range(80))
+        assert set(looks) == {60}
+        assert sum(transfers) > 20
+    assert look(0) == 60
+
+
 # --- queries and scans
 
 

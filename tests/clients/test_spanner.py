@@ -83,8 +83,6 @@ def empty(request):
         batch.delete("Notes", everything)
         batch.delete("Albums", everything)
         batch.delete("Singers", everything)
-    # Another table, hence another tablet: what one commit cannot reach yet.
-    with database.batch() as batch:
         batch.delete("Types", everything)
 
 
@@ -588,6 +586,68 @@ def test_unknown_databases_and_methods(instance, database):
         query(missing, "SELECT 1")
     with pytest.raises(exceptions.MethodNotImplemented):
         list(instance.list_backups())
+
+
+def test_transactions_over_tables(database):
+    """Tables that are not interleaved lie in different tablets: one transaction reads and writes them all."""
+    put_singers(database, (1, "a", None))
+
+    def work(transaction):
+        names = list(transaction.read("Singers", ("FirstName",), KeySet(keys=[[1]])))
+        transaction.execute_update(
+            "INSERT INTO Types (Id, Str) VALUES (@id, @name)",
+            params={"id": "one", "name": names[0][0]},
+            param_types={"id": param_types.STRING, "name": param_types.STRING},
+        )
+        assert list(transaction.execute_sql("SELECT Str FROM Types WHERE Id = 'one'")) == [["a"]]
+        transaction.execute_update("UPDATE Singers SET LastName = 'seen' WHERE SingerId = 1")
+        transaction.insert("Types", ("Id", "Int"), [("two", 2)])
+
+    database.run_in_transaction(work)
+    assert query(database, "SELECT Id, Str, Int FROM Types ORDER BY Id") == [["one", "a", None], ["two", None, 2]]
+    assert query(database, "SELECT LastName FROM Singers") == [["seen"]]
+
+    def fail(transaction):
+        transaction.execute_update("DELETE FROM Singers WHERE TRUE")
+        transaction.insert("Types", ("Id",), [("two",)])
+
+    with pytest.raises(exceptions.AlreadyExists):
+        database.run_in_transaction(fail)
+    assert query(database, "SELECT LastName FROM Singers") == [["seen"]]
+    with database.batch() as batch:
+        batch.delete("Types", KeySet(all_=True))
+        batch.update("Singers", ("SingerId", "LastName"), [(1, "both")])
+    assert query(database, "SELECT COUNT(*) FROM Types") == [[0]]
+    assert query(database, "SELECT LastName FROM Singers") == [["both"]]
+
+
+def test_write_skew_does_not_happen(database):
+    """Two rows in two tables of which one must stay: each transaction reads both and deletes one."""
+    for _ in range(5):
+        with database.batch() as batch:
+            batch.insert_or_update("Singers", ("SingerId",), [(1,)])
+            batch.insert_or_update("Types", ("Id",), [("1",)])
+        both_have_read = threading.Barrier(2, timeout=20)
+
+        def leave(transaction, table, attempts):
+            singers = list(transaction.execute_sql("SELECT SingerId FROM Singers"))
+            types = list(transaction.execute_sql("SELECT Id FROM Types"))
+            if not attempts:
+                attempts.append(1)
+                both_have_read.wait()
+            if len(singers) + len(types) == 2:
+                transaction.delete(table, KeySet(all_=True))
+
+        threads = [
+            threading.Thread(target=lambda table=table: database.run_in_transaction(leave, table, []))
+            for table in ("Singers", "Types")
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        left = query(database, "SELECT SingerId FROM Singers") + query(database, "SELECT Id FROM Types")
+        assert len(left) == 1, left
 
 
 def test_partitioned_dml(database):

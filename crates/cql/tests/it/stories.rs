@@ -263,7 +263,7 @@ async fn transactions_over_partitions() {
             ("CREATE TABLE log (id int PRIMARY KEY, what text, m map<text, int>)", "schema CREATED TABLE s"),
             ("INSERT INTO accounts (id, balance, owner) VALUES (1, 10, 'ada')", "void"),
             (&transfer(5), "source.balance=10 target.owner=null"),
-            ("SELECT * FROM log", ""),
+            ("SELECT * FROM log", "no rows"),
             ("INSERT INTO accounts (id, balance, owner) VALUES (2, 0, 'bob')", "void"),
             (&transfer(7), "source.balance=10 target.owner=bob"),
             ("SELECT id, balance FROM accounts WHERE id IN (1, 2)", "id=1 balance=3 | id=2 balance=7"),
@@ -277,7 +277,7 @@ async fn transactions_over_partitions() {
                 "owner=bob",
             ),
             ("SELECT balance FROM accounts WHERE id = 2", "balance=9"),
-            ("SELECT * FROM log", ""),
+            ("SELECT * FROM log", "no rows"),
             (
                 "BEGIN TRANSACTION LET a = (SELECT * FROM log WHERE id = 9); \
                  IF a IS NULL AND a.what IS NULL THEN INSERT INTO log (id, what) VALUES (9, 'new'); END IF \
@@ -289,19 +289,41 @@ async fn transactions_over_partitions() {
     )
     .await;
     let refused = [
-        ("LET a = (SELECT * FROM accounts); SELECT a.id;", "2200 SELECT in LET assignment a without the whole primary key must specify the partition key and LIMIT 1"),
-        ("LET a = (SELECT * FROM accounts WHERE id = 1); SELECT a.nothing;", "2200 Cannot resolve reference to a.nothing"),
-        ("LET a = (SELECT * FROM accounts WHERE id = 1); IF b IS NULL THEN DELETE FROM log WHERE id = 1; END IF", "2200 Cannot resolve reference to row b"),
-        ("LET a = (SELECT * FROM accounts WHERE id = 1); UPDATE log SET what = a.balance WHERE id = 1;", "2200 Cannot assign a.balance of type int to what of type text"),
-        ("UPDATE log SET what = 'x' WHERE id = 1 IF EXISTS;", "2200 Updates within transactions may not specify their own conditions"),
-        ("UPDATE log USING TIMESTAMP 1 SET what = 'x' WHERE id = 1;", "2200 Updates within transactions may not specify custom timestamps"),
-        ("", "2200 Transaction contains no reads or writes: it needs a SELECT or a modification"),
+        (
+            "LET a = (SELECT * FROM accounts); SELECT a.id;",
+            "2200 SELECT in LET assignment a without the whole primary key must specify the partition key and LIMIT 1",
+        ),
+        (
+            "LET a = (SELECT * FROM accounts WHERE id = 1); SELECT a.nothing;",
+            "2200 Cannot resolve reference to a.nothing",
+        ),
+        (
+            "LET a = (SELECT * FROM accounts WHERE id = 1); IF b IS NULL THEN DELETE FROM log WHERE id = 1; END IF",
+            "2200 Cannot resolve reference to row b",
+        ),
+        (
+            "LET a = (SELECT * FROM accounts WHERE id = 1); UPDATE log SET what = a.balance WHERE id = 1;",
+            "2200 Cannot assign a.balance of type int to what of type text",
+        ),
+        (
+            "UPDATE log SET what = 'x' WHERE id = 1 IF EXISTS;",
+            "2200 Updates within transactions may not specify their own conditions",
+        ),
+        (
+            "UPDATE log USING TIMESTAMP 1 SET what = 'x' WHERE id = 1;",
+            "2200 Updates within transactions may not specify custom timestamps",
+        ),
+        (
+            "",
+            "2200 Transaction contains no reads or writes: it needs a SELECT or a modification",
+        ),
     ];
     for (body, error) in refused {
         let statement = format!("BEGIN TRANSACTION {body} COMMIT TRANSACTION");
         check(&mut client, &[(&statement, &format!("error {error}"))]).await;
     }
-    let eventual = "CREATE KEYSPACE e WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}";
+    let eventual =
+        "CREATE KEYSPACE e WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}";
     check(
         &mut client,
         &[
