@@ -37,7 +37,14 @@ struct Owner {
     /// When it was last heard of, in microseconds of this node's own count.
     touched_micros: u64,
     /// Until then it counts on its locks for its commit, and cannot be wounded.
-    confirmed: Option<Timestamp>,
+    confirmed: Option<Confirmed>,
+}
+
+/// What the attempt of a transaction that began then may rely on.
+#[derive(Clone, Copy)]
+struct Confirmed {
+    until: Timestamp,
+    began: Timestamp,
 }
 
 /// What a prepared transaction keeps from others.
@@ -292,10 +299,27 @@ impl Locks {
         })
     }
 
-    /// The transaction counts on its locks until then.
-    pub fn confirm(&mut self, transaction: TransactionId, until: Timestamp) {
+    /// The attempt of the transaction that began at `began` counts on its locks until then.
+    pub fn confirm(&mut self, transaction: TransactionId, until: Timestamp, began: Timestamp) {
         if let Some(owner) = self.owners.get_mut(&transaction) {
-            owner.confirmed = owner.confirmed.max(Some(until));
+            let known = owner.confirmed.unwrap_or(Confirmed { until, began });
+            owner.confirmed = Some(Confirmed {
+                until: known.until.max(until),
+                began: known.began.max(began),
+            });
+        }
+    }
+
+    /// The attempt has been given up, and nothing is decided on the strength of it: the locks can be taken away
+    /// again. A word that comes late is not about a later attempt.
+    pub fn withdraw(&mut self, transaction: TransactionId, began: Timestamp) {
+        if let Some(owner) = self.owners.get_mut(&transaction)
+            && owner
+                .confirmed
+                .is_some_and(|confirmed| confirmed.began <= began)
+        {
+            owner.confirmed = None;
+            self.wake();
         }
     }
 
@@ -304,6 +328,7 @@ impl Locks {
         self.owners
             .values()
             .filter_map(|owner| owner.confirmed)
+            .map(|confirmed| confirmed.until)
             .max()
     }
 
@@ -326,7 +351,9 @@ impl Locks {
     /// time has passed that they count to.
     pub fn expire(&mut self, touched_before_micros: u64, now: model::Interval) {
         let is_gone = |owner: &Owner| {
-            let counts_on_it = owner.confirmed.is_some_and(|until| !now.is_after(until));
+            let counts_on_it = owner
+                .confirmed
+                .is_some_and(|confirmed| !now.is_after(confirmed.until));
             owner.touched_micros < touched_before_micros && !counts_on_it
         };
         let gone: Vec<TransactionId> = self
@@ -562,9 +589,20 @@ mod tests {
         assert!(locks.is_wounded(age(5)));
         assert!(!locks.has_kept(age(5), &key("c"), Timestamp(9)));
         let mut locks = with(5, range("a", "m"), LockMode::Shared);
-        locks.confirm(age(5), Timestamp(100));
+        locks.confirm(age(5), Timestamp(100), Timestamp(8));
         assert_eq!(locks.clear_way(&writes("c"), age(1), None, 0), Way::Blocked);
         assert_eq!(locks.confirmed_until(), Some(Timestamp(100)));
+        locks.withdraw(age(5), Timestamp(7));
+        assert_eq!(locks.clear_way(&writes("c"), age(1), None, 0), Way::Blocked);
+        let place = locks.wait(age(1), writes("c"));
+        let mut turn = locks.turn(place).expect("blocked");
+        locks.withdraw(age(5), Timestamp(8));
+        assert!(turn.try_recv().is_ok());
+        assert_eq!(
+            locks.clear_way(&writes("c"), age(1), Some(place), 0),
+            Way::Clear
+        );
+        assert!(locks.is_wounded(age(5)));
     }
 
     #[test]

@@ -143,6 +143,14 @@ async fn lock(
     deadline: Instant,
 ) -> Result<Stepped, TabletError> {
     check_attempt(inner, &share.attempt)?;
+    // Who waits here with a promise kept there is in the way of whoever does it the other way round.
+    let (transaction, began) = (share.attempt.transaction, share.attempt.began);
+    inner
+        .replica
+        .state
+        .lock()
+        .locks
+        .withdraw(transaction, began);
     let staging = Staging::new(catalog, &share.mutations, &share.assertions, Atomicity::All)?;
     let task = task(share, Purpose::Commit);
     let latched = write::enter(inner, &task, &staging, OnLock::Wait, deadline).await?;
@@ -153,7 +161,6 @@ async fn lock(
     let spans = staging.spans();
     let mut exclusive: Vec<KeyRange> = spans.points.into_iter().map(point).collect();
     exclusive.extend(spans.ranges);
-    let transaction = share.attempt.transaction;
     let since = inner.promise_now(staging.is_external())?;
     keep(inner, transaction, &exclusive, LockMode::Exclusive, since)?;
     keep(inner, transaction, &spans.shared, LockMode::Shared, since)?;
@@ -215,7 +222,9 @@ async fn vouch(
     keep(inner, transaction, &ranges, LockMode::Shared, since)?;
     let mut state = inner.replica.state.lock();
     let before = state.lease.end;
-    state.locks.confirm(transaction, before);
+    state
+        .locks
+        .confirm(transaction, before, share.attempt.began);
     Ok(Stepped::Prepared(Prepared {
         timestamp,
         before,
