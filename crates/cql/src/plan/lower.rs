@@ -275,29 +275,11 @@ impl Change {
             Action::Remove => out.push(set(None, Value::Null)),
             Action::Increment(term) | Action::Decrement(term) => {
                 let is_increment = matches!(self.action, Action::Increment(_));
-                let amount = match term.evaluate(context)? {
-                    Some(Value::Int(amount)) if is_increment => amount,
-                    Some(Value::Int(amount)) => amount.checked_neg().ok_or_else(|| {
-                        Error::invalid(format!(
-                            "The negation of {amount} overflows supported counter precision (signed 8 bytes \
-                             integer)"
-                        ))
-                    })?,
-                    // An unset value leaves the counter alone.
-                    None => return Ok(()),
-                    Some(_) => {
-                        let what = if is_increment {
-                            "increment"
-                        } else {
-                            "decrement"
-                        };
-                        return Err(Error::invalid(format!(
-                            "Invalid null value for counter {what}"
-                        )));
-                    }
-                };
-                let column = self.id;
-                out.push(Assignment::Add { column, amount });
+                // An unset value leaves the counter alone.
+                if let Some(amount) = counter_amount(term, is_increment, context)? {
+                    let column = self.id;
+                    out.push(Assignment::Add { column, amount });
+                }
             }
             Action::Plus(term) | Action::Minus(term) => {
                 let is_minus = matches!(self.action, Action::Minus(_));
@@ -493,6 +475,25 @@ impl Change {
                 .collect()),
             _ => Ok(Vec::new()),
         }
+    }
+}
+
+/// What is added to a counter.
+fn counter_amount(
+    term: &Term,
+    is_increment: bool,
+    context: &Context<'_>,
+) -> Result<Option<i64>, Error> {
+    match term.evaluate(context)? {
+        None => Ok(None),
+        Some(Value::Int(amount)) if is_increment => Ok(Some(amount)),
+        Some(Value::Int(amount)) => amount.checked_neg().map(Some).ok_or_else(|| {
+            Error::invalid(format!(
+                "The negation of {amount} overflows supported counter precision (signed 8 bytes integer)"
+            ))
+        }),
+        Some(_) if is_increment => Err(Error::invalid("Invalid null value for counter increment")),
+        Some(_) => Err(Error::invalid("Invalid null value for counter decrement")),
     }
 }
 
