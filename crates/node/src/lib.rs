@@ -39,6 +39,7 @@ mod view;
 
 pub use config::Config;
 pub use quorum::HintLimits;
+pub use rpc::{TRANSACTION_STEPS, transaction_step};
 pub use status::{Health, NodeStatus, ReplicaStatus, Status, TabletStatus};
 
 use api::Database;

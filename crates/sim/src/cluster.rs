@@ -1,5 +1,6 @@
 //! A cluster of simulated nodes, and what can be done to them.
 
+use crate::ambush::Ambush;
 use crate::clock::{SimClock, TrueTime};
 use crate::disk::SimDisk;
 use crate::network::SimNetwork;
@@ -158,7 +159,9 @@ impl Cluster {
             log: Arc::new(TracedLog {
                 inner: log,
                 node: index as u64,
+                address: member.address,
                 trace: self.shared.trace.clone(),
+                ambush: self.shared.network.ambush().clone(),
             }),
             stores,
             random: Arc::new(SimRandom::new(self.shared.random.lock().random())),
@@ -327,11 +330,13 @@ impl Cluster {
     }
 }
 
-/// A log that tells the trace when something has become durable.
+/// A log that tells the trace, and whoever lies in wait, when something has become durable.
 struct TracedLog {
     inner: Arc<dyn Log>,
     node: u64,
+    address: SocketAddr,
     trace: Trace,
+    ambush: Ambush,
 }
 
 impl Log for TracedLog {
@@ -339,6 +344,7 @@ impl Log for TracedLog {
         let operations = batch.operations.len() as u64;
         let durable = self.inner.write(batch);
         let (node, trace) = (self.node, self.trace.clone());
+        let (address, ambush) = (self.address, self.ambush.clone());
         Box::pin(async move {
             let outcome = durable.await;
             trace.note(
@@ -346,6 +352,7 @@ impl Log for TracedLog {
                 &[node, operations, u64::from(outcome.is_ok())],
                 || format!("node {}: {operations} operations {outcome:?}", node + 1),
             );
+            ambush.synced(address);
             outcome
         })
     }

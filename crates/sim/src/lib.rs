@@ -4,6 +4,7 @@
 //! Without the feature `nodes` there are only the world's ports, for tests of the crates that a node is made
 //! of.
 
+mod ambush;
 pub mod checker;
 mod clock;
 #[cfg(feature = "nodes")]
@@ -21,6 +22,7 @@ mod trace;
 #[cfg(feature = "nodes")]
 mod workload;
 
+pub use ambush::{Ambush, Spot};
 pub use clock::{EPOCH_MICROS, SimClock, TrueTime};
 pub use network::{Conditions, SimNetwork, Statistics};
 pub use random::SimRandom;

@@ -287,6 +287,15 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::ReadOnlyParticipantNotValidated
         | Bug::CommitAbovePromises => vec![Workload::Append, Workload::Bank],
         Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
+        Bug::NoCommitWait
+        | Bug::SnapshotIgnoresPrepared
+        | Bug::ClosedPassesPrepared
+        | Bug::CoordinatorForgets
+        | Bug::PrepareUnderOldEpoch
+        | Bug::DecideTwice
+        | Bug::FollowerReadPastSafeTime
+        | Bug::ReadOnlyParticipantNotValidated
+        | Bug::CommitAbovePromises => vec![Workload::Append, Workload::Bank],
     }
 }
 

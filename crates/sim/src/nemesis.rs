@@ -1,12 +1,17 @@
 //! Who breaks things: draws faults from the seed, ends them again, and leaves nothing broken behind.
 
+use crate::ambush::Spot;
 use crate::cluster::{Cluster, STOP_PATIENCE};
 use crate::plan::{Fault, Plan, draw_conditions};
+use node::TRANSACTION_STEPS;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+
+/// So long somebody lies in wait.
+const AMBUSH_PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// How often each fault has struck.
 pub type Strikes = BTreeMap<Fault, u64>;
@@ -92,12 +97,7 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
                 cluster.start(index);
             }
         }
-        Fault::Isolate => {
-            for other in (0..size).filter(|other| *other != victim) {
-                cluster.network().cut(address, cluster.address(other));
-                cluster.network().cut(cluster.address(other), address);
-            }
-        }
+        Fault::Isolate => isolate(cluster, victim),
         Fault::Partition => partition(cluster, random),
         Fault::OneWay => {
             let other = (victim + random.random_range(1..size.max(2))) % size;
@@ -116,7 +116,50 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
                 cluster.clock(index).set_skew(skew);
             }
         }
+        Fault::Ambush => ambush(cluster, random).await,
         Fault::Weather => cluster.network().set_conditions(draw_conditions(random)),
+    }
+}
+
+/// Waits for a step of a transaction and strikes who is at it, at once or when its log may have been written.
+async fn ambush(cluster: &Cluster, random: &mut SmallRng) {
+    let spot = match random.random_bool(0.8) {
+        true => Spot::Step(TRANSACTION_STEPS[random.random_range(0..TRANSACTION_STEPS.len())]),
+        false => Spot::Sync(cluster.address(random.random_range(0..cluster.size()))),
+    };
+    let pass = random.random_range(0..4);
+    let ambush = cluster.network().ambush();
+    let Some((sender, receiver)) = ambush.lie(spot, pass, AMBUSH_PATIENCE).await else {
+        return;
+    };
+    let micros = [0, 0, 100, 1_000, 10_000][random.random_range(0..5)];
+    sleep(Duration::from_micros(micros)).await;
+    let address = match random.random() {
+        true => sender,
+        false => receiver,
+    };
+    let Some(victim) = (0..cluster.size()).find(|index| cluster.address(*index) == address) else {
+        return;
+    };
+    cluster.note("ambush", victim as u64, || {
+        format!("{spot:?} (node {})", victim + 1)
+    });
+    match random.random_range(0..4) {
+        0 => {
+            cluster.crash(victim);
+            cluster.start(victim);
+        }
+        1 => cluster.crash(victim),
+        2 => isolate(cluster, victim),
+        _ => cluster.network().hold(address),
+    }
+}
+
+fn isolate(cluster: &Cluster, victim: usize) {
+    let address = cluster.address(victim);
+    for other in (0..cluster.size()).filter(|other| *other != victim) {
+        cluster.network().cut(address, cluster.address(other));
+        cluster.network().cut(cluster.address(other), address);
     }
 }
 

@@ -5,6 +5,7 @@
 //! order of (time, number), so that the seed fixes every delivery. Identities are checked where real
 //! connections check them: nothing arrives between nodes that would refuse each other's hello.
 
+use crate::ambush::{Ambush, step_of};
 use crate::trace::{Trace, hash_bytes};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -61,6 +62,7 @@ struct Shared {
     /// Wakes `run` when something earlier than it waits for has been sent.
     sent: Notify,
     trace: Trace,
+    ambush: Ambush,
 }
 
 struct State {
@@ -151,6 +153,7 @@ impl SimNetwork {
                 }),
                 sent: Notify::new(),
                 trace,
+                ambush: Ambush::default(),
             }),
         }
     }
@@ -229,6 +232,11 @@ impl SimNetwork {
         self.shared.sent.notify_one();
     }
 
+    /// Where one can lie in wait for messages of this network.
+    pub fn ambush(&self) -> &Ambush {
+        &self.shared.ambush
+    }
+
     pub fn statistics(&self) -> Statistics {
         self.shared.state.lock().statistics
     }
@@ -244,7 +252,7 @@ impl SimNetwork {
                         break;
                     }
                     if let Some(Reverse(flight)) = state.flying.pop() {
-                        state.arrive(flight, &self.shared.trace);
+                        state.arrive(flight, &self.shared);
                     }
                 }
                 state.flying.peek().map(|Reverse(flight)| flight.due)
@@ -296,7 +304,7 @@ impl State {
         permille > 0 && self.random.random_range(0..1000) < permille
     }
 
-    fn arrive(&mut self, flight: Flight, trace: &Trace) {
+    fn arrive(&mut self, flight: Flight, shared: &Shared) {
         let link = (flight.from, flight.to);
         if self.cut.contains(&link) {
             self.statistics.cut += 1;
@@ -308,7 +316,7 @@ impl State {
         }
         if let Err(rejection) = self.check(&flight) {
             self.statistics.rejected += 1;
-            trace.note("reject", &[flight.number], || {
+            shared.trace.note("reject", &[flight.number], || {
                 format!("{} → {}: {rejection}", flight.from, flight.to)
             });
             return;
@@ -322,15 +330,19 @@ impl State {
         }
         self.statistics.delivered += 1;
         let digest = hash_bytes(&flight.message);
-        trace.note("deliver", &[flight.number, digest], || {
+        shared.trace.note("deliver", &[flight.number, digest], || {
+            let step = step_of(&flight.message).unwrap_or_default();
             format!(
-                "{} → {} #{} {} bytes",
+                "{} → {} #{} {} bytes {step}",
                 flight.from.ip(),
                 flight.to.ip(),
                 flight.number,
                 flight.message.len(),
             )
         });
+        shared
+            .ambush
+            .arrived(flight.from, flight.to, &flight.message);
         endpoint.inbox.push_back(Incoming {
             from: flight.identity,
             address: flight.from,
@@ -432,7 +444,8 @@ impl Network for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::Lines;
+    use crate::ambush::{Ambush, step_of};
+use crate::trace::Lines;
     use model::ClusterId;
 
     fn address(number: u8) -> SocketAddr {

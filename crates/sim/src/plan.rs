@@ -29,10 +29,13 @@ pub enum Fault {
     Skew,
     /// The network turns lossy, slow, or calm.
     Weather,
+    /// Somebody is struck in the middle of a transaction: at the sending or the arrival of one of its messages, or at
+    /// a sync of its log.
+    Ambush,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 12] = [
         Fault::Crash,
         Fault::Flicker,
         Fault::Stop,
@@ -44,6 +47,7 @@ impl Fault {
         Fault::SlowDisk,
         Fault::Skew,
         Fault::Weather,
+        Fault::Ambush,
     ];
 }
 

@@ -6,6 +6,7 @@ use cluster::{Applied, NodeProfile, Proposal, Refusal, Replica, Tablet};
 use consensus::Member;
 use minicbor::{Decode, Encode};
 use model::{ClusterId, Interval, NodeId, TabletId};
+use txn::{Step, Stepped};
 
 pub(crate) const ENVELOPE: u8 = 1;
 pub(crate) const CONSENSUS: u8 = 2;
@@ -166,6 +167,45 @@ pub(crate) fn encode(envelope: &Envelope) -> Bytes {
     bytes.push(ENVELOPE);
     minicbor::encode(envelope, &mut bytes).expect("encoding to memory does not fail");
     bytes.into()
+}
+
+/// Steps of transactions that span tablets, as `transaction_step` names them.
+pub const TRANSACTION_STEPS: &[&str] = &[
+    "lock", "prepare", "decide", "resolve", "ask", "touch", "release", "locked", "prepared",
+    "blocked", "decided", "ended", "done",
+];
+
+/// Which step of a transaction a message between nodes is, or the answer to one: for simulators, which strike there.
+pub fn transaction_step(message: &[u8]) -> Option<&'static str> {
+    let (&ENVELOPE, body) = message.split_first()? else {
+        return None;
+    };
+    Some(match minicbor::decode(body).ok()? {
+        Envelope::Request {
+            request: Request::Step(step),
+            ..
+        } => match step.step {
+            Step::Lock(_) => "lock",
+            Step::Prepare(_) => "prepare",
+            Step::Decide { .. } => "decide",
+            Step::Resolve { .. } => "resolve",
+            Step::Ask { .. } => "ask",
+            Step::Touch(_) => "touch",
+            Step::Release { .. } => "release",
+        },
+        Envelope::Reply {
+            reply: Reply::Stepped(Ok(stepped)),
+            ..
+        } => match stepped {
+            Stepped::Locked => "locked",
+            Stepped::Prepared(_) => "prepared",
+            Stepped::Blocked => "blocked",
+            Stepped::Decided(_) => "decided",
+            Stepped::Ended(_) | Stepped::Undecided => "ended",
+            Stepped::Done => "done",
+        },
+        _ => return None,
+    })
 }
 
 pub(crate) fn tagged(tag: u8, body: &[u8]) -> Bytes {

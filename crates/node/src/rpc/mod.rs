@@ -8,6 +8,7 @@ mod taken;
 pub(crate) use message::{
     CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, encode, tagged,
 };
+pub use message::{TRANSACTION_STEPS, transaction_step};
 pub(crate) use taken::Taken;
 
 use bytes::Bytes;
