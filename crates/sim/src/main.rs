@@ -277,15 +277,6 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::CountFailedReplicaAsAcknowledged
         | Bug::MergeForgetsTombstoneAtEqualTimestamp
         | Bug::ReplayHintAfterGrace => vec![Workload::Quorum],
-        Bug::NoCommitWait
-        | Bug::SnapshotIgnoresPrepared
-        | Bug::ClosedPassesPrepared
-        | Bug::CoordinatorForgets
-        | Bug::PrepareUnderOldEpoch
-        | Bug::DecideTwice
-        | Bug::FollowerReadPastSafeTime
-        | Bug::ReadOnlyParticipantNotValidated
-        | Bug::CommitAbovePromises => vec![Workload::Append, Workload::Bank],
         Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
         Bug::NoCommitWait
         | Bug::SnapshotIgnoresPrepared

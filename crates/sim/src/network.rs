@@ -444,8 +444,7 @@ impl Network for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ambush::{Ambush, step_of};
-use crate::trace::Lines;
+    use crate::trace::Lines;
     use model::ClusterId;
 
     fn address(number: u8) -> SocketAddr {

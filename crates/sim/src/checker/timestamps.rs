@@ -2,8 +2,8 @@
 //! of a snapshot, say exactly what is seen.
 //!
 //! * A snapshot at a timestamp shows every commit at or below it, and nothing above, whichever replicas it came from.
-//! * A transaction with locks has seen, of what it read, every commit below its own timestamp and no other: its reads
-//!   still hold at its commit.
+//! * A transaction with locks has seen, of what it read, every commit of others at or below its own timestamp, and nothing
+//!   above: its reads still hold at its commit.
 //! * On `external` tables, if a commit was acknowledged before another transaction was called, then its timestamp is
 //!   smaller (Corbett et al., "Spanner", OSDI 2012, section 4.1.2: external consistency).
 //!
@@ -96,15 +96,11 @@ fn judge_reads(
     })
 }
 
-/// Whether a commit belongs into what a transaction reads.
+/// Whether a commit belongs into what a transaction reads. (One of the same timestamp, on keys that it only reads, has
+/// come before it.)
 fn is_visible(history: &[Transaction], reader: usize, append: &Append) -> bool {
-    let reads = &history[reader];
-    let is_snapshot = reads.moment == Moment::Past || !reads.appends();
-    match reads.timestamp {
-        Some(at) if is_snapshot => append.at <= at,
-        Some(at) => append.at < at,
-        None => true,
-    }
+    let at = history[reader].timestamp;
+    at.is_none_or(|at| append.at <= at)
 }
 
 fn complaint(history: &[Transaction], reader: usize, append: &Append, is_seen: bool) -> String {
