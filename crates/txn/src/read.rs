@@ -43,13 +43,20 @@ pub(crate) async fn read(
     if let Some(locking) = read.locking {
         return locked(inner, table, read, locking, deadline).await;
     }
-    match plan(inner, read)? {
+    match plan(inner, read, is_external)? {
         Plan::Applied => {
             let mut response = read_at(inner, table, read, Timestamp::MAX)?;
             response.timestamp = None;
             Ok(response)
         }
-        Plan::Closed(at) => read_history(inner, table, read, at),
+        Plan::Closed(at) => {
+            if is_external {
+                // What commits then may still be kept back from whoever asks at an earlier time elsewhere.
+                let passed = timeout_at(deadline, write::wait_out(inner, at, true)).await;
+                passed.map_err(|_| no_leader(Outcome::NotApplied))??;
+            }
+            read_history(inner, table, read, at)
+        }
         Plan::Lease(then) => {
             let at = loop {
                 inner.hold().await?;
@@ -188,7 +195,7 @@ fn is_within(inner: &Inner, read: &TabletRead) -> bool {
     }
 }
 
-fn plan(inner: &Inner, read: &TabletRead) -> Result<Plan, TabletError> {
+fn plan(inner: &Inner, read: &TabletRead, is_external: bool) -> Result<Plan, TabletError> {
     let now = match read.bound {
         ReadBound::Strong | ReadBound::Level(_) => return Ok(Plan::Lease(None)),
         ReadBound::Eventual => return Ok(Plan::Applied),
@@ -203,8 +210,13 @@ fn plan(inner: &Inner, read: &TabletRead) -> Result<Plan, TabletError> {
         true => Plan::Closed(at),
         false => Plan::Lease(Some(at)),
     };
-    let at_least = |at: Timestamp| match at <= closed {
-        true => Plan::Closed(closed),
+    // Where the order of real time is promised, not at a time that may not have passed yet.
+    let served_at_once = match is_external {
+        true => closed.min(now.earliest.plus_micros(-1)),
+        false => closed,
+    };
+    let at_least = |at: Timestamp| match at <= served_at_once {
+        true => Plan::Closed(served_at_once),
         false if at <= now.earliest => Plan::Lease(None),
         false => Plan::Lease(Some(at)),
     };

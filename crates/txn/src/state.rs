@@ -361,6 +361,16 @@ impl State {
         }
     }
 
+    /// A lease that was released leaves commits behind whose timestamps have not passed yet, and nobody else remembers
+    /// which: until the newest has passed, all keys count as changed by it.
+    pub fn takes_over_waits(&mut self) {
+        let everything = Spans {
+            ranges: vec![KeyRange::all()],
+            ..Spans::default()
+        };
+        self.wait_out(self.newest, everything);
+    }
+
     pub fn has_in_flight(&self) -> bool {
         !self.in_flight.is_empty()
     }

@@ -415,6 +415,7 @@ impl Inner {
                         is_extending: false,
                     });
                     state.commits_above_newest();
+                    state.takes_over_waits();
                 }
                 drop(state);
                 self.replica.lease_changed.notify_waiters();
