@@ -1,46 +1,173 @@
-"""Dividing a tablet: not built yet, so it is refused clearly, and the rows stay where they are."""
+"""Dividing tablets: the rows stay what they are for readers and writers, before, under and after it."""
 
 import os
 import subprocess
+import threading
+import time
 
+import boto3
 import pytest
+from botocore.config import Config
 from google.cloud import spanner
 
-from conftest import binary, status
+from conftest import binary, status, wait_until
 
 
 @pytest.fixture
 def database(node):
+    if node.admin is None:
+        pytest.skip("the server was given without its admin port")
     os.environ["SPANNER_EMULATOR_HOST"] = node.spanner
     client = spanner.Client(project="split")
     instance = client.instance("split", f"{client.project_name}/instanceConfigs/emulator-config", node_count=1)
     if not instance.exists():
         instance.create().result(30)
-    ddl = ["CREATE TABLE Numbers (id INT64 NOT NULL) PRIMARY KEY (id)"]
+    ddl = [
+        "CREATE TABLE Numbers (id INT64 NOT NULL, value STRING(MAX)) PRIMARY KEY (id)",
+        "CREATE TABLE Parts (id INT64 NOT NULL, part INT64 NOT NULL) PRIMARY KEY (id, part), INTERLEAVE IN PARENT Numbers",
+    ]
     made = instance.database("numbers", ddl_statements=ddl)
     made.create().result(30)
     yield made
     made.drop()
 
 
-def split(node, table, key):
-    command = [binary(), "split", "--admin", node.admin, "numbers", table, key]
+def split(admin, namespace, table, *key):
+    command = [binary(), "split", "--admin", admin, namespace, table, *key]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def test_a_split_is_refused_and_changes_nothing(node, database):
-    if node.admin is None:
-        pytest.skip("the server was given without its admin port")
+def tablets(admin, table):
+    return [tablet for tablet in status(admin)["tablets"] if tablet["table"] == table]
+
+
+def insert(database, numbers):
     with database.batch() as batch:
-        batch.insert("Numbers", ("id",), [(number,) for number in range(100)])
-    refused = split(node, "Numbers", "50")
-    assert refused.returncode == 1 and "refused" in refused.stderr
-    assert "no table" in split(node, "Nothing", "1").stderr
-    assert "no value of column" in split(node, "Numbers", "many").stderr
-    tablets = [tablet for tablet in status(node.admin)["tablets"] if tablet["table"] == "numbers.Numbers"]
-    assert len(tablets) == 1
-    with database.batch() as batch:
-        batch.insert("Numbers", ("id",), [(100,)])
-    with database.snapshot() as snapshot:
-        rows = snapshot.read("Numbers", ("id",), spanner.KeySet(all_=True))
-        assert [row[0] for row in rows] == list(range(101))
+        batch.insert("Numbers", ("id", "value"), [(number, f"value {number}") for number in numbers])
+        batch.insert("Parts", ("id", "part"), [(number, part) for number in numbers for part in range(3)])
+
+
+def all_rows(database):
+    with database.snapshot(multi_use=True) as snapshot:
+        rows = list(snapshot.read("Numbers", ("id", "value"), spanner.KeySet(all_=True)))
+        parts = list(snapshot.read("Parts", ("id", "part"), spanner.KeySet(all_=True)))
+    return [tuple(row) for row in rows], [tuple(row) for row in parts]
+
+
+def expected(count):
+    rows = [(number, f"value {number}") for number in range(count)]
+    return rows, [(number, part) for number in range(count) for part in range(3)]
+
+
+def test_rows_are_on_their_sides_and_can_be_written_on_both(node, database):
+    insert(database, range(100))
+    for key in ("50", "25", "75"):
+        done = split(node.admin, "numbers", "Numbers", key)
+        assert done.returncode == 0, done.stderr
+    assert len(tablets(node.admin, "numbers.Numbers")) == 4
+    assert all_rows(database) == expected(100)
+    # Row by row: an atomic write lies in one tablet.
+    for number in range(100, 104):
+        insert(database, [number])
+    for number in (10, 30, 60, 90):
+        with database.batch() as batch:
+            batch.update("Numbers", ("id", "value"), [(number, "new")])
+    rows, parts = expected(104)
+    rows = [(number, "new" if number in (10, 30, 60, 90) else value) for number, value in rows]
+    assert all_rows(database) == (rows, parts)
+
+
+def test_a_split_that_makes_no_sense_is_refused(node, database):
+    assert "no table" in split(node.admin, "numbers", "Nothing", "1").stderr
+    assert "no value of column" in split(node.admin, "numbers", "Numbers", "many").stderr
+    assert split(node.admin, "numbers", "Numbers", "50").returncode == 0
+    again = split(node.admin, "numbers", "Numbers", "50")
+    assert again.returncode == 1 and "does not lie inside" in again.stderr
+    # A row and what is interleaved in it are never parted.
+    assert split(node.admin, "numbers", "Parts", "20", "1").returncode == 0
+    starts = [tablet["start"] for tablet in tablets(node.admin, "numbers.Numbers")]
+    assert len(starts) == 3
+
+
+def test_reads_and_writes_go_on_under_splits(node, database):
+    insert(database, range(0, 400, 10))
+    acknowledged, wrong, stopping = set(), [], threading.Event()
+
+    def write():
+        number = 0
+        while not stopping.is_set():
+            number += 1
+            insert(database, [1000 + number])
+            acknowledged.add(1000 + number)
+
+    def read():
+        while not stopping.is_set():
+            before = set(acknowledged)
+            rows, _ = all_rows(database)
+            shown = {number for number, _ in rows}
+            if not (set(range(0, 400, 10)) | before) <= shown:
+                wrong.append(before - shown)
+
+    threads = [threading.Thread(target=write), threading.Thread(target=read)]
+    for thread in threads:
+        thread.start()
+    try:
+        for key in (200, 100, 300, 1005, 1010, 50):
+            done = split(node.admin, "numbers", "Numbers", str(key))
+            assert done.returncode == 0, done.stderr
+            time.sleep(0.2)
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(60)
+    assert not wrong
+    assert len(acknowledged) > 10
+    assert len(tablets(node.admin, "numbers.Numbers")) == 7
+    rows, _ = all_rows(database)
+    assert {number for number, _ in rows} == set(range(0, 400, 10)) | acknowledged
+
+
+def items(client):
+    pages = client.get_paginator("scan").paginate(TableName="halves", ConsistentRead=True)
+    return {item["id"]["S"]: item["value"]["S"] for page in pages for item in page["Items"]}
+
+
+def test_halves_survive_kill_9_of_all_nodes(cluster):
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=f"http://{cluster.addresses(0).dynamo}",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        config=Config(retries={"max_attempts": 5}, read_timeout=15),
+    )
+    client.create_table(
+        TableName="halves",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    client.get_waiter("table_exists").wait(TableName="halves", WaiterConfig={"Delay": 1})
+    cluster.wait_grown()
+
+    def put(numbers, value):
+        for number in numbers:
+            client.put_item(TableName="halves", Item={"id": {"S": f"id {number}"}, "value": {"S": value}})
+
+    put(range(100), "before")
+    admin = cluster.addresses(1).admin
+    for number in (1, 2, 3):
+        done = split(admin, "dynamodb", "halves", f"id {number}")
+        assert done.returncode == 0, done.stderr
+    put(range(50), "after")
+    whole = {f"id {number}": "after" if number < 50 else "before" for number in range(100)}
+    assert items(client) == whole
+    for index in range(3):
+        cluster.kill(index)
+    for index in range(3):
+        cluster.start(index)
+    cluster.wait_grown()
+    assert len(tablets(admin, "dynamodb.halves")) == 11
+    wait_until("all rows can be read", lambda: items(client) == whole)
+    put(range(100), "later")
+    assert set(items(client).values()) == {"later"}

@@ -155,6 +155,24 @@ impl Table {
         Ok(key.len() - rest.len())
     }
 
+    /// Where a tablet may be cut that this key lies in: the beginning of the key's token in a hash-partitioned
+    /// table; in a range-partitioned one, called on the root of its group, what the root row's columns take of the
+    /// key, so that all that is interleaved in a row stays with it. `None` for what is no key of the table's, or the
+    /// beginning of one.
+    pub fn boundary<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        if self.spec.partitioning == Partitioning::Hash {
+            return key.get(..TOKEN_SIZE);
+        }
+        let mut rest = key;
+        for column in self.clustering_columns() {
+            if rest.is_empty() {
+                break;
+            }
+            rest = key::skip(rest, &column.kind, direction(column)).ok()?;
+        }
+        Some(&key[..key.len() - rest.len()])
+    }
+
     fn skip_key(&self, key: &[u8]) -> Result<bool, KeyError> {
         self.walk_key(key, |column, rest| {
             key::skip(rest, &column.kind, direction(column))

@@ -6,9 +6,7 @@
 
 use crate::placement::{self, hash_boundary};
 use crate::state::{Head, RECENT_MAX, REPLICATION_FACTOR};
-use crate::{
-    HASH_TABLETS, META, NodeProfile, NodeRecord, NodeStatus, Replica, Split, State, Tablet,
-};
+use crate::{HASH_TABLETS, META, NodeProfile, NodeRecord, NodeStatus, Replica, State, Tablet};
 use api::KeyRange;
 use catalog::{Change, ChangeError, Partitioning, Table};
 use minicbor::{Decode, Encode};
@@ -123,17 +121,22 @@ pub enum Command {
         #[n(1)]
         value: u64,
     },
-    /// The tablet has divided itself: the map follows.
+    /// The tablet has divided itself: the map follows. Until `SettleSplit` neither half moves.
     #[n(9)]
     FinishSplit {
         #[n(0)]
         tablet: TabletId,
+        /// The one that the split makes: tells this split from a later one of the same tablet.
+        #[n(1)]
+        right: TabletId,
     },
-    /// The tablet refused to divide, and never will by this preparation.
-    #[n(10)]
-    CancelSplit {
+    /// A majority of the new tablet's replicas has its state for good: nobody needs the other half's copy of it.
+    #[n(11)]
+    SettleSplit {
         #[n(0)]
         tablet: TabletId,
+        #[n(1)]
+        right: TabletId,
     },
 }
 
@@ -157,8 +160,8 @@ pub enum Effect {
     /// With the id of the tablet that will be created.
     #[n(7)]
     SplitPrepared(#[n(0)] TabletId),
-    #[n(8)]
-    SplitCancelled(#[n(0)] TabletId),
+    #[n(9)]
+    SplitSettled(#[n(0)] TabletId),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -211,8 +214,7 @@ pub enum Refusal {
 }
 
 /// More tablets than this in one cluster are refused: the map is in every node's memory.
-const TABLETS_MAX: usize = 100_000;
-const REPLICATION_FACTOR_MAX: u64 = 15;
+pub(crate) const TABLETS_MAX: usize = 100_000;
 
 impl State {
     /// The state after a command, and what it did. The old state stays what it was.
@@ -273,8 +275,8 @@ impl State {
                 self.prepare_split(*tablet, *epoch, key)
             }
             Command::Set { name, value } => self.set(name, *value),
-            Command::FinishSplit { tablet } => self.finish_split(*tablet),
-            Command::CancelSplit { tablet } => self.cancel_split(*tablet),
+            Command::FinishSplit { tablet, right } => Ok(self.finish_split(*tablet, *right)),
+            Command::SettleSplit { tablet, right } => Ok(self.settle_split(*tablet, *right)),
         }
     }
 
@@ -499,90 +501,14 @@ impl State {
         Ok(self.put_tablet(tablet))
     }
 
-    fn prepare_split(
-        &mut self,
-        id: TabletId,
-        epoch: PlacementEpoch,
-        key: &[u8],
-    ) -> Result<Vec<Effect>, Refusal> {
-        let mut left = self.tablet_at(id, epoch)?;
-        if id == META {
-            return Err(Refusal::Invalid("the meta group is not split".into()));
-        }
-        if !left.range.contains(key) || left.range.start == key {
-            return Err(Refusal::Invalid(format!(
-                "the key does not lie inside {id}'s range"
-            )));
-        }
-        if left.replicas.iter().any(|replica| replica.is_learner) {
-            return Err(Refusal::Invalid(format!(
-                "{id} is being moved; split it afterwards"
-            )));
-        }
-        if self.tablets.len() + self.splits.len() >= TABLETS_MAX {
-            return Err(too_many_tablets());
-        }
-        let mut replicas = left.replicas.clone();
-        for replica in &mut replicas {
-            replica.id = self.next_replica();
-        }
-        let right = Tablet {
-            id: TabletId(self.head.next_tablet),
-            root: left.root,
-            range: KeyRange {
-                start: key.to_vec(),
-                end: left.range.end.replace(key.to_vec()),
-            },
-            replicas,
-            epoch: PlacementEpoch(1),
-        };
-        self.head.next_tablet += 1;
-        left.epoch = PlacementEpoch(left.epoch.0 + 1);
-        let created = right.id;
-        self.splits.insert(id, Arc::new(Split { left, right }));
-        Ok(vec![Effect::SplitPrepared(created)])
-    }
-
-    fn finish_split(&mut self, id: TabletId) -> Result<Vec<Effect>, Refusal> {
-        let Some(split) = self.splits.remove(&id) else {
-            // Somebody was faster.
-            return Ok(Vec::new());
-        };
-        let created = split.right.id;
-        self.tablets.insert(id, Arc::new(split.left.clone()));
-        self.found_tablet(split.right.clone());
-        Ok(vec![
-            Effect::TabletChanged(id),
-            Effect::TabletCreated(created),
-        ])
-    }
-
-    fn cancel_split(&mut self, id: TabletId) -> Result<Vec<Effect>, Refusal> {
-        let cancelled = self.splits.remove(&id).map(|split| split.right.id);
-        Ok(cancelled.map(Effect::SplitCancelled).into_iter().collect())
-    }
-
-    fn set(&mut self, name: &str, value: u64) -> Result<Vec<Effect>, Refusal> {
-        if name != REPLICATION_FACTOR {
-            return Err(Refusal::Invalid(format!("there is no setting {name}")));
-        }
-        if !(1..=REPLICATION_FACTOR_MAX).contains(&value) {
-            return Err(Refusal::Invalid(format!(
-                "{name} is 1 to {REPLICATION_FACTOR_MAX}"
-            )));
-        }
-        self.head.settings.insert(name.to_owned(), value);
-        Ok(vec![Effect::SettingChanged(name.to_owned())])
-    }
-
-    fn tablet_at(&self, id: TabletId, epoch: PlacementEpoch) -> Result<Tablet, Refusal> {
+    pub(crate) fn tablet_at(&self, id: TabletId, epoch: PlacementEpoch) -> Result<Tablet, Refusal> {
         let tablet = self.tablets.get(&id).ok_or(Refusal::NoTablet(id))?;
         if tablet.epoch != epoch {
             return Err(Refusal::OldEpoch {
                 current: tablet.epoch,
             });
         }
-        if self.splits.contains_key(&id) {
+        if self.is_splitting(id) {
             return Err(Refusal::Invalid(format!("{id} is being split")));
         }
         Ok(tablet.as_ref().clone())
@@ -601,14 +527,14 @@ impl State {
         vec![Effect::TabletChanged(id)]
     }
 
-    fn next_replica(&mut self) -> ReplicaId {
+    pub(crate) fn next_replica(&mut self) -> ReplicaId {
         let id = ReplicaId(self.head.next_replica);
         self.head.next_replica += 1;
         id
     }
 }
 
-fn too_many_tablets() -> Refusal {
+pub(crate) fn too_many_tablets() -> Refusal {
     Refusal::Invalid(format!("a cluster has at most {TABLETS_MAX} tablets"))
 }
 

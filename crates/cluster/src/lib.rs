@@ -8,6 +8,7 @@ mod command;
 mod gossip;
 mod pieces;
 mod placement;
+mod split;
 mod state;
 mod tablet;
 

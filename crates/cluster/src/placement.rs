@@ -156,7 +156,7 @@ pub enum Step {
     Propose(Command),
     /// This learner is to be filled and made a voter; `Command::Promote` ends it.
     Fill { tablet: TabletId, replica: Replica },
-    /// This tablet is to divide itself; `Command::FinishSplit` or `CancelSplit` ends it.
+    /// This tablet is to divide itself; `Command::FinishSplit` ends it.
     Divide(Arc<Split>),
 }
 
@@ -170,8 +170,11 @@ pub fn plan(state: &State, is_alive: &dyn Fn(NodeId) -> bool, steps_max: usize) 
         if steps.len() >= steps_max {
             break;
         }
-        if let Some(split) = state.splits.get(&tablet.id) {
-            steps.push(Step::Divide(Arc::clone(split)));
+        if state.is_splitting(tablet.id) {
+            let split = state.splits.get(&tablet.id);
+            if let Some(split) = split.filter(|split| !split.is_finished) {
+                steps.push(Step::Divide(Arc::clone(split)));
+            }
             continue;
         }
         let Some(table) = state.catalog.tables.get(&tablet.root) else {

@@ -4,7 +4,7 @@
 //! tablet's epoch grows with each change of its range or replicas; `version` grows by one with each accepted
 //! command and with nothing else.
 
-use crate::{Applied, ProposalId, Replica, Split, Tablet};
+use crate::{Applied, Effect, ProposalId, Refusal, Replica, Split, Tablet};
 use catalog::Catalog;
 use minicbor::{Decode, Encode};
 use model::{ClusterId, Incarnation, NodeId, ReplicaId, TableId, TabletId};
@@ -72,7 +72,7 @@ pub struct Head {
     pub name: String,
     #[n(2)]
     pub version: u64,
-    /// By name; `replication_factor` is the one there is.
+    /// By name; what is not here has its default.
     #[n(3)]
     pub settings: BTreeMap<String, u64>,
     #[n(4)]
@@ -90,7 +90,32 @@ pub struct Head {
 pub(crate) const RECENT_MAX: usize = 64;
 
 pub(crate) const REPLICATION_FACTOR: &str = "replication_factor";
-pub(crate) const REPLICATION_FACTOR_DEFAULT: u64 = 3;
+const SPLIT_SIZE_BYTES: &str = "split_size_bytes";
+
+/// A setting of the cluster.
+struct Setting {
+    name: &'static str,
+    default: u64,
+    min: u64,
+    max: u64,
+}
+
+const SETTINGS: [Setting; 2] = [
+    // Copies of a table that does not say.
+    Setting {
+        name: REPLICATION_FACTOR,
+        default: 3,
+        min: 1,
+        max: 15,
+    },
+    // A strong tablet whose rows take more is divided.
+    Setting {
+        name: SPLIT_SIZE_BYTES,
+        default: 512 << 20,
+        min: 1,
+        max: u64::MAX,
+    },
+];
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
@@ -101,7 +126,7 @@ pub struct State {
     pub(crate) tablets: BTreeMap<TabletId, Arc<Tablet>>,
     /// The replicas that each tablet began with: all of them begin its group with the same list, however late.
     pub(crate) founders: BTreeMap<TabletId, Arc<Vec<Replica>>>,
-    /// Splits under way, by the tablet that is split.
+    /// Splits that are not settled, by the tablet that is split.
     pub(crate) splits: BTreeMap<TabletId, Arc<Split>>,
 }
 
@@ -152,17 +177,12 @@ impl State {
         self.tablets.get(&id)
     }
 
-    /// Splits that are prepared and not finished, by the tablet that is split.
-    pub fn splits(&self) -> &BTreeMap<TabletId, Arc<Split>> {
-        &self.splits
-    }
-
     /// Whether this replica id was given out in this state or before it.
     pub fn has_allotted(&self, replica: ReplicaId) -> bool {
         replica.0 < self.head.next_replica
     }
 
-    /// The replicas that a tablet began with.
+    /// The replicas that a tablet began with; none, where it was split off another.
     pub fn founders(&self, id: TabletId) -> &[Replica] {
         self.founders.get(&id).map_or(&[], |founders| founders)
     }
@@ -180,14 +200,40 @@ impl State {
 
     /// The value of a setting; every setting has a default.
     pub fn setting(&self, name: &str) -> Option<u64> {
-        let default = (name == REPLICATION_FACTOR).then_some(REPLICATION_FACTOR_DEFAULT);
-        self.head.settings.get(name).copied().or(default)
+        let setting = SETTINGS.iter().find(|setting| setting.name == name)?;
+        let value = self.head.settings.get(name).copied();
+        Some(value.unwrap_or(setting.default))
+    }
+
+    /// All settings, by name.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        SETTINGS
+            .iter()
+            .map(|setting| (setting.name, self.value(setting.name)))
+    }
+
+    fn value(&self, name: &str) -> u64 {
+        self.setting(name).unwrap_or_default()
     }
 
     pub fn replication_factor(&self) -> u32 {
-        let factor = self.setting(REPLICATION_FACTOR);
-        factor
-            .and_then(|factor| u32::try_from(factor).ok())
-            .unwrap_or(REPLICATION_FACTOR_DEFAULT as u32)
+        self.value(REPLICATION_FACTOR) as u32
+    }
+
+    /// The size from which on a strong tablet is divided.
+    pub fn split_size_bytes(&self) -> u64 {
+        self.value(SPLIT_SIZE_BYTES)
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: u64) -> Result<Vec<Effect>, Refusal> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            return Err(Refusal::Invalid(format!("there is no setting {name}")));
+        };
+        let (min, max) = (setting.min, setting.max);
+        if !(min..=max).contains(&value) {
+            return Err(Refusal::Invalid(format!("{name} is {min} to {max}")));
+        }
+        self.head.settings.insert(name.to_owned(), value);
+        Ok(vec![Effect::SettingChanged(name.to_owned())])
     }
 }

@@ -59,4 +59,7 @@ pub struct Split {
     pub left: Tablet,
     #[n(1)]
     pub right: Tablet,
+    /// The map shows both.
+    #[n(2)]
+    pub is_finished: bool,
 }

@@ -54,7 +54,8 @@ impl Config {
 /// How a group comes to be on this node. What its log says has precedence: a group that has one is continued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A new group: all of its first members begin with the same list.
+    /// A new group: all of its first members begin with the same list, and with the same state: none, or one that
+    /// says that it is the state after the entry [`FOUNDED_AT`](crate::FOUNDED_AT).
     Founded(Vec<Member>),
     /// A replica that joins an existing group: it waits for the leader to send its state.
     Joining,

@@ -32,7 +32,7 @@ const INSTALL_KEY: &[u8] = b"install";
 
 /// A new group begins behind an entry that nobody has, so that a member that joins later, with an empty log, is
 /// always sent the state, and with it the first members.
-pub(crate) const FOUNDED_AT: Applied = Applied { index: 1, term: 1 };
+pub const FOUNDED_AT: Applied = Applied { index: 1, term: 1 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 struct MembersRecord {
@@ -127,7 +127,7 @@ impl GroupLog {
         if let Some(hard) = &hard {
             group.hard =
                 decode_hard(hard).ok_or_else(|| corrupt(id, "the hard state is not readable"))?;
-        } else if applied.is_none_or(|applied| applied.index == 0) {
+        } else if applied.is_none_or(|applied| applied <= FOUNDED_AT) {
             let found = match applied {
                 Some(_) => Found::Nothing,
                 None => Found::Broken("an installation was cut short".into()),

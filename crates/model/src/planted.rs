@@ -39,6 +39,9 @@ bugs! {
     FollowerReadPastSafeTime,
     ReadOnlyParticipantNotValidated,
     CommitAbovePromises,
+    SplitForgetsPromised,
+    SplitForgetsRowsEarly,
+    SplitFoundsEmptyHalf,
 }
 
 #[cfg(feature = "planted")]

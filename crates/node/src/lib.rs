@@ -23,6 +23,7 @@ mod identity;
 mod liveness;
 mod meta;
 mod metrics;
+mod operate;
 mod others;
 mod peers;
 mod placement;
@@ -97,9 +98,14 @@ impl Node {
         self.core.metrics.register(registry, &self.core);
     }
 
-    /// Cuts the tablet of a range-partitioned table that holds `key` in two there.
+    /// Cuts the tablet that holds `key` in two, at the beginning of the key's partition, or root row.
     pub async fn split_tablet(&self, table: TableId, key: Vec<u8>) -> Result<(), api::Error> {
         split::split(&self.core, table, key).await
+    }
+
+    /// Changes a setting of the cluster.
+    pub async fn set(&self, name: &str, value: u64) -> Result<(), api::Error> {
+        operate::set(&self.core, name, value).await
     }
 
     /// Releases leases, tells the others, and stops.

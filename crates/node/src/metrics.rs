@@ -149,6 +149,11 @@ impl Collector for Levels {
                 view.state.tablets().len().saturating_sub(1),
             ),
             (
+                "node_splits_under_way",
+                "Splits of tablets of the cluster that are not settled",
+                view.state.splits().len(),
+            ),
+            (
                 "node_members_alive",
                 "Members taken for alive",
                 alive.count(),

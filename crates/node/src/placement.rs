@@ -8,14 +8,12 @@ use crate::follow;
 use crate::replicas::member;
 use crate::rpc::{Reply, Request};
 use crate::service::{self, leader_of};
-use api::Error;
 use cluster::{Command, META, Replica, Split, Step, Tablet, plan};
-use consensus::{ChangeMembers, Role};
+use consensus::{ChangeMembers, FOUNDED_AT, Role};
 use model::{NodeId, TabletId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
-use txn::TabletError;
 
 const INTERVAL: Duration = Duration::from_millis(250);
 const STEPS_AT_ONCE_MAX: usize = 16;
@@ -27,6 +25,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let had_steps = *core.leads_meta.borrow() && carry_out_plan(&core).await;
         converge_groups(&core).await;
+        settle_splits(&core).await;
         if had_steps {
             // The next steps are at hand; but a learner that is being filled needs its time.
             sleep(INTERVAL / 5).await;
@@ -122,12 +121,8 @@ async fn divide(core: &Core, split: &Split) {
         };
         match answer {
             Some(Reply::Divided(Ok(()))) => {
-                propose(core, Command::FinishSplit { tablet }).await;
-                return;
-            }
-            Some(Reply::Divided(Err(TabletError::Api(Error::Refused(refused))))) => {
-                tracing::warn!(%tablet, %refused, "a split is given up");
-                propose(core, Command::CancelSplit { tablet }).await;
+                let right = split.right.id;
+                propose(core, Command::FinishSplit { tablet, right }).await;
                 return;
             }
             other => tracing::debug!(%tablet, %leader, ?other, "not divided yet"),
@@ -147,6 +142,31 @@ fn candidates(core: &Core, tablet: &Tablet) -> Vec<NodeId> {
         is_new
     });
     nodes
+}
+
+/// For each right half that is led here, and so has its state on a majority: tells the map so. For each left half
+/// that is led here, and of which the map says so: tells its log.
+async fn settle_splits(core: &Core) {
+    let state = Arc::clone(&core.view().state);
+    for status in core.groups.statuses() {
+        if status.role != Role::Leader {
+            continue;
+        }
+        let split = state.split_into(status.tablet);
+        if let Some(split) = split.filter(|_| status.committed > FOUNDED_AT.index) {
+            let (tablet, right) = (split.left.id, split.right.id);
+            propose(core, Command::SettleSplit { tablet, right }).await;
+        }
+        let strong = core.replicas.strong(status.tablet);
+        let Some((strong, right)) = strong.and_then(|it| Some((it.clone(), it.division()?))) else {
+            continue;
+        };
+        // A state from before the split was prepared does not know it either.
+        let is_known = right.replicas.iter().all(|it| state.has_allotted(it.id));
+        if is_known && !state.splits().contains_key(&status.tablet) {
+            strong.settle(&right).await;
+        }
+    }
 }
 
 /// For each group that is led here: members that the map has are added as learners, and those that it has no

@@ -7,7 +7,7 @@ use crate::identity::Identity;
 use crate::meta::MetaMachine;
 use crate::others::NodeOthers;
 use crate::peers::NodePeers;
-use cluster::{META, Replica, State, Tablet};
+use cluster::{META, Replica, Split, State, Tablet};
 use consensus::{GroupSpec, Member, Origin};
 use model::{ReplicaId, TabletId};
 use parking_lot::RwLock;
@@ -16,12 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-use txn::{StrongConfig, StrongTablet, TabletSpec};
+use txn::{Seeded, StrongConfig, StrongTablet, TabletSpec};
+use world::planted::{self, Bug};
 use world::watch;
 use world::{LogBatch, LogId, LogOperation};
 
 /// What failed is tried again so often.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// A replica that is to be made from one that is not as far is tried again so often.
+const SEED_INTERVAL: Duration = Duration::from_millis(50);
 /// Replicas opened at one time.
 const OPEN_AT_ONCE: usize = 64;
 
@@ -100,25 +103,40 @@ pub(crate) async fn reconcile(core: Arc<Core>) {
     loop {
         versions.borrow_and_update();
         let state = Arc::clone(&core.view().state);
-        let is_complete = bring_in_line(&core, &state).await;
-        if is_complete {
-            core.replicas.version.send_replace(state.version());
-            if versions.changed().await.is_err() {
-                return;
+        match bring_in_line(&core, &state).await {
+            Opened::Open => {
+                core.replicas.version.send_replace(state.version());
+                if versions.changed().await.is_err() {
+                    return;
+                }
             }
-        } else {
-            let _ = timeout(RETRY_INTERVAL, versions.changed()).await;
+            Opened::Waits => {
+                let _ = timeout(SEED_INTERVAL, versions.changed()).await;
+            }
+            Opened::Failed => {
+                let _ = timeout(RETRY_INTERVAL, versions.changed()).await;
+            }
         }
     }
 }
 
-async fn bring_in_line(core: &Arc<Core>, state: &State) -> bool {
-    let mut is_complete = true;
+/// How an attempt to open replicas has ended, from good to bad.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Opened {
+    Open,
+    /// It is to be made from a replica here that is not as far yet.
+    Waits,
+    Failed,
+}
+
+async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
+    let mut outcome = Opened::Open;
     if let Some(meta) = state.tablet(META)
         && let Some(replica) = meta.replica_on(core.node)
         && core.groups.status(META).is_none()
+        && !join_meta(core, *replica).await
     {
-        is_complete &= join_meta(core, *replica).await;
+        outcome = Opened::Failed;
     }
     let mut missing: Vec<(Arc<Tablet>, Replica)> = Vec::new();
     for tablet in state.tablets().values().filter(|tablet| tablet.id != META) {
@@ -149,9 +167,9 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> bool {
             .iter()
             .map(|(tablet, replica)| open(core, state, tablet, *replica));
         let opened = futures::future::join_all(opening).await;
-        is_complete &= opened.iter().all(|is_open| *is_open);
+        outcome = opened.into_iter().fold(outcome, Opened::max);
     }
-    is_complete
+    outcome
 }
 
 fn tell(core: &Core, held: &HeldReplica, tablet: &Arc<Tablet>) {
@@ -169,18 +187,19 @@ fn tell(core: &Core, held: &HeldReplica, tablet: &Arc<Tablet>) {
     });
 }
 
-async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Replica) -> bool {
+async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Replica) -> Opened {
     let Some(table) = state.catalog().table(tablet.root) else {
-        return true;
+        return Opened::Open;
     };
     let opened = if table.is_strong() {
         open_strong(core, state, tablet, replica).await
     } else {
-        open_eventual(core, table, tablet, replica)
+        open_eventual(core, table, tablet, replica).map(Some)
     };
     let topic = format!("replica {} of tablet {}", replica.id, tablet.id);
     match opened {
-        Ok(held) => {
+        Ok(None) => Opened::Waits,
+        Ok(Some(held)) => {
             let held = HeldReplica {
                 replica: replica.id,
                 tablet: Arc::clone(tablet),
@@ -190,33 +209,32 @@ async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Re
                 map.insert(tablet.id, Arc::new(held));
             });
             core.complain(&topic, None);
-            true
+            Opened::Open
         }
         Err(error) => {
             tracing::error!(tablet = %tablet.id, replica = %replica.id, %error, "a replica cannot be opened");
             core.complain(&topic, Some(error));
-            false
+            Opened::Failed
         }
     }
 }
 
+/// `None`: not yet.
 async fn open_strong(
     core: &Arc<Core>,
     state: &State,
     tablet: &Tablet,
     replica: Replica,
-) -> Result<Held, String> {
-    let founders = state.founders(tablet.id);
-    let is_founder = founders.iter().any(|founder| founder.id == replica.id);
+) -> Result<Option<Held>, String> {
+    let Some(origin) = origin(core, state, tablet, replica).await? else {
+        return Ok(None);
+    };
+    let is_founder = matches!(origin, Origin::Founded(_));
     let spec = TabletSpec {
         tablet: tablet.clone(),
         replica: replica.id,
         node: core.node,
-        origin: if is_founder {
-            Origin::Founded(founders.iter().map(member).collect())
-        } else {
-            Origin::Joining
-        },
+        origin,
         groups: core.groups.clone(),
         stores: Arc::clone(&core.world.stores),
         clock: Arc::clone(&core.world.clock),
@@ -231,7 +249,56 @@ async fn open_strong(
     if tablet.voters().count() == 1 && is_founder {
         core.groups.campaign(tablet.id);
     }
-    Ok(Held::Strong(strong))
+    Ok(Some(Held::Strong(strong)))
+}
+
+/// How a replica begins, if it has not begun before: with the others and nothing, with the others and its part of a
+/// tablet that was split, or as one that is sent its state. `None`: not yet.
+async fn origin(
+    core: &Core,
+    state: &State,
+    tablet: &Tablet,
+    replica: Replica,
+) -> Result<Option<Origin>, String> {
+    let founded = |founders: &[Replica]| Origin::Founded(founders.iter().map(member).collect());
+    let is_among = |founders: &[Replica]| founders.iter().any(|founder| founder.id == replica.id);
+    if let Some(split) = state.split_into(tablet.id)
+        && is_among(&split.right.replicas)
+    {
+        // Nobody begins it empty: that would be a member who takes nothing for all there is.
+        return Ok(match seed(core, split, replica).await? {
+            Seeded::Done => Some(founded(&split.right.replicas)),
+            Seeded::Settled => Some(Origin::Joining),
+            Seeded::NotYet if planted::is(Bug::SplitFoundsEmptyHalf) => {
+                Some(founded(&split.right.replicas))
+            }
+            Seeded::NotYet => None,
+        });
+    }
+    let founders = state.founders(tablet.id);
+    Ok(Some(match is_among(founders) {
+        true => founded(founders),
+        false => Origin::Joining,
+    }))
+}
+
+/// Makes a right half's replica from the left half's here, unless it is there already.
+async fn seed(core: &Core, split: &Split, replica: Replica) -> Result<Seeded, String> {
+    let stores = core
+        .world
+        .stores
+        .list()
+        .map_err(|error| error.to_string())?;
+    if stores.iter().any(|(known, _)| *known == replica.id) {
+        return Ok(Seeded::Done);
+    }
+    match core.replicas.strong(split.left.id) {
+        Some(left) => {
+            let seeded = left.seed(&split.right, replica.id).await;
+            seeded.map_err(|error| error.to_string())
+        }
+        None => Ok(Seeded::NotYet),
+    }
 }
 
 fn open_eventual(

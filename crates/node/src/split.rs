@@ -1,17 +1,74 @@
-//! Splitting a tablet, as an operator asks for it. The meta group allots the ids, the placement loop has the
-//! leaseholder divide the tablet, and the map follows; whoever asks waits for that.
+//! Splitting a tablet, as an operator asks for it, or because it has grown. The meta group allots the ids, the
+//! placement loop has the leaseholder divide the tablet, and the map follows; whoever asks waits for that.
+//!
+//! How large a tablet is its leaseholder knows. Its store's size says when to look, for it counts old versions and
+//! what an earlier split has left over; the rows themselves say whether to split, and where.
 
 use crate::core::Core;
 use crate::follow;
+use crate::replicas::Held;
 use api::{Error, Outcome, Refused, Retry};
 use cluster::{Command, Effect, Refusal};
-use model::TableId;
+use model::{TableId, TabletId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use txn::StrongTablet;
 
 const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
 const DIVIDE_PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often the leaseholders look at their tablets' sizes.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
+/// A store that has grown by less than this part of itself is not measured again.
+const GROWTH_DIVISOR: u64 = 8;
+
+/// Splits the tablets whose leases are here, when they have grown large.
+pub(crate) async fn watch_sizes(core: Arc<Core>) {
+    let mut measured: BTreeMap<TabletId, u64> = BTreeMap::new();
+    loop {
+        sleep(MEASURE_INTERVAL).await;
+        let held = core.replicas.all();
+        measured.retain(|tablet, _| held.contains_key(tablet));
+        let limit = core.view().state.split_size_bytes();
+        for replica in held.values() {
+            let Held::Strong(strong) = &replica.held else {
+                continue;
+            };
+            let status = strong.status();
+            let known = measured.get(&status.tablet).copied().unwrap_or(0);
+            let is_grown = status.size_bytes > known + known / GROWTH_DIVISOR;
+            if status.is_leaseholder && status.size_bytes >= limit && is_grown {
+                measured.insert(status.tablet, status.size_bytes);
+                split_if_large(&core, replica.tablet.root, strong, limit).await;
+            }
+        }
+    }
+}
+
+async fn split_if_large(core: &Core, root: TableId, strong: &StrongTablet, limit: u64) {
+    let catalog = core.views.catalog();
+    let Some(root) = catalog.table(root) else {
+        return;
+    };
+    let tablet = strong.status().tablet;
+    let measure = match strong.measure(root).await {
+        Ok(measure) => measure,
+        Err(error) => {
+            tracing::warn!(%tablet, %error, "a tablet cannot be measured");
+            return;
+        }
+    };
+    let Some(middle) = measure.middle.filter(|_| measure.size_bytes >= limit) else {
+        return;
+    };
+    tracing::info!(%tablet, size_bytes = measure.size_bytes, "a tablet has grown large");
+    if let Err(error) = split(core, root.id, middle).await {
+        tracing::debug!(%tablet, %error, "not split");
+    }
+}
 
 pub(crate) async fn split(core: &Core, table: TableId, key: Vec<u8>) -> Result<(), Error> {
     let view = core.view();
@@ -25,6 +82,11 @@ pub(crate) async fn split(core: &Core, table: TableId, key: Vec<u8>) -> Result<(
             "tablets of eventual tables are not split yet: only those of strong tables",
         ));
     }
+    let root = view.state.catalog().table(table.root);
+    let key = root
+        .and_then(|root| root.boundary(&key))
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| Error::invalid("the key is not one of the table's"))?;
     let tablet = view
         .tablet_of(table.root, &key)
         .ok_or_else(|| Error::invalid("no tablet holds the key"))?;
@@ -57,8 +119,8 @@ pub(crate) async fn split(core: &Core, table: TableId, key: Vec<u8>) -> Result<(
         if view.state.tablet(created).is_some() {
             return Ok(());
         }
-        if !view.state.splits().contains_key(&tablet.id) {
-            return Err(Error::unsupported("the tablet refused to be split"));
+        if view.state.tablet(tablet.id).is_none() {
+            return Err(Error::Refused(Refused::NoTable(table.name().to_owned())));
         }
         let _ = timeout(LOOK_INTERVAL, versions.changed()).await;
     }

@@ -12,6 +12,7 @@ use crate::placement;
 use crate::replicas;
 use crate::rpc::{CONSENSUS, Reply, Request, Rpc, tagged};
 use crate::service;
+use crate::split;
 use crate::tasks::Tasks;
 use crate::transactions;
 use crate::view::Views;
@@ -126,6 +127,7 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     core.replicas.reach(version).await;
     tasks.spawn(placement::run(Arc::clone(&core)));
     tasks.spawn(transactions::run(Arc::clone(&core)));
+    tasks.spawn(split::watch_sizes(Arc::clone(&core)));
 
     let timestamps = Arc::new(quorum::Gateway::new(Arc::clone(&core.world.clock)));
     let peers = Arc::new(NodePeers::new(&core));

@@ -21,6 +21,8 @@ pub struct Status {
     /// The meta group's leader, where it is known.
     pub meta_leader: Option<NodeId>,
     pub health: Health,
+    /// The cluster's settings, by name.
+    pub settings: Vec<(&'static str, u64)>,
     pub nodes: Vec<NodeStatus>,
     /// All tablets of the cluster; what only the node that holds a replica knows (`applied`, `size_bytes`, the
     /// leaseholder) is there for the replicas of this node.
@@ -62,6 +64,8 @@ pub struct TabletStatus {
     pub start: Vec<u8>,
     pub end: Option<Vec<u8>>,
     pub replicas: Vec<ReplicaStatus>,
+    /// It is one half of a split that is not settled yet, or is to be split.
+    pub is_splitting: bool,
     pub leaseholder: Option<NodeId>,
     /// Of this node's replica.
     pub applied: Option<u64>,
@@ -109,6 +113,7 @@ pub(crate) fn status(core: &Core) -> Status {
         schema: state.catalog().version,
         meta_leader: leader_of(core, META),
         health: health(core),
+        settings: state.settings().collect(),
         nodes,
         tablets: state
             .tablets()
@@ -167,6 +172,7 @@ fn tablet_status(core: &Core, state: &State, tablet: &Tablet) -> TabletStatus {
                 is_learner: replica.is_learner,
             })
             .collect(),
+        is_splitting: state.is_splitting(tablet.id),
         leaseholder: match tablet.id {
             META => leader_of(core, META),
             _ => leaseholder_of(core, tablet),

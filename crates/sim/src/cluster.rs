@@ -8,6 +8,7 @@ use crate::plan::Plan;
 use crate::random::SimRandom;
 use crate::trace::Trace;
 use api::Database;
+use model::TableId;
 use node::{Config, Node};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -217,6 +218,20 @@ impl Cluster {
             self.disk(index).sync();
             self.crash(index);
         }
+    }
+
+    /// Divides the tablet that holds a key, through one node.
+    pub async fn split(&self, index: usize, table: TableId, key: Vec<u8>) -> Result<(), String> {
+        let (node, _) = self.node(index).ok_or("the node is down")?;
+        let splitting = node.split_tablet(table, key);
+        splitting.await.map_err(|error| error.to_string())
+    }
+
+    /// Changes a setting of the cluster, through the first node.
+    pub async fn set(&self, name: &str, value: u64) -> Result<(), String> {
+        let (node, _) = self.node(0).ok_or("the node is down")?;
+        let setting = node.set(name, value).await;
+        setting.map_err(|error| error.to_string())
     }
 
     /// Power loss of one node: its tasks stop where they are, and what it had not synced is gone.

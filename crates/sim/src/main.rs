@@ -272,7 +272,10 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::LosePromised
         | Bug::InstallLeavesOldRows
         | Bug::AppliedIndexOutsideBatch
-        | Bug::VoteNotPersisted => vec![Workload::Register],
+        | Bug::VoteNotPersisted
+        | Bug::SplitForgetsPromised
+        | Bug::SplitForgetsRowsEarly
+        | Bug::SplitFoundsEmptyHalf => vec![Workload::Register],
         Bug::SkipReadRepair
         | Bug::CountFailedReplicaAsAcknowledged
         | Bug::MergeForgetsTombstoneAtEqualTimestamp

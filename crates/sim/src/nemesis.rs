@@ -3,6 +3,8 @@
 use crate::ambush::Spot;
 use crate::cluster::{Cluster, STOP_PATIENCE};
 use crate::plan::{Fault, Plan, draw_conditions};
+use crate::workload::NAMESPACE;
+use model::{TableId, Value};
 use node::TRANSACTION_STEPS;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -118,6 +120,19 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
         }
         Fault::Ambush => ambush(cluster, random).await,
         Fault::Weather => cluster.network().set_conditions(draw_conditions(random)),
+        Fault::Split => {
+            let number = random.random_range(0..plan.keys);
+            let is_behind = random.random_bool(0.5);
+            let cluster = cluster.clone();
+            // It may take long, and other faults strike meanwhile.
+            tokio::spawn(async move {
+                let Some((table, key)) = boundary(&cluster, victim, number, is_behind) else {
+                    return;
+                };
+                let outcome = cluster.split(victim, table, key).await;
+                cluster.note("split", number, || format!("at key {number}: {outcome:?}"));
+            });
+        }
     }
 }
 
@@ -161,6 +176,24 @@ fn isolate(cluster: &Cluster, victim: usize) {
         cluster.network().cut(address, cluster.address(other));
         cluster.network().cut(cluster.address(other), address);
     }
+}
+
+/// A boundary of the workload's table, right before a row or right behind it.
+fn boundary(
+    cluster: &Cluster,
+    node: usize,
+    number: u64,
+    is_behind: bool,
+) -> Option<(TableId, Vec<u8>)> {
+    let catalog = cluster.door(node)?.database.catalog();
+    let mut tables = catalog.tables.values();
+    let table = tables.find(|table| table.namespace() == NAMESPACE)?;
+    let key = table.row_key(&[Value::Int(number as i64)]).ok()?;
+    let mut boundary = table.boundary(&key)?.to_vec();
+    if let Some(last) = boundary.last_mut() {
+        *last = last.wrapping_add(u8::from(is_behind));
+    }
+    Some((table.id, boundary))
 }
 
 fn partition(cluster: &Cluster, random: &mut SmallRng) {

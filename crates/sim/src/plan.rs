@@ -32,10 +32,12 @@ pub enum Fault {
     /// Somebody is struck in the middle of a transaction: at the sending or the arrival of one of its messages, or at
     /// a sync of its log.
     Ambush,
+    /// No fault, but a moment when others strike at their best: a tablet is divided.
+    Split,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 12] = [
+    pub const ALL: [Fault; 13] = [
         Fault::Crash,
         Fault::Flicker,
         Fault::Stop,
@@ -48,6 +50,7 @@ impl Fault {
         Fault::Skew,
         Fault::Weather,
         Fault::Ambush,
+        Fault::Split,
     ];
 }
 
@@ -71,6 +74,8 @@ pub struct Plan {
     pub partitioning: Partitioning,
     /// Strong tables: how far a replica may lag before it is sent a snapshot.
     pub log_entries_kept: u64,
+    /// Strong tables: the size at which a tablet is divided by itself; 0: the cluster's default.
+    pub split_size_bytes: u64,
 }
 
 impl Plan {
@@ -96,11 +101,13 @@ impl Plan {
             partitioning: [Partitioning::Hash, Partitioning::Hash, Partitioning::Range]
                 [random.random_range(0..3)],
             log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
+            split_size_bytes: [0, 0, 0, 40][random.random_range(0..4)],
         };
-        match random.random_range(0..8) {
+        match random.random_range(0..10) {
             0 => plan.with_laggards(),
             1 => plan.with_elections(),
             2 => plan.with_handovers(),
+            3 | 4 => plan.with_splits(),
             _ => plan,
         }
     }
@@ -128,6 +135,17 @@ impl Plan {
             faults: vec![Fault::Stop, Fault::Skew],
             nemesis_pause_ms: 1_500,
             keys: 1,
+            think_ms: 40,
+            ..self
+        }
+    }
+
+    /// Tablets are divided again and again, while nodes crash and clocks differ.
+    fn with_splits(self) -> Plan {
+        Plan {
+            nodes: 3,
+            faults: vec![Fault::Split, Fault::Split, Fault::Crash, Fault::Skew],
+            nemesis_pause_ms: 400,
             think_ms: 40,
             ..self
         }

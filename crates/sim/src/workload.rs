@@ -6,6 +6,8 @@ mod client;
 mod quorum;
 mod register;
 
+pub(crate) use client::NAMESPACE;
+
 use crate::cluster::Cluster;
 use crate::plan::Plan;
 use std::fmt;

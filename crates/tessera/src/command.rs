@@ -1,6 +1,6 @@
 //! Commands that a running node carries out, asked for over its admin port.
 
-use crate::options::SplitOptions;
+use crate::options::{SetOptions, SplitOptions};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,12 +11,17 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub fn split(options: &SplitOptions) -> Result<(), String> {
     let body =
         json!({ "namespace": options.namespace, "table": options.table, "key": options.key });
-    let answer = fetch(
-        &options.admin,
-        "POST",
-        "/api/command/split",
-        &body.to_string(),
-    )?;
+    carry_out(&options.admin, "split", &body)
+}
+
+pub fn set(options: &SetOptions) -> Result<(), String> {
+    let body = json!({ "name": options.name, "value": options.value });
+    carry_out(&options.admin, "set", &body)
+}
+
+fn carry_out(admin: &str, command: &str, body: &Value) -> Result<(), String> {
+    let path = format!("/api/command/{command}");
+    let answer = fetch(admin, "POST", &path, &body.to_string())?;
     println!("{answer}");
     Ok(())
 }

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Status(options) => status::run(&options),
         Command::Split(options) => command::split(&options),
+        Command::Set(options) => command::set(&options),
         Command::Version => {
             println!("tessera {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -26,8 +26,10 @@ pub enum Command {
     Demo,
     /// Shows nodes, tablets, leases and health
     Status(AdminOptions),
-    /// Cuts a tablet of a range-partitioned table in two at a key
+    /// Cuts a tablet of a strong table in two, before the partition or the root row of a key
     Split(SplitOptions),
+    /// Changes a setting of the cluster; `tessera status` shows them
+    Set(SetOptions),
     /// Prints the version
     Version,
 }
@@ -59,6 +61,16 @@ pub struct SplitOptions {
     /// The first primary key values of the right half, in the key's order
     #[arg(required = true)]
     pub key: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct SetOptions {
+    /// The admin port of any node, as HOST:PORT
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub admin: String,
+    /// `replication_factor`, `split_size_bytes`, …
+    pub name: String,
+    pub value: u64,
 }
 
 /// What `tessera start` takes, on the command line and in the file.

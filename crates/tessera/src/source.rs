@@ -29,6 +29,7 @@ impl Source for NodeSource {
     async fn command(&self, name: &str, arguments: Value) -> Result<Value, CommandError> {
         match name {
             "split" => self.split(&arguments).await,
+            "set" => self.set(&arguments).await,
             _ => Err(CommandError::Unknown),
         }
     }
@@ -52,11 +53,28 @@ impl NodeSource {
             .map(Vec::as_slice)
             .unwrap_or_default();
         let key = parse_key(table, values).map_err(CommandError::Invalid)?;
-        match self.node.split_tablet(table.id, key).await {
-            Ok(()) => Ok(json!({ "split": format!("{namespace}.{name}") })),
-            Err(api::Error::Refused(refused)) => Err(CommandError::Invalid(refused.to_string())),
-            Err(error) => Err(CommandError::Failed(error.to_string())),
-        }
+        self.node
+            .split_tablet(table.id, key)
+            .await
+            .map_err(command_error)?;
+        Ok(json!({ "split": format!("{namespace}.{name}") }))
+    }
+
+    async fn set(&self, arguments: &Value) -> Result<Value, CommandError> {
+        let (Some(name), Some(value)) = (arguments["name"].as_str(), arguments["value"].as_u64())
+        else {
+            let message = "`name`, a string, or `value`, a number, is missing";
+            return Err(CommandError::Invalid(message.into()));
+        };
+        self.node.set(name, value).await.map_err(command_error)?;
+        Ok(json!({ "set": name, "value": value }))
+    }
+}
+
+fn command_error(error: api::Error) -> CommandError {
+    match error {
+        api::Error::Refused(refused) => CommandError::Invalid(refused.to_string()),
+        error => CommandError::Failed(error.to_string()),
     }
 }
 
@@ -124,6 +142,8 @@ fn render(status: &Status) -> Value {
         "schema_version": status.schema.0,
         "meta_version": status.meta_version,
         "meta_leader": status.meta_leader.map(|node| node.0),
+        "settings": status.settings.iter().map(|(name, value)| (name.to_string(), json!(value)))
+            .collect::<serde_json::Map<String, Value>>(),
         "nodes": nodes,
         "tablets": status.tablets.iter().map(tablet).collect::<Vec<_>>(),
     })
@@ -142,6 +162,7 @@ fn tablet(tablet: &TabletStatus) -> Value {
         "epoch": tablet.epoch.0,
         "start": hex(&tablet.start),
         "end": tablet.end.as_deref().map(hex),
+        "splitting": tablet.is_splitting,
         "leaseholder": tablet.leaseholder.map(|node| node.0),
         "replicas": replicas,
         "applied": tablet.applied,

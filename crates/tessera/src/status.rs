@@ -35,6 +35,9 @@ fn render(status: &Value) -> String {
     ] {
         out += &format!("{:<16}{}\n", name.replace('_', " "), text(&status[name]));
     }
+    for (name, value) in status["settings"].as_object().into_iter().flatten() {
+        out += &format!("{:<19} {}\n", name.replace('_', " "), text(value));
+    }
     let rows = |name: &str| status[name].as_array().cloned().unwrap_or_default();
     let nodes: Vec<Vec<String>> = rows("nodes")
         .iter()
@@ -82,6 +85,10 @@ fn render(status: &Value) -> String {
                     format!("{}{mark}", text(&replica["node"]))
                 })
                 .collect();
+            let activity = match tablet["splitting"] == true {
+                true => "splitting",
+                false => "",
+            };
             vec![
                 text(&tablet["id"]),
                 text(&tablet["table"]),
@@ -90,6 +97,7 @@ fn render(status: &Value) -> String {
                 places.join(" "),
                 text(&tablet["applied"]),
                 text(&tablet["size_bytes"]),
+                activity.to_owned(),
             ]
         })
         .collect();
@@ -101,6 +109,7 @@ fn render(status: &Value) -> String {
         "replicas",
         "applied here",
         "bytes here",
+        "under way",
     ];
     out += &format!("\n{}", table(&heading, &tablets));
     out

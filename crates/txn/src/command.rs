@@ -8,7 +8,7 @@ use api::{KeyRange, TransactionId};
 use bytes::{Buf, BufMut, Bytes};
 use cluster::Tablet;
 use minicbor::{Decode, Encode};
-use model::{ColumnId, Incarnation, LeaseEpoch, NodeId, ReplicaId, RequestId, Timestamp};
+use model::{ColumnId, Incarnation, LeaseEpoch, NodeId, ReplicaId, RequestId, TabletId, Timestamp};
 
 const WRITE: u8 = 1;
 const CONTROL: u8 = 2;
@@ -83,6 +83,34 @@ impl PrepareHead {
     }
 }
 
+impl Prepare {
+    /// The part of the share that lies within a range; `None` when nothing does.
+    pub fn within(&self, range: &KeyRange) -> Option<Prepare> {
+        let parts = |ranges: &[KeyRange]| -> Vec<KeyRange> {
+            let parts = ranges.iter().map(|part| part.intersection(range));
+            parts.filter(|part| !part.is_empty()).collect()
+        };
+        let head = &self.head;
+        let mut part = Prepare {
+            head: PrepareHead {
+                ranges: parts(&head.ranges),
+                shared: parts(&head.shared),
+                ..head.clone()
+            },
+            rows: self.rows.clone(),
+        };
+        part.head.points.retain(|key| range.contains(key));
+        part.head.stamps.retain(|stamp| range.contains(&stamp.key));
+        part.rows.retain(|(key, _)| range.contains(key));
+        let head = &part.head;
+        let is_empty = part.rows.is_empty()
+            && head.points.is_empty()
+            && head.ranges.is_empty()
+            && head.shared.is_empty();
+        (!is_empty).then_some(part)
+    }
+}
+
 /// Everything that is not a write.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub(crate) enum Control {
@@ -127,6 +155,9 @@ pub(crate) enum Control {
         left: Tablet,
         #[n(3)]
         right: Tablet,
+        /// What the right half commits is above: the holder has promised nothing more about its keys, and will not.
+        #[n(4)]
+        promised: Timestamp,
     },
     /// By the coordinator, whose own share is prepared: the transaction commits. The decision is kept until all
     /// other participants have been told.
@@ -161,6 +192,12 @@ pub(crate) enum Control {
         epoch: LeaseEpoch,
         #[n(1)]
         ids: Vec<CommandId>,
+    },
+    /// The right half of the last split lives on its own: what is kept here of it may go.
+    #[n(7)]
+    Settle {
+        #[n(0)]
+        right: TabletId,
     },
 }
 

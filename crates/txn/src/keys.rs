@@ -1,6 +1,7 @@
 //! Where a strong tablet keeps what, inside its store. The byte table is `docs/formats/strong-tablet.md`.
 
 use crate::CommandId;
+use api::KeyRange;
 use model::{Incarnation, NodeId, RequestId, Timestamp};
 use world::{Kind, past_suffix};
 
@@ -10,6 +11,7 @@ const COMMAND: u8 = 3;
 const PREPARED: u8 = 4;
 const DECISION: u8 = 5;
 const ENDING: u8 = 6;
+const DIVISION: u8 = 7;
 
 pub(crate) fn row(key: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(key.len() + 1);
@@ -80,6 +82,25 @@ pub(crate) fn lease() -> Vec<u8> {
 
 pub(crate) fn range() -> Vec<u8> {
     vec![Kind::State as u8, RANGE]
+}
+
+/// The last split, until its right half lives on its own.
+pub(crate) fn division() -> Vec<u8> {
+    vec![Kind::State as u8, DIVISION]
+}
+
+/// Where rows and older versions lie of keys outside of a range.
+pub(crate) fn spans_outside(range: &KeyRange) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut spans = vec![
+        (row(&[]), row(&range.start)),
+        (past_bound(&[]), past_bound(&range.start)),
+    ];
+    if let Some(end) = &range.end {
+        spans.push((row(end), rows_end()));
+        spans.push((past_bound(end), past_end()));
+    }
+    spans.retain(|(start, end)| start < end);
+    spans
 }
 
 /// The command that committed then. In the order of their timestamps.
@@ -221,6 +242,33 @@ mod tests {
             let prefix = past_prefix(key);
             let found = stored.iter().filter(|past| past.starts_with(&prefix));
             assert_eq!(found.count(), 3);
+        }
+    }
+
+    #[test]
+    fn what_lies_outside_of_a_range_is_in_its_spans() {
+        let keys: [&[u8]; 8] = [b"", b"\0", b"a", b"a\0", b"a\0\0", b"ab", b"b", b"\xFF"];
+        for start in keys {
+            for end in keys.map(Some).into_iter().chain([None]) {
+                let range = KeyRange {
+                    start: start.to_vec(),
+                    end: end.map(<[u8]>::to_vec),
+                };
+                if range.is_empty() {
+                    continue;
+                }
+                let spans = spans_outside(&range);
+                let is_in_spans = |stored: Vec<u8>| {
+                    spans
+                        .iter()
+                        .any(|(start, end)| *start <= stored && stored < *end)
+                };
+                for key in keys {
+                    assert_eq!(is_in_spans(row(key)), !range.contains(key));
+                    let past = past(key, Timestamp(7));
+                    assert_eq!(is_in_spans(past), !range.contains(key));
+                }
+            }
         }
     }
 

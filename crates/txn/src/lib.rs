@@ -3,6 +3,7 @@
 //!
 //! * `rows` (below Raft) applies batches: no logic that could diverge between replicas.
 //! * `leaseholder` (above Raft) holds the lease and the promises, latches keys, evaluates, and proposes.
+//! * `split` divides a tablet into two, in its log and in its store.
 //! * [`StrongTablet`] is the handle: [`StrongTablet::write`] and [`StrongTablet::read`].
 //!
 //! * `locks` keeps what transactions hold between requests; `participant` is a tablet's part in one that spans
@@ -14,12 +15,14 @@ mod command;
 mod keys;
 mod latches;
 mod locks;
+mod measure;
 mod participant;
 mod read;
 mod reading;
 mod recovery;
 mod request;
 mod rows;
+mod split;
 mod staging;
 mod state;
 mod step;
@@ -27,7 +30,9 @@ mod tablet;
 mod versions;
 mod write;
 
+pub use measure::Measure;
 pub use recovery::{Others, Task};
 pub use request::{CommandId, TabletError, TabletRead, TabletWrite};
+pub use split::{Seeded, SplitPlan};
 pub use step::{Attempt, Ending, Prepared, Share, Span, Step, Stepped, TabletStep};
-pub use tablet::{LeaseStatus, SplitPlan, StrongConfig, StrongTablet, TabletSpec, TabletStatus};
+pub use tablet::{LeaseStatus, StrongConfig, StrongTablet, TabletSpec, TabletStatus};

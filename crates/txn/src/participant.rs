@@ -55,6 +55,7 @@ pub(crate) async fn step(
             is_external,
             participants,
         } => {
+            inner.check_route(request.epoch)?;
             let decision = Decided {
                 attempt,
                 timestamp: *timestamp,
@@ -67,14 +68,21 @@ pub(crate) async fn step(
                 .map(Stepped::Decided)
         }
         Step::Resolve { id, ending } => {
+            inner.check_route(request.epoch)?;
             let resolving = resolve(inner, *id, *ending);
             let resolved = timeout_at(deadline, resolving).await;
             resolved.map_err(|_| no_leader(Outcome::NotApplied))??;
+            // Of keys that a split has taken away in the meantime, the other half knows nothing.
+            inner.check_route(request.epoch)?;
             Ok(Stepped::Done)
         }
         Step::Ask { id } => {
+            inner.check_route(request.epoch)?;
             let asked = timeout_at(deadline, ask(inner, *id)).await;
-            asked.map_err(|_| no_leader(Outcome::NotApplied))?
+            let asked = asked.map_err(|_| no_leader(Outcome::NotApplied))??;
+            // The half that holds the coordinator's key may know more.
+            inner.check_route(request.epoch)?;
+            Ok(asked)
         }
         Step::Touch(transaction) => {
             let now_micros = inner.spec.clock.monotonic_micros();
@@ -155,13 +163,11 @@ async fn lock(
     let task = task(share, Purpose::Commit);
     let latched = write::enter(inner, &task, &staging, OnLock::Wait, deadline).await?;
     let _latched = latched.ok_or(TabletError::Locked)?;
-    if !staging.is_within(&inner.replica.state.lock().range) {
-        return Err(inner.stale_route());
-    }
     let spans = staging.spans();
     let mut exclusive: Vec<KeyRange> = spans.points.into_iter().map(point).collect();
     exclusive.extend(spans.ranges);
-    let since = inner.promise_now(staging.is_external())?;
+    let within = |served: &KeyRange| staging.is_within(served);
+    let since = inner.promise_now(&within, staging.is_external())?;
     keep(inner, transaction, &exclusive, LockMode::Exclusive, since)?;
     keep(inner, transaction, &spans.shared, LockMode::Shared, since)?;
     Ok(Stepped::Locked)
@@ -204,9 +210,6 @@ async fn vouch(
         return Ok(Stepped::Blocked);
     };
     inner.hold().await?;
-    if !staging.is_within(&inner.replica.state.lock().range) {
-        return Err(inner.stale_route());
-    }
     if !planted::is(Bug::ReadOnlyParticipantNotValidated) {
         write::load(inner, catalog, &task, &mut staging)?;
     }
@@ -214,13 +217,19 @@ async fn vouch(
         let table = catalog.table(assertion.table);
         table.is_some_and(|table| table.spec.replication.ordering == Ordering::External)
     });
-    let since = inner.promise_now(is_external)?;
+    let within = |served: &KeyRange| staging.is_within(served);
+    let since = inner.promise_now(&within, is_external)?;
     // Above all that it may have read.
     let timestamp = since.next();
     let transaction = share.attempt.transaction;
     let ranges: Vec<KeyRange> = staging.spans().shared;
     keep(inner, transaction, &ranges, LockMode::Shared, since)?;
     let mut state = inner.replica.state.lock();
+    // A split carries what is vouched for by then, and no more.
+    if !staging.is_within(state.serving()) {
+        drop(state);
+        return Err(inner.stale_route());
+    }
     let before = state.lease.end;
     state
         .locks
@@ -381,11 +390,12 @@ fn propose_decision(inner: &Inner, decision: &Decided<'_>) -> Result<Decision, T
         Some(Ending::Committed(timestamp)) => return Ok(Decision::Known(timestamp)),
         None => {}
     }
+    // A part of the share may be here still, but who holds the coordinator's key decides.
+    if !state.serving().contains(&attempt.coordinator.range.start) {
+        drop(state);
+        return Err(inner.stale_route());
+    }
     let Some(prepared) = state.prepared.get(&attempt.id) else {
-        if !state.range.contains(&attempt.coordinator.range.start) {
-            drop(state);
-            return Err(inner.stale_route());
-        }
         // Were it decided, that would be known here, unless it is too long ago.
         return Err(match state.endings.reaches(attempt.began) {
             true => aborted("the coordinator has not prepared it"),

@@ -36,13 +36,24 @@ pub(crate) async fn read(
     let table = catalog
         .table(read.table)
         .ok_or_else(|| Error::Refused(Refused::NoTable(read.table.to_string())))?;
-    if !is_within(inner, read) {
-        return Err(inner.stale_route());
+    let response = match read.locking {
+        Some(locking) => locked(inner, table, read, locking, deadline).await,
+        None => serve(inner, table, read, deadline).await,
+    }?;
+    // What a split takes away may be gone from the store while one reads.
+    match is_within(inner.replica.state.lock().serving(), read) {
+        true => Ok(response),
+        false => Err(inner.stale_route()),
     }
+}
+
+async fn serve(
+    inner: &Inner,
+    table: &Table,
+    read: &TabletRead,
+    deadline: Instant,
+) -> Result<ReadResponse, TabletError> {
     let is_external = table.spec.replication.ordering == catalog::Ordering::External;
-    if let Some(locking) = read.locking {
-        return locked(inner, table, read, locking, deadline).await;
-    }
     match plan(inner, read, is_external)? {
         Plan::Applied => {
             let mut response = read_at(inner, table, read, Timestamp::MAX)?;
@@ -60,14 +71,15 @@ pub(crate) async fn read(
         Plan::Lease(then) => {
             let at = loop {
                 inner.hold().await?;
-                let (at, epoch) = match promise(inner, then, is_external)? {
-                    Promise::At(at, epoch) => (at, epoch),
-                    Promise::Wait(wait) if Instant::now() + wait < deadline => {
-                        sleep(wait).await;
-                        continue;
-                    }
-                    Promise::Wait(_) => return Err(no_leader(Outcome::NotApplied)),
-                };
+                let (at, epoch) =
+                    match promise(inner, &|served| is_within(served, read), then, is_external)? {
+                        Promise::At(at, epoch) => (at, epoch),
+                        Promise::Wait(wait) if Instant::now() + wait < deadline => {
+                            sleep(wait).await;
+                            continue;
+                        }
+                        Promise::Wait(_) => return Err(no_leader(Outcome::NotApplied)),
+                    };
                 tracing::trace!(
                     tablet = %inner.spec.tablet.id, node = %inner.spec.node, %epoch, %at, "reads"
                 );
@@ -122,10 +134,7 @@ async fn locked(
         Err(_) => return Err(TabletError::Locked),
     };
     inner.hold().await?;
-    if !is_within(inner, read) {
-        return Err(inner.stale_route());
-    }
-    let at = inner.promise_now(is_external)?;
+    let at = inner.promise_now(&|served| is_within(served, read), is_external)?;
     inner.extend(inner.now()?);
     participant::keep(inner, transaction, &ranges, mode, at)?;
     let response = read_at(inner, table, read, at)?;
@@ -145,9 +154,13 @@ async fn locked(
 
 impl Inner {
     /// Promises, as the leaseholder, that what commits from now on is above the timestamp returned, at which all
-    /// that has committed can be read.
-    pub fn promise_now(&self, is_external: bool) -> Result<Timestamp, TabletError> {
-        match promise(self, None, is_external)? {
+    /// that has committed can be read; if what it is for is `within` the keys that are served.
+    pub fn promise_now(
+        &self,
+        within: Within<'_>,
+        is_external: bool,
+    ) -> Result<Timestamp, TabletError> {
+        match promise(self, within, None, is_external)? {
             Promise::At(at, _) => Ok(at),
             Promise::Wait(_) => Err(no_leader(Outcome::NotApplied)),
         }
@@ -185,13 +198,15 @@ async fn await_prepared(
     }
 }
 
-fn is_within(inner: &Inner, read: &TabletRead) -> bool {
-    let state = inner.replica.state.lock();
+/// Whether something lies within a range of keys.
+type Within<'a> = &'a (dyn Fn(&KeyRange) -> bool + Sync);
+
+fn is_within(served: &KeyRange, read: &TabletRead) -> bool {
     match &read.selection {
-        Selection::Keys(keys) => keys.iter().all(|key| state.range.contains(key)),
+        Selection::Keys(keys) => keys.iter().all(|key| served.contains(key)),
         Selection::Ranges(ranges) => ranges
             .iter()
-            .all(|range| range.is_empty() || range.intersection(&state.range) == *range),
+            .all(|range| range.is_empty() || range.intersection(served) == *range),
     }
 }
 
@@ -201,7 +216,14 @@ fn plan(inner: &Inner, read: &TabletRead, is_external: bool) -> Result<Plan, Tab
         ReadBound::Eventual => return Ok(Plan::Applied),
         _ => inner.now()?,
     };
-    let closed = inner.replica.state.lock().closed;
+    // Together: what is closed after a split says nothing about the keys that it has taken away.
+    let closed = {
+        let state = inner.replica.state.lock();
+        if !is_within(state.serving(), read) {
+            return Err(inner.stale_route());
+        }
+        state.closed
+    };
     let ago = |micros: u64| {
         let micros = i64::try_from(micros).unwrap_or(i64::MAX);
         Timestamp(now.earliest.0.saturating_sub(micros))
@@ -239,6 +261,7 @@ enum Promise {
 /// Promises, as the leaseholder, that what commits from now on is above the timestamp to be read.
 fn promise(
     inner: &Inner,
+    within: Within<'_>,
     then: Option<Timestamp>,
     is_external: bool,
 ) -> Result<Promise, TabletError> {
@@ -252,6 +275,9 @@ fn promise(
                 hint: leader.map(|leader| leader.node),
             });
         }
+    }
+    if !within(state.serving()) {
+        return Err(inner.stale_route());
     }
     let Some(holding) = &mut state.holding else {
         return Ok(Promise::Wait(Duration::ZERO));

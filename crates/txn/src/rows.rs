@@ -5,10 +5,12 @@ use crate::command::{self, Command, Control, Prepare, Verdict, Write};
 use crate::keys;
 use crate::latches::Spans;
 use crate::request::CommandId;
+use crate::split::Division;
 use crate::state::{Decision, Endings, Lease, Recent, State};
 use crate::step::Ending;
 use api::KeyRange;
 use bytes::Bytes;
+use cluster::Tablet;
 use consensus::{
     Committed, CommittedEntry, Leadership, MachineError, SnapshotSource, StateMachine, StoreSource,
 };
@@ -65,6 +67,8 @@ pub(crate) struct Rows {
     stores: Arc<dyn Stores>,
     store: Option<Arc<dyn Store>>,
     lease: Lease,
+    /// The key range in force, once a split has said so.
+    range: Option<KeyRange>,
     prepared: BTreeMap<CommandId, Arc<Prepare>>,
     decisions: BTreeMap<CommandId, Arc<Decision>>,
     install: Option<Box<dyn Install>>,
@@ -78,7 +82,10 @@ struct Batch<'a> {
     /// Rows that this batch has written: what the store will say.
     written: BTreeMap<Bytes, Option<Vec<u8>>>,
     closed: Timestamp,
-    range: Option<KeyRange>,
+    /// What a split has left here.
+    divided: Option<Tablet>,
+    /// The right half is on its own since this entry.
+    settled_at: Option<u64>,
     /// What transactions did, to be shown when the batch is in the store.
     shown: Vec<Shown>,
 }
@@ -90,6 +97,8 @@ enum Shown {
     /// Committed or given up, and no longer prepared.
     Ended(CommandId, Option<(Timestamp, Spans)>),
     Forgotten(CommandId),
+    /// What a split has left here of a share.
+    Divided(CommandId, Option<Arc<Prepare>>),
 }
 
 impl Rows {
@@ -109,6 +118,7 @@ impl Rows {
             stores,
             store: None,
             lease: Lease::default(),
+            range: None,
             prepared: BTreeMap::new(),
             decisions: BTreeMap::new(),
             install: None,
@@ -130,6 +140,12 @@ impl Rows {
         let range: Option<KeyRange> = match store.get(&keys::range(), &snapshot)? {
             Some(bytes) => {
                 Some(minicbor::decode(&bytes).map_err(|_| decode_failed("the key range"))?)
+            }
+            None => None,
+        };
+        let division: Option<Division> = match store.get(&keys::division(), &snapshot)? {
+            Some(bytes) => {
+                Some(minicbor::decode(&bytes).map_err(|_| decode_failed("the division"))?)
             }
             None => None,
         };
@@ -169,6 +185,7 @@ impl Rows {
         }
         let applied = store.applied();
         self.lease = lease;
+        self.range = range.clone();
         self.prepared = prepared.clone();
         self.decisions = decisions.clone();
         let mut state = self.replica.state.lock();
@@ -194,7 +211,13 @@ impl Rows {
         state.applied_term = applied.term;
         if let Some(range) = range {
             state.range = range;
+            // What was opened or installed is all there is: it is flushed.
+            state.forgets_at = division.is_none().then_some(0);
         }
+        if let Some(division) = &division {
+            state.epoch_min = division.left_epoch;
+        }
+        state.division = division.map(|division| Arc::new(division.right));
         drop(state);
         *self.replica.store.write() = Some(store.clone());
         self.store = Some(store);
@@ -205,12 +228,13 @@ impl Rows {
     fn apply_command(
         &mut self,
         batch: &mut Batch<'_>,
+        index: u64,
         command: Bytes,
     ) -> Result<Verdict, MachineError> {
         match command::decode(command) {
             Some(Command::Write(write)) => self.apply_write(batch, write),
             Some(Command::Prepare(prepare)) => Ok(self.apply_prepare(batch, prepare)),
-            Some(Command::Control(control)) => self.apply_control(batch, control),
+            Some(Command::Control(control)) => self.apply_control(batch, index, control),
             None => Err(MachineError("a command is not readable".into())),
         }
     }
@@ -221,12 +245,18 @@ impl Rows {
             || planted::is(Bug::ApplyOldEpoch)
     }
 
+    /// Keys that a split before it in the log has taken away are nobody's here, whatever the proposer knew.
+    fn holds(&self, rows: &command::Rows) -> bool {
+        let range = self.range.as_ref();
+        range.is_none_or(|range| rows.iter().all(|(key, _)| range.contains(key)))
+    }
+
     fn apply_write(
         &mut self,
         batch: &mut Batch<'_>,
         write: Write,
     ) -> Result<Verdict, MachineError> {
-        if !self.is_current(write.epoch) {
+        if !self.is_current(write.epoch) || !self.holds(&write.rows) {
             return Ok(Verdict::OldEpoch);
         }
         {
@@ -257,7 +287,8 @@ impl Rows {
 
     fn apply_prepare(&mut self, batch: &mut Batch<'_>, prepare: Prepare) -> Verdict {
         let id = prepare.head.id;
-        if !self.is_current(prepare.head.epoch) && !planted::is(Bug::PrepareUnderOldEpoch) {
+        let is_current = self.is_current(prepare.head.epoch);
+        if !is_current && !planted::is(Bug::PrepareUnderOldEpoch) || !self.holds(&prepare.rows) {
             return Verdict::OldEpoch;
         }
         if let Some(ending) = self.replica.state.lock().endings.find(id) {
@@ -338,8 +369,17 @@ impl Rows {
             Some(ending) if !planted::is(Bug::DecideTwice) => return Ok(Verdict::Ended(ending)),
             _ => {}
         }
-        if !self.prepared.contains_key(&id) {
+        let Some(share) = self.prepared.get(&id) else {
             return Ok(Verdict::Ended(Ending::Aborted));
+        };
+        // A split before it in the log has given the coordinator's key, and with it the decision, to another tablet.
+        let coordinator = &share.head.coordinator.range.start;
+        if self
+            .range
+            .as_ref()
+            .is_some_and(|range| !range.contains(coordinator))
+        {
+            return Ok(Verdict::OldEpoch);
         }
         self.end(
             batch,
@@ -377,6 +417,7 @@ impl Rows {
     fn apply_control(
         &mut self,
         batch: &mut Batch<'_>,
+        index: u64,
         control: Control,
     ) -> Result<Verdict, MachineError> {
         match control {
@@ -411,15 +452,27 @@ impl Rows {
                 }
                 self.lease.released = Some(promised);
             }
-            Control::Split { epoch, left, .. } => {
+            Control::Split {
+                epoch,
+                left,
+                right,
+                promised,
+                ..
+            } => {
                 if !self.is_current(epoch) {
                     return Ok(Verdict::OldEpoch);
                 }
-                batch.operations.push(StoreOperation::Put {
-                    key: keys::range(),
-                    value: encode(&left.range),
+                return Ok(self.divide(batch, left, right, promised));
+            }
+            Control::Settle { right } => {
+                let mut state = self.replica.state.lock();
+                if state.division.take_if(|it| it.id == right).is_none() {
+                    return Ok(Verdict::Repeated);
+                }
+                batch.operations.push(StoreOperation::Delete {
+                    key: keys::division(),
                 });
-                batch.range = Some(left.range);
+                batch.settled_at = Some(index);
                 return Ok(Verdict::Done);
             }
             Control::Decide {
@@ -466,6 +519,64 @@ impl Rows {
         Ok(Verdict::Done)
     }
 
+    /// Narrows the range, and notes what the right half is to be made from; its rows stay where they are until it
+    /// lives on its own.
+    fn divide(
+        &mut self,
+        batch: &mut Batch<'_>,
+        left: Tablet,
+        right: Tablet,
+        promised: Timestamp,
+    ) -> Verdict {
+        let is_done = self.range.as_ref().is_some_and(|range| {
+            range.start != left.range.start || range.end != right.range.end || *range == left.range
+        });
+        if is_done {
+            return Verdict::Repeated;
+        }
+        {
+            let mut state = self.replica.state.lock();
+            let division = Division::new(&left, &right, promised.max(state.newest))
+                .with_lease(self.lease.epoch)
+                .with_remembered(&state.recent, &state.endings)
+                .with_open(&self.prepared, &self.decisions);
+            batch.operations.push(StoreOperation::Put {
+                key: keys::division(),
+                value: encode(&division),
+            });
+            state.division = Some(Arc::new(right));
+        }
+        for (id, share) in std::mem::take(&mut self.prepared) {
+            let part = share.within(&left.range);
+            if part.as_ref() == Some(share.as_ref()) {
+                self.prepared.insert(id, share);
+                continue;
+            }
+            let part = part.map(Arc::new);
+            batch.operations.push(match &part {
+                Some(part) => StoreOperation::Put {
+                    key: keys::prepared(id),
+                    value: command::encode_prepare(part),
+                },
+                None => StoreOperation::Delete {
+                    key: keys::prepared(id),
+                },
+            });
+            if let Some(part) = &part {
+                self.prepared.insert(id, part.clone());
+            }
+            batch.shown.push(Shown::Divided(id, part));
+        }
+        batch.operations.push(StoreOperation::Put {
+            key: keys::range(),
+            value: encode(&left.range),
+        });
+        self.range = Some(left.range.clone());
+        batch.divided = Some(left);
+        batch.settled_at = None;
+        Verdict::Done
+    }
+
     fn extend(&mut self, batch: &mut Batch<'_>, end: Timestamp) {
         if end > self.lease.end {
             self.lease.end = end;
@@ -485,7 +596,7 @@ impl Rows {
         &self,
         applied: Applied,
         closed: Timestamp,
-        range: Option<KeyRange>,
+        (divided, settled_at): (Option<Tablet>, Option<u64>),
         shown: Vec<Shown>,
     ) {
         let mut state = self.replica.state.lock();
@@ -500,8 +611,13 @@ impl Rows {
             state.commits_above_newest();
         }
         state.closed = state.closed.max(state.held_back(closed));
-        if let Some(range) = range {
-            state.range = range;
+        if let Some(left) = divided {
+            state.range = left.range;
+            state.epoch_min = left.epoch;
+            state.forgets_at = planted::is(Bug::SplitForgetsRowsEarly).then_some(0);
+        }
+        if settled_at.is_some() {
+            state.forgets_at = settled_at;
         }
         state.count_announced();
         drop(state);
@@ -530,6 +646,15 @@ impl State {
                     && self.holding.is_some()
                 {
                     self.wait_out(timestamp, spans);
+                }
+            }
+            Shown::Divided(id, part) => {
+                self.prepared.remove(&id);
+                self.locks.end_prepared(id);
+                if let Some(part) = part {
+                    let head = &part.head;
+                    self.locks.add_prepared(id, head.timestamp, head.spans());
+                    self.prepared.insert(id, part);
                 }
             }
             Shown::Decided(id, decision) => {
@@ -643,15 +768,16 @@ impl StateMachine for Rows {
             operations: Vec::with_capacity(entries.len() * 4),
             written: BTreeMap::new(),
             closed: Timestamp::MIN,
-            range: None,
+            divided: None,
+            settled_at: None,
             shown: Vec::new(),
         };
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
             results.push(match &entry.entry {
-                CommittedEntry::Command(command) => {
-                    self.apply_command(&mut batch, command.clone())?.encode()
-                }
+                CommittedEntry::Command(command) => self
+                    .apply_command(&mut batch, entry.index, command.clone())?
+                    .encode(),
                 CommittedEntry::Members(_) | CommittedEntry::Empty => Bytes::new(),
             });
         }
@@ -662,7 +788,8 @@ impl StateMachine for Rows {
         let Batch {
             operations,
             closed,
-            range,
+            divided,
+            settled_at,
             shown,
             ..
         } = batch;
@@ -672,7 +799,7 @@ impl StateMachine for Rows {
                 applied,
             })
             .map_err(failed)?;
-        self.publish(applied, closed, range, shown);
+        self.publish(applied, closed, (divided, settled_at), shown);
         Ok(results)
     }
 

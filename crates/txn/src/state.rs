@@ -7,9 +7,10 @@ use crate::locks::Locks;
 use crate::request::CommandId;
 use crate::step::{Ending, Span};
 use api::KeyRange;
+use cluster::Tablet;
 use consensus::{Leadership, Member, ProposeError};
 use minicbor::{Decode, Encode};
-use model::{Interval, LeaseEpoch, ReplicaId, Timestamp};
+use model::{Interval, LeaseEpoch, PlacementEpoch, ReplicaId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -85,6 +86,11 @@ impl Recent {
         Some(oldest)
     }
 
+    /// All, oldest first.
+    pub fn all(&self) -> impl Iterator<Item = &(Timestamp, CommandId)> {
+        self.order.iter()
+    }
+
     pub fn newest(&self) -> Option<Timestamp> {
         self.order.back().map(|(timestamp, _)| *timestamp)
     }
@@ -113,6 +119,12 @@ pub(crate) struct Endings {
 }
 
 impl Endings {
+    /// All, oldest first.
+    pub fn all(&self) -> impl Iterator<Item = (Timestamp, CommandId, Ending)> {
+        let find = |(at, id): &(Timestamp, CommandId)| Some((*at, *id, self.find(*id)?));
+        self.order.iter().filter_map(find)
+    }
+
     pub fn find(&self, id: CommandId) -> Option<Ending> {
         self.by_id.get(&id).map(|(_, ending)| *ending)
     }
@@ -179,6 +191,8 @@ pub(crate) struct Holding {
     pub promised: Timestamp,
     pub last_commit: Timestamp,
     pub is_extending: bool,
+    /// A split is proposed that leaves these keys here: nothing more is promised for others.
+    pub divides_to: Option<KeyRange>,
 }
 
 pub(crate) struct State {
@@ -196,6 +210,13 @@ pub(crate) struct State {
     pub announced: Option<(LeaseEpoch, u64, Timestamp)>,
     pub recent: Recent,
     pub range: KeyRange,
+    /// The right half of the last split, while the log does not say that it lives on its own.
+    pub division: Option<Arc<Tablet>>,
+    /// What was routed by an older placement may have meant keys that the last split has taken away.
+    pub epoch_min: PlacementEpoch,
+    /// What lies outside of the range may go once this entry is flushed: it must not come back as part of what
+    /// others take for whole.
+    pub forgets_at: Option<u64>,
     pub holding: Option<Holding>,
     pub is_acquiring: bool,
     pub latches: Latches,
@@ -235,6 +256,9 @@ impl State {
             announced: None,
             recent: Recent::default(),
             range,
+            division: None,
+            epoch_min: PlacementEpoch(0),
+            forgets_at: None,
             holding: None,
             is_acquiring: false,
             latches: Latches::default(),
@@ -274,6 +298,19 @@ impl State {
             true => Ok(()),
             false => Err(Unheld::NeedsLease { term }),
         }
+    }
+
+    /// Whether a split is proposed and not decided.
+    pub fn is_dividing(&self) -> bool {
+        self.holding
+            .as_ref()
+            .is_some_and(|holding| holding.divides_to.is_some())
+    }
+
+    /// The keys that this tablet may still be asked for.
+    pub fn serving(&self) -> &KeyRange {
+        let kept = self.holding.as_ref().and_then(|it| it.divides_to.as_ref());
+        kept.unwrap_or(&self.range)
     }
 
     /// The new end that a command should carry, once half of the lease is gone.

@@ -71,17 +71,6 @@ pub struct TabletSpec {
     pub config: StrongConfig,
 }
 
-/// How a tablet is to be divided: `[start, at)` stays, `[at, end)` becomes a tablet of its own, with a new
-/// replica beside each present one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SplitPlan {
-    pub at: Vec<u8>,
-    /// The present tablet after the split.
-    pub left: Tablet,
-    /// The new one; its replicas are on the same nodes.
-    pub right: Tablet,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseStatus {
     pub epoch: LeaseEpoch,
@@ -169,6 +158,7 @@ impl StrongTablet {
                 return;
             }
             inner.forget_history();
+            inner.forget_right_half();
             let is_open = recovery::look(inner, &mut watch);
             if inner.close_timestamp() || is_open {
                 sleep(interval).await;
@@ -207,14 +197,6 @@ impl StrongTablet {
         if tablet.epoch > placed.epoch {
             *placed = tablet;
         }
-    }
-
-    /// Divides the tablet. Not built yet: refused.
-    pub async fn split(&self, plan: SplitPlan) -> Result<(), TabletError> {
-        let _ = plan;
-        Err(TabletError::Api(Error::unsupported(
-            "splitting a strong tablet is not built yet",
-        )))
     }
 
     /// Gives the lease up in the log, so that a successor need not wait. Before a clean stop.
@@ -296,8 +278,9 @@ impl Inner {
 
     /// Refuses what was routed by an older placement.
     pub fn check_route(&self, epoch: PlacementEpoch) -> Result<(), TabletError> {
+        let epoch_min = self.replica.state.lock().epoch_min;
         let placed = self.placed.lock();
-        match epoch < placed.epoch {
+        match epoch < placed.epoch.max(epoch_min) {
             true => Err(TabletError::StaleRoute(placed.clone())),
             false => Ok(()),
         }
@@ -413,6 +396,7 @@ impl Inner {
                         promised,
                         last_commit,
                         is_extending: false,
+                        divides_to: None,
                     });
                     state.commits_above_newest();
                     state.takes_over_waits();
@@ -478,7 +462,7 @@ impl Inner {
             if state.check_held(now).is_err() {
                 return false;
             }
-            if state.has_in_flight() {
+            if state.has_in_flight() || state.is_dividing() {
                 return true;
             }
             let closed = now.earliest.min(state.lease.end.plus_micros(-1));

@@ -195,11 +195,12 @@ pub(crate) async fn stage(
 ) -> Result<Step, TabletError> {
     loop {
         inner.hold().await?;
+        // First: of what a split has taken away, what an earlier attempt has left is not known here any more.
+        if !staging.is_within(inner.replica.state.lock().serving()) {
+            return Err(inner.stale_route());
+        }
         if let Some(timestamp) = earlier_attempt(inner, task)? {
             return Ok(Step::Repeated(timestamp));
-        }
-        if !staging.is_within(&inner.replica.state.lock().range) {
-            return Err(inner.stale_route());
         }
         load(inner, catalog, task, staging)?;
         if let Some(step) = propose(inner, task, staging, &mut latched)? {

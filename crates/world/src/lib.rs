@@ -15,8 +15,8 @@ pub use clock::{Clock, ClockError};
 pub use log::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, LogOperation};
 pub use network::{Identity, Incoming, Network, Rejection};
 pub use store::{
-    APPLIED_KEY, Applied, Install, Kind, Scan, Snapshot, SnapshotGuard, Store, StoreBatch,
-    StoreError, StoreOperation, Stores, past_suffix, past_superseded_at,
+    APPLIED_KEY, Applied, EditCopy, Install, Kind, Scan, Snapshot, SnapshotGuard, Store,
+    StoreBatch, StoreError, StoreOperation, Stores, past_suffix, past_superseded_at,
 };
 
 use std::sync::Arc;

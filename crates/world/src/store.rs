@@ -120,9 +120,18 @@ pub trait Store: Send + Sync {
     /// vanish at any time from now on, also under a snapshot. Never goes back.
     fn set_history_horizon(&self, timestamp: i64);
 
+    /// Keys in these spans (`start .. end` each) are nobody's any more: they may vanish at any time from now on, also
+    /// under a snapshot, and are not all gone before others are. Takes the place of what was said before; said
+    /// anew after each opening.
+    fn forget_spans(&self, spans: Vec<(Vec<u8>, Vec<u8>)>);
+
     /// About how many bytes the store holds.
     fn size_bytes(&self) -> u64;
 }
+
+/// Looks at a copy that nobody else sees yet, and says what makes of it what it is to be. The batch's `applied` may
+/// be any.
+pub type EditCopy<'a> = &'a (dyn Fn(&dyn Store) -> Result<StoreBatch, StoreError> + Sync);
 
 /// The stores of a node.
 pub trait Stores: Send + Sync {
@@ -140,9 +149,10 @@ pub trait Stores: Send + Sync {
     /// Removes a replica's folder. Whoever holds the store may still read it.
     fn remove(&self, replica: ReplicaId) -> Result<(), StoreError>;
 
-    /// Makes `to` a copy of `from` as it is flushed: by hard links, so cheap. Call after a flush. After a crash
-    /// `to` is whole or does not exist. Fails if `to` exists.
-    fn copy(&self, from: ReplicaId, to: ReplicaId) -> Result<(), StoreError>;
+    /// Makes `to` a copy of `from` as it is flushed, by hard links, so cheap; then changes it as `edit` says. Call
+    /// after a flush. After a crash `to` is whole and changed, or does not exist. Fails if `to` exists, or `edit`
+    /// fails.
+    fn copy(&self, from: ReplicaId, to: ReplicaId, edit: EditCopy<'_>) -> Result<(), StoreError>;
 }
 
 /// A store under construction from a snapshot. Dropping it leaves the replica marked as `installing`.

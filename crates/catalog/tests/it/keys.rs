@@ -154,3 +154,28 @@ fn foreign_bytes_are_nobodys() {
         }
     }
 }
+
+#[test]
+fn tablets_are_cut_between_partitions_and_between_root_rows() {
+    let table = hashed();
+    let row = table
+        .row_key(&[int(1), text("x"), int(9), text("a")])
+        .unwrap();
+    assert_eq!(table.boundary(&row), Some(&row[..8]));
+    assert_eq!(table.boundary(&row[..8]), Some(&row[..8]));
+    assert_eq!(table.boundary(&row[..7]), None);
+    let [singers, albums, songs] = interleaved();
+    let singer = singers.row_key(&[int(7)]).unwrap();
+    let cut = singers.boundary(&singer).unwrap();
+    assert_eq!(cut, &singer[..singer.len() - 1]);
+    assert_eq!(singers.boundary(cut), Some(cut));
+    for key in [
+        albums.row_key(&[int(7), text("a")]).unwrap(),
+        songs.row_key(&[int(7), text("a"), int(1)]).unwrap(),
+    ] {
+        assert_eq!(singers.boundary(&key), Some(cut));
+        assert!(cut < key.as_slice() && cut < singer.as_slice());
+    }
+    let before = songs.row_key(&[int(6), text("z"), int(9)]).unwrap();
+    assert!(before.as_slice() < cut);
+}

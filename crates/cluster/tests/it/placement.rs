@@ -22,6 +22,7 @@ fn settle(story: &mut Story) -> Vec<String> {
             },
             Step::Divide(split) => Command::FinishSplit {
                 tablet: split.left.id,
+                right: split.right.id,
             },
         };
         told.push(story.tell(command));

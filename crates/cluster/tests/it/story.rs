@@ -344,42 +344,85 @@ fn a_split_divides_the_range_and_keeps_the_nodes() {
         epoch: PlacementEpoch(epoch),
         key: key.to_vec(),
     };
-    let finish = |tablet| Command::FinishSplit {
+    let finish = |tablet, right| Command::FinishSplit {
         tablet: TabletId(tablet),
+        right: TabletId(right),
     };
+    let settle = |tablet, right| Command::SettleSplit {
+        tablet: TabletId(tablet),
+        right: TabletId(right),
+    };
+    let root = story.state.catalog().table(table).unwrap().clone();
+    let key = |id: &str| {
+        let key = root.row_key(&[model::Value::Text(id.into())]).unwrap();
+        root.boundary(&key).unwrap().to_vec()
+    };
+    let (at, later) = (key("m"), key("q"));
     assert_eq!(
-        story.tell(prepare(1, 1, b"m")),
+        story.tell(prepare(1, 1, &at)),
         "v6: SplitPrepared(TabletId(2))"
     );
     // Until the tablet has divided itself, the map shows one, which does not move.
     assert_eq!(story.tablets(table), "t1 p1 n1 n2 n3");
     assert!(matches!(
-        story.try_tell(prepare(1, 1, b"q")),
+        story.try_tell(prepare(1, 1, &later)),
         Err(Refusal::Invalid(_))
     ));
+    // What is said of another split, or too early, changes nothing.
+    assert_eq!(story.tell(finish(1, 9)), "v7: ");
+    assert_eq!(story.tell(settle(1, 2)), "v8: ");
     assert_eq!(
-        story.tell(finish(1)),
-        "v7: TabletChanged(TabletId(1)), TabletCreated(TabletId(2))"
+        story.tell(finish(1, 2)),
+        "v9: TabletChanged(TabletId(1)), TabletCreated(TabletId(2))"
     );
-    assert_eq!(story.tell(finish(1)), "v8: ");
+    assert_eq!(story.tell(finish(1, 2)), "v10: ");
     assert_eq!(story.tablets(table), "t1 p2 n1 n2 n3; t2 p1 n1 n2 n3");
     let tablets = story.state.tablets_of(table);
-    assert_eq!(tablets[0].range.end.as_deref(), Some(b"m".as_slice()));
-    assert_eq!(tablets[1].range.start, b"m");
+    assert_eq!(tablets[0].range.end.as_ref(), Some(&at));
+    assert_eq!(tablets[1].range.start, at);
     assert_eq!(tablets[1].range.end, None);
     let replicas = |tablet: usize| tablets[tablet].replicas.iter().map(|replica| replica.id);
     assert!(replicas(0).all(|left| replicas(1).all(|right| left != right)));
-    assert_eq!(story.state.founders(TabletId(2)), tablets[1].replicas);
+    // Nobody may begin it empty.
+    assert_eq!(story.state.founders(TabletId(2)), []);
+    for (tablet, epoch) in [(1, 2), (2, 1)] {
+        assert!(matches!(
+            story.try_tell(Command::AddReplica {
+                tablet: TabletId(tablet),
+                epoch: PlacementEpoch(epoch),
+                node: NodeId(1),
+            }),
+            Err(Refusal::Invalid(_))
+        ));
+    }
+    assert_eq!(story.tell(settle(1, 2)), "v11: SplitSettled(TabletId(2))");
+    assert_eq!(story.tell(settle(1, 2)), "v12: ");
     assert!(matches!(
-        story.try_tell(prepare(2, 1, b"a")),
+        story.try_tell(prepare(2, 1, &key("a"))),
         Err(Refusal::Invalid(_))
     ));
-    story.tell(prepare(2, 1, b"q"));
-    let cancel = Command::CancelSplit {
-        tablet: TabletId(2),
-    };
-    assert_eq!(story.tell(cancel), "v10: SplitCancelled(TabletId(3))");
-    assert_eq!(story.tablets(table), "t1 p2 n1 n2 n3; t2 p1 n1 n2 n3");
+    story.tell(prepare(2, 1, &later));
+}
+
+#[test]
+fn a_partition_is_not_cut() {
+    let mut story = Story::with_nodes(1);
+    let table = story.create("t", Partitioning::Hash, 0);
+    let inside = [vec![1; 8], vec![7]].concat();
+    for key in [vec![7], inside] {
+        let refused = story.try_tell(Command::PrepareSplit {
+            tablet: TabletId(1),
+            epoch: PlacementEpoch(1),
+            key,
+        });
+        assert!(matches!(refused, Err(Refusal::Invalid(_))));
+    }
+    story.tell(Command::PrepareSplit {
+        tablet: TabletId(1),
+        epoch: PlacementEpoch(1),
+        key: vec![1; 8],
+    });
+    assert_eq!(story.state.tablets_of(table).len(), 8);
 }
 
 #[test]
@@ -404,7 +447,7 @@ fn pieces_make_up_the_state_again() {
     let table = story.create("t", Partitioning::Hash, 0);
     assert_eq!(keep(&story.state), story.state);
     let (tablet, epoch) = (TabletId(1), PlacementEpoch(1));
-    let key = vec![7];
+    let key = vec![7; 8];
     story.tell(Command::PrepareSplit { tablet, epoch, key });
     assert_eq!(keep(&story.state), story.state);
     story.tell(Command::Catalog {

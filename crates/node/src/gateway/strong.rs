@@ -165,7 +165,10 @@ async fn reroute(core: &Core, path: &mut Path<'_>, theirs: &Tablet) {
         // If it does not come in time, the next attempt is refused once more.
         let _ = follow::reach(core, version, patience).await;
     } else {
-        path.pause().await;
+        // The map follows what the tablet knows.
+        let mut versions = core.views.watch_version();
+        let patience = Duration::from_millis(u64::from(path.remaining_ms()));
+        let _ = timeout_at(Instant::now() + patience.min(PAUSE_MAX), versions.changed()).await;
     }
 }
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use world::planted::{self, Bug};
 use world::{
-    APPLIED_KEY, Applied, Install, Kind, Scan, Snapshot, SnapshotGuard, Store, StoreBatch,
-    StoreError, StoreOperation, Stores, past_superseded_at,
+    APPLIED_KEY, Applied, EditCopy, Install, Kind, Scan, Snapshot, SnapshotGuard, Store,
+    StoreBatch, StoreError, StoreOperation, Stores, past_superseded_at,
 };
 
 /// One in so many batches begins a flush by itself.
@@ -111,6 +111,7 @@ struct State {
     /// A flush was asked for while one was under way.
     flush_again: bool,
     horizon: i64,
+    forgotten: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 struct SimStore {
@@ -178,6 +179,7 @@ impl SimStore {
                 flush: None,
                 flush_again: false,
                 horizon: i64::MIN,
+                forgotten: Vec::new(),
             }),
             snapshots: Arc::default(),
         }
@@ -229,7 +231,13 @@ impl SimStore {
         }
         state.flushed = folder.content.applied;
         let horizon = state.horizon;
-        let keep = |key: &Vec<u8>| past_superseded_at(key).is_none_or(|at| at >= horizon);
+        let forgotten = std::mem::take(&mut state.forgotten);
+        let keep = |key: &Vec<u8>| {
+            past_superseded_at(key).is_none_or(|at| at >= horizon)
+                && !forgotten
+                    .iter()
+                    .any(|(start, end)| start <= key && key < end)
+        };
         folder.content.rows.retain(|key, _| keep(key));
         let snapshots = self.snapshots.lock();
         let oldest = snapshots.keys().next().copied().unwrap_or(state.sequence);
@@ -237,6 +245,7 @@ impl SimStore {
             let deleted = matches!(versions[..], [(from, None)] if from <= oldest);
             keep(key) && !deleted
         });
+        state.forgotten = forgotten;
     }
 
     /// Runs `read` on the state as of now.
@@ -419,6 +428,10 @@ impl Store for SimStore {
         state.horizon = state.horizon.max(timestamp);
     }
 
+    fn forget_spans(&self, spans: Vec<(Vec<u8>, Vec<u8>)>) {
+        self.state.lock().forgotten = spans;
+    }
+
     fn size_bytes(&self) -> u64 {
         let state = self.state.lock();
         let sizes = state.versions.iter().map(|(key, versions)| {
@@ -518,20 +531,31 @@ impl Stores for SimStores {
         Ok(())
     }
 
-    fn copy(&self, from: ReplicaId, to: ReplicaId) -> Result<(), StoreError> {
+    fn copy(&self, from: ReplicaId, to: ReplicaId, edit: EditCopy<'_>) -> Result<(), StoreError> {
         settle_all(&self.disk, Instant::now());
-        let mut disk = self.disk.lock();
-        usable(&disk, self.generation)?;
-        let life = disk.stores.next_life();
-        let folders = &mut disk.stores.folders;
-        if folders.contains_key(&to) {
-            return Err(StoreError::Refused(format!("{to} exists")));
-        }
-        let content = match folders.get(&from) {
-            None => return Err(StoreError::Refused(format!("{from} does not exist"))),
-            Some(folder) if folder.installing => return Err(StoreError::Installing(from)),
-            Some(folder) => folder.content.clone(),
+        let (life, mut content) = {
+            let mut disk = self.disk.lock();
+            usable(&disk, self.generation)?;
+            let life = disk.stores.next_life();
+            let folders = &disk.stores.folders;
+            if folders.contains_key(&to) {
+                return Err(StoreError::Refused(format!("{to} exists")));
+            }
+            match folders.get(&from) {
+                None => return Err(StoreError::Refused(format!("{from} does not exist"))),
+                Some(folder) if folder.installing => return Err(StoreError::Installing(from)),
+                Some(folder) => (life, folder.content.clone()),
+            }
         };
+        let copy = SimStore::new(self.disk.clone(), self.generation, to, life, &content);
+        let batch = edit(&copy)?;
+        for operation in &batch.operations {
+            let (StoreOperation::Put { key, .. } | StoreOperation::Delete { key }) = operation;
+            check_key(key)?;
+        }
+        content.apply(batch);
+        let mut disk = self.disk.lock();
+        let folders = &mut disk.stores.folders;
         let copy = Folder {
             life,
             content,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-const NAMESPACE: &str = "sim";
+pub(crate) const NAMESPACE: &str = "sim";
 /// A client's patience with one operation.
 pub(super) const PATIENCE_MS: u32 = 3_000;
 /// The client that acts after the heal.
@@ -136,6 +136,11 @@ pub(super) async fn create_table(
             uuid: [7; 16],
         },
     ]);
+    if plan.split_size_bytes > 0 {
+        cluster
+            .set("split_size_bytes", plan.split_size_bytes)
+            .await?;
+    }
     let door = cluster.door(0).ok_or("node 1 is not up")?;
     timeout(HEAL_PATIENCE, door.database.change_catalog(change))
         .await

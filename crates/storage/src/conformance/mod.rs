@@ -50,6 +50,8 @@ pub async fn stores(new: NewDisk<'_>) {
     stores::an_installation_is_all_or_nothing(new).await;
     stores::a_removed_replica_is_gone_and_still_read(new).await;
     stores::a_copy_lives_on_its_own(new).await;
+    stores::a_copy_is_changed_before_it_is_there(new).await;
+    stores::forgotten_spans_go_and_nothing_else(new).await;
     stores::only_history_below_the_horizon_goes(new).await;
 }
 

@@ -326,7 +326,7 @@ pub(super) async fn a_call_that_breaks_a_rule_changes_nothing(new: NewDisk<'_>) 
     assert_eq!(names(&store), ["a"]);
     assert_eq!(store.applied(), applied(5));
     assert!(matches!(
-        stores.copy(OTHER, ReplicaId(9)),
+        stores.copy(OTHER, ReplicaId(9), &as_it_is),
         Err(StoreError::Refused(_))
     ));
     disk.close();
@@ -435,6 +435,75 @@ pub(super) async fn a_removed_replica_is_gone_and_still_read(new: NewDisk<'_>) {
     disk.close();
 }
 
+/// Changes nothing about a copy.
+fn as_it_is(copy: &dyn Store) -> Result<StoreBatch, StoreError> {
+    Ok(StoreBatch {
+        operations: Vec::new(),
+        applied: copy.applied(),
+    })
+}
+
+pub(super) async fn a_copy_is_changed_before_it_is_there(new: NewDisk<'_>) {
+    let mut disk = new();
+    let (_, stores) = disk.open();
+    let store = open(&stores, REPLICA);
+    apply(&store, 30, vec![put("kept", "1"), put("dropped", "1")]);
+    flush(&store).await;
+    let failing = |_: &dyn Store| Err(StoreError::Refused("not this one".into()));
+    assert!(stores.copy(REPLICA, OTHER, &failing).is_err());
+    assert_eq!(stores.list(), Ok(vec![(REPLICA, false)]));
+    let edit = |copy: &dyn Store| {
+        assert_eq!(copy.applied(), applied(30));
+        Ok(StoreBatch {
+            operations: vec![delete("dropped"), put("added", "2")],
+            applied: applied(1),
+        })
+    };
+    stores
+        .copy(REPLICA, OTHER, &edit)
+        .expect("a replica is copied");
+    // Nothing of it is in memory only.
+    disk.crash();
+    let (_, stores) = disk.open();
+    let copy = open(&stores, OTHER);
+    assert_eq!(copy.applied(), applied(1));
+    assert_eq!(copy.flushed(), applied(1));
+    assert_eq!(names(&copy), ["added", "kept"]);
+    apply(&copy, 2, vec![put("own", "1")]);
+    assert_eq!(names(&open(&stores, REPLICA)), ["dropped", "kept"]);
+    disk.close();
+}
+
+pub(super) async fn forgotten_spans_go_and_nothing_else(new: NewDisk<'_>) {
+    let mut disk = new();
+    let (_, stores) = disk.open();
+    let store = open(&stores, REPLICA);
+    for index in 1..=40 {
+        apply(&store, index, vec![put(&format!("k{index:02}"), "1")]);
+        if index % 10 == 0 {
+            flush(&store).await;
+        }
+    }
+    let span = |from: &str, to: &str| (row(from), row(to));
+    store.forget_spans(vec![span("k05", "k13"), span("k31", "k99")]);
+    let kept: Vec<String> = (1..=40)
+        .filter(|index| !(5..13).contains(index) && *index < 31)
+        .map(|index| format!("k{index:02}"))
+        .collect();
+    for index in 41.. {
+        assert!(index < 2_000, "what is forgotten is still there");
+        apply(&store, index, vec![put("k01", "2")]);
+        flush(&store).await;
+        if names(&store) == kept {
+            break;
+        }
+    }
+    disk.crash();
+    let (_, stores) = disk.open();
+    assert_eq!(names(&open(&stores, REPLICA)), kept);
+    disk.close();
+}
+
 pub(super) async fn a_copy_lives_on_its_own(new: NewDisk<'_>) {
     let mut disk = new();
     let (_, stores) = disk.open();
@@ -447,9 +516,11 @@ pub(super) async fn a_copy_lives_on_its_own(new: NewDisk<'_>) {
         }
     }
     flush(&store).await;
-    stores.copy(REPLICA, OTHER).expect("a replica is copied");
+    stores
+        .copy(REPLICA, OTHER, &as_it_is)
+        .expect("a replica is copied");
     assert!(matches!(
-        stores.copy(REPLICA, OTHER),
+        stores.copy(REPLICA, OTHER, &as_it_is),
         Err(StoreError::Refused(_))
     ));
     let copy = open(&stores, OTHER);

@@ -151,6 +151,14 @@ impl Node {
         }
     }
 
+    fn request_compaction(&self, tree: &Tree) {
+        let open = self.open.lock().get(&tree.replica).map(Arc::downgrade);
+        if let Some(tree) = open {
+            self.work.lock().compactions.push_back(tree);
+            self.compact_signal.notify_one();
+        }
+    }
+
     fn trees(&self) -> Vec<Arc<Tree>> {
         self.open.lock().values().cloned().collect()
     }

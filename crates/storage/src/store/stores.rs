@@ -22,7 +22,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use world::{Install, Store, StoreError, Stores};
+use world::{EditCopy, Install, Store, StoreError, Stores};
 
 const NEW: &str = ".new";
 const DEAD: &str = ".dead";
@@ -259,11 +259,11 @@ impl Stores for FileStores {
         Ok(())
     }
 
-    fn copy(&self, from: ReplicaId, to: ReplicaId) -> Result<(), StoreError> {
+    fn copy(&self, from: ReplicaId, to: ReplicaId, edit: EditCopy<'_>) -> Result<(), StoreError> {
         let node = &self.node;
         let tree = node.open.lock().get(&from).cloned();
         // While it is open, no flush or compaction may change the folder meanwhile.
-        let _standing = tree.as_ref().map(|tree| tree.standing.write());
+        let standing = tree.as_ref().map(|tree| tree.standing.write());
         let open = node.open.lock();
         let listing = self.listing()?;
         if listing.installing.contains(&from) {
@@ -280,6 +280,14 @@ impl Stores for FileStores {
         let life = listing.next_life(to);
         let unfinished = new_folder(&node.directory, to, life);
         copy_folder(&source, &unfinished)?;
+        drop(standing);
+        let edited = Tree::open(node, to, &unfinished)
+            .and_then(|copy| edit(&copy).and_then(|batch| copy.rewrite(batch)));
+        if let Err(error) = edited {
+            // What stays of it goes at the next start.
+            let _ = fs::remove_dir_all(&unfinished);
+            return Err(error);
+        }
         let target = folder(&node.directory, to, life);
         fs::rename(&unfinished, &target).map_err(io_error(&target))?;
         sync_directory(&node.directory)

@@ -66,6 +66,8 @@ pub(super) struct Tree {
     doomed: AtomicBool,
     past_bytes: AtomicU64,
     past_newest: AtomicI64,
+    /// There may be something in the spans that are to be forgotten.
+    has_forgotten: AtomicBool,
 }
 
 /// What is needed to apply a batch, and what must not change meanwhile.
@@ -132,6 +134,7 @@ impl Tree {
             doomed: AtomicBool::new(false),
             past_bytes: AtomicU64::new(0),
             past_newest: AtomicI64::new(i64::MIN),
+            has_forgotten: AtomicBool::new(false),
         })
     }
 
@@ -241,6 +244,7 @@ impl Tree {
             });
             self.check_compaction(compacted)?;
             if self.tree.current_version().id() == before {
+                self.drop_forgotten()?;
                 self.drop_history()?;
                 return Ok(false);
             }
@@ -254,6 +258,44 @@ impl Tree {
             self.fail(error);
         }
         result
+    }
+
+    /// Drops what lies in forgotten spans: whole tables as they are, the rest by rewriting.
+    fn drop_forgotten(&self) -> Result<(), StoreError> {
+        if !self.has_forgotten.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        for (start, end) in self.history.spans().iter() {
+            let dropped = guarded(|| self.tree.drop_range(start.as_slice()..end.as_slice()));
+            self.check_compaction(dropped)?;
+        }
+        self.collect();
+        match self.holds_forgotten() {
+            true => self.major_compact(),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether anything can be seen in the forgotten spans.
+    fn holds_forgotten(&self) -> bool {
+        let now = self.snapshots.take();
+        let spans = self.history.spans();
+        spans.iter().any(|(start, end)| {
+            let range = self.range(start, Some(end), &now);
+            range.is_some_and(|mut range| range.next().is_some())
+        })
+    }
+
+    /// Applies a batch whatever index it says, and flushes: for a copy that nobody else sees yet.
+    pub(super) fn rewrite(&self, batch: StoreBatch) -> Result<(), StoreError> {
+        {
+            let mut writing = self.writing.lock();
+            *self.applied.lock() = Applied::default();
+            *self.flushed.lock() = Applied::default();
+            writing.sealed = Applied::default();
+        }
+        self.apply(batch)?;
+        self.flush()
     }
 
     /// Rewrites the whole tree when much of it may be history below the horizon: tables that were moved down
@@ -485,6 +527,14 @@ impl Store for Tree {
 
     fn set_history_horizon(&self, timestamp: i64) {
         self.history.raise(timestamp);
+    }
+
+    fn forget_spans(&self, spans: Vec<(Vec<u8>, Vec<u8>)>) {
+        self.history.set_spans(spans);
+        if self.holds_forgotten() {
+            self.has_forgotten.store(true, Ordering::Relaxed);
+            self.node.request_compaction(self);
+        }
     }
 
     fn size_bytes(&self) -> u64 {

@@ -232,13 +232,31 @@ impl Cluster {
         let (groups, driver) = Groups::new(log, Arc::new(wire), config);
         node.tasks.push(tokio::spawn(driver.run()));
         self.wires.lock().groups.insert(NodeId(id), groups.clone());
+        node.groups = Some(groups);
+        node.stores = Some(stores);
+        let replica = member(id).replica;
+        let opened = self
+            .open(id, tablet, replica, Origin::Founded(members))
+            .await;
+        self.nodes.get_mut(&id).unwrap().tablet = Some(opened);
+    }
+
+    /// Opens a replica of some tablet on a node that runs.
+    pub async fn open(
+        &mut self,
+        id: u64,
+        tablet: Tablet,
+        replica: ReplicaId,
+        origin: Origin,
+    ) -> StrongTablet {
+        let node = self.nodes.get_mut(&id).unwrap();
         let tablet = StrongTablet::start(TabletSpec {
             tablet,
-            replica: member(id).replica,
+            replica,
             node: NodeId(id),
-            origin: Origin::Founded(members),
-            groups: groups.clone(),
-            stores: stores.clone(),
+            origin,
+            groups: node.groups.clone().unwrap(),
+            stores: node.stores.clone().unwrap(),
             clock: Arc::new(node.clock.clone()),
             catalog: self.catalog.subscribe(),
             others: Arc::new(NoOthers),
@@ -247,9 +265,7 @@ impl Cluster {
         .await
         .unwrap();
         node.tasks.push(tokio::spawn(tablet.clone().run()));
-        node.tablet = Some(tablet);
-        node.groups = Some(groups);
-        node.stores = Some(stores);
+        tablet
     }
 
     pub fn crash(&mut self, id: u64) {

@@ -4,3 +4,4 @@ mod cluster;
 mod failures;
 mod leases;
 mod rows;
+mod split;
