@@ -70,6 +70,20 @@ async fn split_if_large(core: &Core, root: TableId, strong: &StrongTablet, limit
     }
 }
 
+/// Waits, not for ever, until the tablet that holds a key is no part of a split under way.
+async fn await_settled(core: &Core, root: TableId, key: &[u8]) {
+    let deadline = Instant::now() + PREPARE_PATIENCE;
+    let mut versions = core.views.watch_version();
+    while Instant::now() < deadline {
+        let view = core.view();
+        let tablet = view.tablet_of(root, key);
+        if tablet.is_none_or(|tablet| !view.state.is_splitting(tablet.id)) {
+            return;
+        }
+        let _ = timeout(LOOK_INTERVAL, versions.changed()).await;
+    }
+}
+
 pub(crate) async fn split(core: &Core, table: TableId, key: Vec<u8>) -> Result<(), Error> {
     let view = core.view();
     let table = view
@@ -87,6 +101,8 @@ pub(crate) async fn split(core: &Core, table: TableId, key: Vec<u8>) -> Result<(
         .and_then(|root| root.boundary(&key))
         .map(<[u8]>::to_vec)
         .ok_or_else(|| Error::invalid("the key is not one of the table's"))?;
+    await_settled(core, table.root, &key).await;
+    let view = core.view();
     let tablet = view
         .tablet_of(table.root, &key)
         .ok_or_else(|| Error::invalid("no tablet holds the key"))?;
@@ -117,6 +133,7 @@ pub(crate) async fn split(core: &Core, table: TableId, key: Vec<u8>) -> Result<(
     while Instant::now() < deadline {
         let view = core.view();
         if view.state.tablet(created).is_some() {
+            await_settled(core, table.root, &tablet.range.start).await;
             return Ok(());
         }
         if view.state.tablet(tablet.id).is_none() {
