@@ -163,7 +163,8 @@ async fn settle_splits(core: &Core) {
         };
         // A state from before the split was prepared does not know it either.
         let is_known = right.replicas.iter().all(|it| state.has_allotted(it.id));
-        if is_known && !state.splits().contains_key(&status.tablet) {
+        let split = state.splits().get(&status.tablet);
+        if is_known && split.is_none_or(|split| split.right.id != right.id) {
             strong.settle(&right).await;
         }
     }

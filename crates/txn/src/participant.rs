@@ -55,7 +55,7 @@ pub(crate) async fn step(
             is_external,
             participants,
         } => {
-            inner.check_route(request.epoch)?;
+            inner.check_whole(request.epoch)?;
             let decision = Decided {
                 attempt,
                 timestamp: *timestamp,
@@ -68,20 +68,20 @@ pub(crate) async fn step(
                 .map(Stepped::Decided)
         }
         Step::Resolve { id, ending } => {
-            inner.check_route(request.epoch)?;
+            inner.check_whole(request.epoch)?;
             let resolving = resolve(inner, *id, *ending);
             let resolved = timeout_at(deadline, resolving).await;
             resolved.map_err(|_| no_leader(Outcome::NotApplied))??;
             // Of keys that a split has taken away in the meantime, the other half knows nothing.
-            inner.check_route(request.epoch)?;
+            inner.check_whole(request.epoch)?;
             Ok(Stepped::Done)
         }
         Step::Ask { id } => {
-            inner.check_route(request.epoch)?;
+            inner.check_whole(request.epoch)?;
             let asked = timeout_at(deadline, ask(inner, *id)).await;
             let asked = asked.map_err(|_| no_leader(Outcome::NotApplied))??;
             // The half that holds the coordinator's key may know more.
-            inner.check_route(request.epoch)?;
+            inner.check_whole(request.epoch)?;
             Ok(asked)
         }
         Step::Touch(transaction) => {

@@ -278,10 +278,20 @@ impl Inner {
 
     /// Refuses what was routed by an older placement.
     pub fn check_route(&self, epoch: PlacementEpoch) -> Result<(), TabletError> {
-        let epoch_min = self.replica.state.lock().epoch_min;
         let placed = self.placed.lock();
-        match epoch < placed.epoch.max(epoch_min) {
+        match epoch < placed.epoch {
             true => Err(TabletError::StaleRoute(placed.clone())),
+            false => Ok(()),
+        }
+    }
+
+    /// As `check_route`, for what names no keys: it may mean keys that a split has taken away, though the map does
+    /// not show it yet.
+    pub fn check_whole(&self, epoch: PlacementEpoch) -> Result<(), TabletError> {
+        self.check_route(epoch)?;
+        let epoch_min = self.replica.state.lock().epoch_min;
+        match epoch < epoch_min {
+            true => Err(self.stale_route()),
             false => Ok(()),
         }
     }
