@@ -22,6 +22,7 @@ mod reading;
 mod recovery;
 mod request;
 mod rows;
+mod shown;
 mod split;
 mod staging;
 mod state;

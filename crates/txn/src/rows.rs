@@ -3,8 +3,8 @@
 
 use crate::command::{self, Command, Control, Prepare, Verdict, Write};
 use crate::keys;
-use crate::latches::Spans;
 use crate::request::CommandId;
+use crate::shown::Shown;
 use crate::split::Division;
 use crate::state::{Decision, Endings, Lease, Recent, State};
 use crate::step::Ending;
@@ -88,17 +88,6 @@ struct Batch<'a> {
     settled_at: Option<u64>,
     /// What transactions did, to be shown when the batch is in the store.
     shown: Vec<Shown>,
-}
-
-/// A step of a transaction that the requests above should see.
-enum Shown {
-    Prepared(Arc<Prepare>),
-    Decided(CommandId, Arc<Decision>),
-    /// Committed or given up, and no longer prepared.
-    Ended(CommandId, Option<(Timestamp, Spans)>),
-    Forgotten(CommandId),
-    /// What a split has left here of a share.
-    Divided(CommandId, Option<Arc<Prepare>>),
 }
 
 impl Rows {
@@ -625,46 +614,6 @@ impl Rows {
             self.replica.lease_changed.notify_waiters();
         }
         self.replica.changed.notify_waiters();
-    }
-}
-
-impl State {
-    fn show(&mut self, step: Shown) {
-        match step {
-            Shown::Prepared(prepare) => {
-                let head = &prepare.head;
-                self.locks
-                    .add_prepared(head.id, head.timestamp, head.spans());
-                // From here on the share keeps its keys, and nothing of this transaction is needed beside it.
-                self.locks.release(head.transaction);
-                self.prepared.insert(head.id, prepare);
-            }
-            Shown::Ended(id, committed) => {
-                self.prepared.remove(&id);
-                self.locks.end_prepared(id);
-                if let Some((timestamp, spans)) = committed
-                    && self.holding.is_some()
-                {
-                    self.wait_out(timestamp, spans);
-                }
-            }
-            Shown::Divided(id, part) => {
-                self.prepared.remove(&id);
-                self.locks.end_prepared(id);
-                if let Some(part) = part {
-                    let head = &part.head;
-                    self.locks.add_prepared(id, head.timestamp, head.spans());
-                    self.prepared.insert(id, part);
-                }
-            }
-            Shown::Decided(id, decision) => {
-                self.decisions.insert(id, decision);
-            }
-            Shown::Forgotten(id) => {
-                self.decisions.remove(&id);
-                self.finishing.remove(&id);
-            }
-        }
     }
 }
 
