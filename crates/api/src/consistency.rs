@@ -39,7 +39,7 @@ pub enum Level {
 /// |---|---|---|
 /// | `Strong` | every write acknowledged before the read began | QUORUM |
 /// | `Eventual` | any replica's applied state | ONE |
-/// | `Level(l)` | as `Strong` | `l` |
+/// | `Level(l)` | as `Strong` | `l`; the serial ones within one partition, behind all that was agreed on there |
 /// | the others | a consistent snapshot at one timestamp | refused |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ReadBound {

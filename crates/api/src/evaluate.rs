@@ -338,9 +338,8 @@ pub fn needs_read(mutation: &Mutation) -> bool {
 /// what needs the row as it is.
 pub fn blind_change(table: &Table, mutation: &Mutation, moment: Moment) -> Result<Row, Error> {
     if needs_read(mutation) {
-        return Err(Error::unsupported(format!(
-            "table {}.{} is eventual: conditional writes, and writes that depend on what is there, need \
-             compare-and-set, which is not built for eventual tables yet; use a keyspace with consistency = 'strong'",
+        return Err(Error::invalid(format!(
+            "a write of table {}.{} depends on what is there: it is not blind",
             table.namespace(),
             table.name(),
         )));

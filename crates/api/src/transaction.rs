@@ -394,6 +394,7 @@ impl Transaction for Buffered {
             mutations: std::mem::take(&mut self.mutations),
             atomicity: Atomicity::All,
             level: Level::Default,
+            serial_level: Level::Serial,
             timestamp: None,
             assertions: std::mem::take(&mut self.assertions),
             patience: self.patience,

@@ -10,6 +10,10 @@ pub struct WriteRequest {
     pub mutations: Vec<Mutation>,
     pub atomicity: Atomicity,
     pub level: Level,
+    /// On eventual tables, who agrees on mutations that need the row as it is: `Level::Serial` all replicas,
+    /// `Level::LocalSerial` those of the gateway's data centre. `level` says then how many must have merged what was
+    /// agreed.
+    pub serial_level: Level,
     /// The client's own write timestamp in microseconds; refused on strong tables. A mutation may name its
     /// own. `None` takes the gateway's clock.
     pub timestamp: Option<Timestamp>,
@@ -27,6 +31,7 @@ impl WriteRequest {
             mutations,
             atomicity: Atomicity::All,
             level: Level::Default,
+            serial_level: Level::Serial,
             timestamp: None,
             assertions: Vec::new(),
             patience: Patience::default(),
@@ -54,8 +59,8 @@ pub struct Mutation {
     pub key: Vec<u8>,
     #[n(2)]
     pub operation: RowOperation,
-    /// Needs the row as it is: on eventual tables that takes compare-and-set, which is refused until it is
-    /// built. Evaluated before the operation.
+    /// Needs the row as it is: on eventual tables that takes compare-and-set, within one partition. Evaluated
+    /// before the operation.
     #[n(3)]
     pub condition: Option<Condition>,
     #[n(4)]

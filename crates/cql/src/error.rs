@@ -461,7 +461,19 @@ fn unknown_write(
     outcome: Outcome,
     write_type: WriteType,
 ) -> ErrorKind {
-    if write_type == WriteType::Cas && outcome == Outcome::Unknown {
+    let is_agreement = matches!(
+        level,
+        Level::Serial | Level::LocalSerial | Level::Default
+    );
+    if write_type == WriteType::Cas && !is_agreement {
+        // It is decided; only too few replicas are known to have it, as after any other write.
+        ErrorKind::WriteTimeout {
+            level,
+            received,
+            required,
+            write_type: WriteType::Simple,
+        }
+    } else if write_type == WriteType::Cas && outcome == Outcome::Unknown {
         ErrorKind::CasWriteUnknown {
             level,
             received,

@@ -42,6 +42,10 @@ bugs! {
     SplitForgetsPromised,
     SplitForgetsRowsEarly,
     SplitFoundsEmptyHalf,
+    PaxosForgetsAccepted,
+    CommitWithoutQuorum,
+    BallotReuse,
+    PromiseNotSynced,
 }
 
 #[cfg(feature = "planted")]

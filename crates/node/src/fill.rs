@@ -12,7 +12,10 @@ use cluster::{Replica, Tablet};
 use consensus::{ChangeMembers, Member, ProposeError, Role};
 use model::{NodeId, ReplicaId, TabletId};
 use parking_lot::Mutex;
-use quorum::{Action, Covered, EventualReplica, RawRow, ReplicaRead, ReplicaSelection};
+use quorum::{
+    Action, Covered, EventualReplica, PaxosReply, PaxosRequest, RawRow, ReplicaRead,
+    ReplicaSelection,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,35 +163,20 @@ async fn stream(
 ) -> Result<u64, String> {
     let mut range = tablet.range.clone();
     let mut rows = 0;
-    let mut attempts = 0;
     loop {
-        let request = quorum::Request {
-            tablet: tablet.id,
-            epoch: tablet.epoch,
-            action: Action::Read(ReplicaRead {
-                rows: ReplicaSelection::Range {
-                    range: range.clone(),
-                    direction: api::Direction::Forward,
-                },
-                row_limit: None,
-                size_bytes_max: PAGE_BYTES,
-                // Nothing counts as expired: the copy is exact.
-                now_seconds: i64::MIN,
-            }),
-        };
-        let answer = core
-            .call(source, Request::Quorum(request), PAGE_PATIENCE)
-            .await;
-        let page = match answer {
-            Ok(Reply::Quorum(quorum::Reply::Page(page))) => page,
-            other => {
-                attempts += 1;
-                if attempts == PAGE_ATTEMPTS_MAX {
-                    return Err(format!("{other:?}"));
-                }
-                sleep(Duration::from_millis(200)).await;
-                continue;
-            }
+        let action = Action::Read(ReplicaRead {
+            rows: ReplicaSelection::Range {
+                range: range.clone(),
+                direction: api::Direction::Forward,
+            },
+            row_limit: None,
+            size_bytes_max: PAGE_BYTES,
+            // Nothing counts as expired: the copy is exact.
+            now_seconds: i64::MIN,
+        });
+        let reply = ask(core, tablet, source, action).await?;
+        let quorum::Reply::Page(page) = reply else {
+            return Err(format!("a read was answered with {reply:?}"));
         };
         let deltas: Vec<RawRow> = page.headers.into_iter().chain(page.rows).collect();
         rows += deltas.len() as u64;
@@ -199,9 +187,69 @@ async fn stream(
                 .map_err(|error| error.to_string())?;
         }
         match page.covered {
-            Covered::All => return Ok(rows),
+            Covered::All => break,
             Covered::To(key) => range.start = key,
             Covered::Keys(_) => return Err("a page of a range speaks of keys".into()),
         }
+    }
+    stream_states(core, tablet, learner, source).await?;
+    Ok(rows)
+}
+
+/// What the source has promised and accepted, and knows to be decided, partition by partition.
+async fn stream_states(
+    core: &Core,
+    tablet: &Tablet,
+    learner: &Arc<EventualReplica>,
+    source: NodeId,
+) -> Result<(), String> {
+    let mut range = tablet.range.clone();
+    loop {
+        let request = PaxosRequest::States {
+            range: range.clone(),
+        };
+        let reply = ask(core, tablet, source, Action::Paxos(request)).await?;
+        let quorum::Reply::Paxos(PaxosReply::States { states, next }) = reply else {
+            return Err(format!("a stream was answered with {reply:?}"));
+        };
+        learner
+            .absorb_states(states)
+            .await
+            .map_err(|error| error.to_string())?;
+        match next {
+            Some(next) => range.start = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Asks the source for a page, again and again if need be.
+async fn ask(
+    core: &Core,
+    tablet: &Tablet,
+    source: NodeId,
+    action: Action,
+) -> Result<quorum::Reply, String> {
+    let mut attempts = 0;
+    loop {
+        let request = quorum::Request {
+            tablet: tablet.id,
+            epoch: tablet.epoch,
+            action: action.clone(),
+        };
+        let answer = core
+            .call(source, Request::Quorum(request), PAGE_PATIENCE)
+            .await;
+        attempts += 1;
+        match answer {
+            Ok(Reply::Quorum(quorum::Reply::Refused(error))) if attempts == PAGE_ATTEMPTS_MAX => {
+                return Err(error.to_string());
+            }
+            Ok(Reply::Quorum(quorum::Reply::Refused(_))) => {}
+            Ok(Reply::Quorum(reply)) => return Ok(reply),
+            other if attempts == PAGE_ATTEMPTS_MAX => return Err(format!("{other:?}")),
+            _ => {}
+        }
+        sleep(Duration::from_millis(200)).await;
     }
 }

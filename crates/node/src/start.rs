@@ -129,7 +129,10 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     tasks.spawn(transactions::run(Arc::clone(&core)));
     tasks.spawn(split::watch_sizes(Arc::clone(&core)));
 
-    let timestamps = Arc::new(quorum::Gateway::new(Arc::clone(&core.world.clock)));
+    let timestamps = Arc::new(quorum::Gateway::new(
+        Arc::clone(&core.world.clock),
+        core.incarnation,
+    ));
     let peers = Arc::new(NodePeers::new(&core));
     let coordinator = Coordinator::new(peers, timestamps, Arc::clone(&core.missed));
     tasks.spawn(coordinator.clone().replay_hints());

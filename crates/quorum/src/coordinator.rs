@@ -1,8 +1,11 @@
 //! One request's way to the replicas and back. A coordinator is a value that lives as long as its request.
 
+mod agreement;
+mod cas;
 mod exchange;
 mod handoff;
 mod read;
+mod turns;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -16,6 +19,7 @@ use model::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use turns::Turns;
 
 /// Requests to a tablet are repeated so often when its placement turns out to be newer than known.
 const PLACEMENT_ROUNDS_MAX: u32 = 5;
@@ -27,6 +31,7 @@ pub struct Coordinator {
     peers: Arc<dyn Peers>,
     gateway: Arc<Gateway>,
     hints: Arc<Hints>,
+    turns: Arc<Turns>,
 }
 
 /// Why a replica gave no answer that counts.
@@ -55,6 +60,7 @@ impl Coordinator {
             peers,
             gateway,
             hints,
+            turns: Arc::default(),
         }
     }
 

@@ -1,22 +1,38 @@
-//! The write timestamps that a gateway gives to writes that name none.
+//! The write timestamps that a gateway gives to writes that name none, and the ballots of its proposers.
 
-use model::Timestamp;
+use crate::paxos::Ballot;
+use model::{Incarnation, NodeId, Timestamp};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use world::Clock;
 
 /// One a node. Its timestamps follow the wall clock and never repeat nor go back, so that two writes through
 /// one gateway are ordered as they were made.
 pub struct Gateway {
     clock: Arc<dyn Clock>,
+    incarnation: Incarnation,
     last: AtomicI64,
+    ballots: AtomicU64,
 }
 
 impl Gateway {
-    pub fn new(clock: Arc<dyn Clock>) -> Gateway {
+    pub fn new(clock: Arc<dyn Clock>, incarnation: Incarnation) -> Gateway {
         Gateway {
             clock,
+            incarnation,
             last: AtomicI64::new(i64::MIN),
+            ballots: AtomicU64::new(0),
+        }
+    }
+
+    /// A ballot that nobody has ever had, later than `floor`, and about now if that is later too. The floor does
+    /// not move the gateway's own timestamps: it comes from one partition, and they are for all.
+    pub(crate) fn next_ballot(&self, node: NodeId, floor: Timestamp) -> Ballot {
+        Ballot {
+            timestamp: self.next_timestamp().max(floor.next()),
+            node,
+            incarnation: self.incarnation,
+            sequence: self.ballots.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -49,10 +65,22 @@ mod tests {
 
     #[test]
     fn timestamps_grow_while_the_clock_stands() {
-        let gateway = Gateway::new(Arc::new(Stopped(1_500_000)));
+        let gateway = Gateway::new(Arc::new(Stopped(1_500_000)), Incarnation(3));
         assert_eq!(gateway.next_timestamp(), Timestamp(1_500_000));
         assert_eq!(gateway.next_timestamp(), Timestamp(1_500_001));
         assert_eq!(gateway.next_timestamp(), Timestamp(1_500_002));
         assert_eq!(gateway.now_seconds(), 1);
+    }
+
+    #[test]
+    fn ballots_lie_above_their_floor_and_are_never_the_same() {
+        let gateway = Gateway::new(Arc::new(Stopped(1_500_000)), Incarnation(3));
+        let high = gateway.next_ballot(NodeId(7), Timestamp(9_000_000));
+        assert_eq!(high.timestamp, Timestamp(9_000_001));
+        assert_eq!((high.node, high.incarnation), (NodeId(7), Incarnation(3)));
+        let again = gateway.next_ballot(NodeId(7), Timestamp(9_000_000));
+        assert_eq!(again.timestamp, high.timestamp);
+        assert_ne!(again, high);
+        assert_eq!(gateway.next_timestamp(), Timestamp(1_500_002));
     }
 }

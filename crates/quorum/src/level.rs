@@ -95,12 +95,14 @@ impl Required {
                     "ANY ConsistencyLevel is only supported for writes",
                 ));
             }
-            Level::Serial | Level::LocalSerial => {
-                return Err(Error::unsupported(
-                    "SERIAL levels need lightweight transactions on eventual tables, which are not built yet: \
-                     use a keyspace with consistency = 'strong'",
+            // Agreement counts differently (`paxos::Electorate`).
+            Level::Serial | Level::LocalSerial if purpose == Purpose::Write => {
+                return Err(Error::invalid(
+                    "You must use conditional updates for serializable writes",
                 ));
             }
+            Level::Serial => anywhere(quorum),
+            Level::LocalSerial => here(quorum),
         };
         let required = Required { level, groups };
         required.check_alive(purpose, places)?;
@@ -434,7 +436,7 @@ mod tests {
         for level in [Level::Serial, Level::LocalSerial] {
             assert!(matches!(
                 Required::new(level, Purpose::Write, &three),
-                Err(Error::Refused(api::Refused::Unsupported(_)))
+                Err(Error::Refused(api::Refused::Invalid(_)))
             ));
         }
     }

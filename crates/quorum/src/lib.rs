@@ -10,7 +10,8 @@
 //! replicas get them; the level says how many acknowledgements to await. A read asks as many replicas as the
 //! level says, one for data and the rest for digests; where they differ it merges the data of all, writes the
 //! merged rows back to those that lack something, and only then answers, so that what one quorum read has
-//! returned no later one misses.
+//! returned no later one misses. A write that needs the row as it is (compare-and-set) is agreed upon by Paxos
+//! among the replicas of its partition, and what is agreed is merged like any other write.
 //!
 //! Invariants:
 //! * A replica acknowledges a write, and shows it to readers, only when it is as durable as its table says.
@@ -21,7 +22,7 @@
 //!
 //! What a replica has missed is kept as a hint by the coordinator and delivered when the replica's node is back.
 //!
-//! Deliberately absent: Merkle repair, purging of tombstones, compare-and-set (not built yet); routing and connections
+//! Deliberately absent: Merkle repair, purging of tombstones (not built yet); routing and connections
 //! (crate `node`).
 
 mod coordinator;
@@ -35,6 +36,7 @@ mod lower;
 mod merge;
 mod message;
 mod partition;
+mod paxos;
 mod peers;
 mod replica;
 mod visible;
@@ -48,5 +50,6 @@ pub use message::{
     Action, Covered, Digest, Page, RawRow, ReplicaError, ReplicaRead, ReplicaSelection, Reply,
     Request,
 };
+pub use paxos::{Ballot, PartitionState, PaxosReply, PaxosRequest, Proposal, RawState};
 pub use peers::{CallError, Peers, Task, Tasks};
 pub use replica::{EventualReplica, ReplicaConfig};

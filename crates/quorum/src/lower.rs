@@ -119,7 +119,7 @@ mod tests {
         let mut mutation = merge_of(row_key(1, 2));
         mutation.condition = Some(Condition::RowMissing);
         let error = lower(&table(), &mutation, moment()).unwrap_err();
-        assert!(error.to_string().contains("consistency = 'strong'"));
+        assert!(error.to_string().contains("not blind"));
         let check = Mutation::new(table().id, row_key(1, 2), RowOperation::Check);
         assert!(lower(&table(), &check, moment()).is_err());
     }

@@ -1,6 +1,7 @@
 //! What coordinators and replicas say to each other, as it crosses the network. Rows travel in their storage
 //! encoding: a replica neither decodes what it stores nor encodes what it reads.
 
+use crate::paxos::{PaxosReply, PaxosRequest};
 use api::{Direction, KeyRange};
 use catalog::Durability;
 use cluster::Tablet;
@@ -47,6 +48,9 @@ pub enum Action {
     /// Answered with the digest of the page that `Read` would return.
     #[n(2)]
     Digest(#[n(0)] ReplicaRead),
+    /// A step of compare-and-set on one partition.
+    #[n(3)]
+    Paxos(#[n(0)] PaxosRequest),
 }
 
 /// What one replica is asked to read. Two replicas that hold the same answer it alike, byte for byte.
@@ -123,6 +127,8 @@ pub enum Reply {
     Digest(#[n(0)] Digest),
     #[n(3)]
     Refused(#[n(0)] ReplicaError),
+    #[n(4)]
+    Paxos(#[n(0)] PaxosReply),
 }
 
 /// Why a replica did not do what it was asked.

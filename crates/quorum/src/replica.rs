@@ -15,6 +15,7 @@
 //! It does not know levels, other replicas, or what a reader may see: rows go in and out with their
 //! tombstones.
 
+mod paxos;
 mod read;
 mod record;
 #[cfg(test)]
@@ -24,17 +25,20 @@ pub(crate) use read::successor;
 
 use crate::message::{Action, RawRow, ReplicaError, Reply, Request};
 use crate::partition::{Layout, decode_row, store_key};
+use crate::paxos::RawState;
 use crate::peers::{Tasks, spawn};
 use bytes::Bytes;
 use catalog::{Durability, Table};
 use cluster::Tablet;
 use model::{PlacementEpoch, ReplicaId, Timestamp};
 use parking_lot::{Mutex, RwLock};
-use std::collections::VecDeque;
+use record::Record;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use storage::{Replay, cut_point, replay};
+use world::planted::{self, Bug};
 use world::{
     Applied, Clock, Durable, Kind, Log, LogBatch, LogEntry, LogId, LogOperation, Store, StoreBatch,
     StoreError, StoreOperation,
@@ -92,12 +96,15 @@ struct Writer {
     next_index: u64,
     /// Appended, not yet merged; ascending and dense.
     pending: VecDeque<Pending>,
+    /// Partitions' Paxos states that pending entries hold, with the last such entry's index: what the next
+    /// promise builds on.
+    states: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
     entries_since_cut: u32,
 }
 
 struct Pending {
     index: u64,
-    deltas: Vec<RawRow>,
+    record: Record,
 }
 
 /// The mark that `has_headers` is read from: kept in the store, in the batch of the first header.
@@ -129,6 +136,7 @@ impl EventualReplica {
             writer: Mutex::new(Writer {
                 next_index: store.applied().index + 1,
                 pending: VecDeque::new(),
+                states: BTreeMap::new(),
                 entries_since_cut: 0,
             }),
             fence: AtomicU64::new(0),
@@ -158,9 +166,13 @@ impl EventualReplica {
                 .entries(self.log_id, next, last, REPLAY_BYTES_MAX)
                 .map_err(broken)?;
             for entry in entries {
+                let mut record = record::decode(&entry.data).map_err(ReplicaError::Broken)?;
+                if planted::is(Bug::PaxosForgetsAccepted) {
+                    paxos::forget_accepted(&mut record);
+                }
                 writer.pending.push_back(Pending {
                     index: entry.index,
-                    deltas: record::decode(&entry.data).map_err(ReplicaError::Broken)?,
+                    record,
                 });
                 next = entry.index + 1;
             }
@@ -262,6 +274,7 @@ impl EventualReplica {
                 self.settle().await?;
                 Ok(Reply::Digest(self.read(&read)?.digest()))
             }
+            Action::Paxos(request) => self.paxos(epoch, request).await,
         }
     }
 
@@ -312,15 +325,33 @@ impl EventualReplica {
             )));
         }
         self.yield_to_pressure().await?;
-        let data = record::encode(&deltas);
-        let (index, durable) = self.append(terms, data, deltas, durability)?;
-        let Some(durable) = durable else {
-            return Ok(());
+        let record = Record::of(deltas);
+        let data = record.encode();
+        let appended = {
+            // Entries reach the log in the order of their indices because both happen under this lock.
+            let mut writer = self.writer.lock();
+            // Once more: the placement may have changed while the write waited.
+            terms
+                .epoch
+                .map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
+            let now = Timestamp(self.clock.wall_micros());
+            if terms.expires.is_some_and(|expires| expires <= now) {
+                return Err(ReplicaError::Expired);
+            }
+            self.append(&mut writer, record, data, durability)?
         };
+        self.merged(appended).await
+    }
+
+    /// Waits until an appended entry is durable, where that is to be waited for, and merged.
+    async fn merged(
+        self: &Arc<Self>,
+        (index, durable): (u64, Option<Durable>),
+    ) -> Result<(), ReplicaError> {
         let mut merging = Merging {
             replica: self.clone(),
             index,
-            durable: Some(durable),
+            durable,
         };
         merging.run().await
     }
@@ -329,21 +360,11 @@ impl EventualReplica {
     /// it may be.
     fn append(
         &self,
-        terms: Terms,
+        writer: &mut Writer,
+        record: Record,
         data: Bytes,
-        deltas: Vec<RawRow>,
         durability: Durability,
     ) -> Result<(u64, Option<Durable>), ReplicaError> {
-        // Entries reach the log in the order of their indices because both happen under this lock.
-        let mut writer = self.writer.lock();
-        // Once more: the placement may have changed while the write waited.
-        terms
-            .epoch
-            .map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
-        let now = Timestamp(self.clock.wall_micros());
-        if terms.expires.is_some_and(|expires| expires <= now) {
-            return Err(ReplicaError::Expired);
-        }
         let index = writer.next_index;
         let mut operations = vec![LogOperation::Append {
             log: self.log_id,
@@ -353,15 +374,19 @@ impl EventualReplica {
                 data,
             }],
         }];
-        operations.extend(self.cut(&mut writer));
+        operations.extend(self.cut(writer));
         let batch = LogBatch { operations };
         writer.next_index += 1;
-        writer.pending.push_back(Pending { index, deltas });
+        for state in &record.states {
+            let newest = (index, state.state.clone());
+            writer.states.insert(state.partition.clone(), newest);
+        }
+        writer.pending.push_back(Pending { index, record });
         match durability {
             Durability::Synced => Ok((index, Some(self.log.write(batch)))),
             Durability::Periodic { interval_ms } => {
                 self.log.write_later(batch, interval_ms);
-                self.drain(&mut writer, index)?;
+                self.drain(writer, index)?;
                 Ok((index, None))
             }
         }
@@ -391,13 +416,14 @@ impl EventualReplica {
             return Ok(());
         };
         let index = writer.pending[newest].index;
-        let deltas = writer
-            .pending
-            .range(..count)
-            .flat_map(|pending| &pending.deltas);
-        let operations = self
+        let merged = writer.pending.range(..count);
+        let deltas = merged.clone().flat_map(|pending| &pending.record.deltas);
+        let mut operations = self
             .merge(deltas)
             .inspect_err(|_| self.is_broken.store(true, Ordering::Relaxed))?;
+        operations.extend(paxos::stored(
+            merged.flat_map(|pending| &pending.record.states),
+        ));
         let batch = StoreBatch {
             operations,
             applied: Applied { index, term: 0 },
@@ -405,6 +431,7 @@ impl EventualReplica {
         match self.store.apply(batch) {
             Ok(()) => {
                 writer.pending.drain(..count);
+                writer.states.retain(|_, (last, _)| *last > index);
                 Ok(())
             }
             // The entries stay pending: the next write, or a replay, merges them.

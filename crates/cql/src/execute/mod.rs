@@ -71,6 +71,11 @@ impl Execution<'_> {
     pub fn level(&self) -> Level {
         self.parameters.level
     }
+
+    /// Who agrees on conditional writes.
+    pub fn serial_level(&self) -> Level {
+        self.parameters.serial_level.unwrap_or(Level::Serial)
+    }
 }
 
 /// Answers a request; an error becomes an ERROR frame at the caller's. A statement whose table changed under way is

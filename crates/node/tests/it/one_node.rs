@@ -125,7 +125,7 @@ async fn what_cannot_be_done_is_refused() {
     conditional.condition = Some(api::Condition::RowMissing);
     assert!(matches!(
         database.write(WriteRequest::new(vec![conditional])).await,
-        Err(Error::Refused(Refused::Unsupported(_)))
+        Err(Error::Refused(Refused::ConditionFailed { mutation: 0, .. }))
     ));
     cluster.stop(1).await;
     assert!(matches!(

@@ -2,6 +2,7 @@
 //! data of all of them is merged, and those that lack something get it before the answer goes out, so that a
 //! later quorum read cannot miss what this one has shown.
 
+use super::agreement::{Agreement, Ended, Subject};
 use super::exchange::Exchange;
 use super::{Coordinator, no_tablet};
 use crate::grace::change_expires;
@@ -12,16 +13,17 @@ use crate::replica::successor;
 use crate::visible::View;
 use api::{
     Broken, Direction, Error, KeyRange, Level, Outcome, ReadBound, ReadRequest, ReadResponse,
-    ReadRow, Selection,
+    ReadRow, Retry, Selection,
 };
 use catalog::Table;
 use cluster::Tablet;
 use futures::future::try_join_all;
 use model::TabletId;
+use model::key::HEADER;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// Keys that are asked for at once.
 const KEYS_PER_ROUND_MAX: usize = 256;
@@ -39,6 +41,8 @@ struct Reading<'a> {
     now_seconds: i64,
     size_bytes_max: usize,
     deadline: Instant,
+    /// Of a serial read: the partition that it is about.
+    partition: Option<Vec<u8>>,
 }
 
 impl Reading<'_> {
@@ -126,6 +130,36 @@ fn take_away(rest: &mut KeyRange, covered: KeyRange, direction: Direction) {
     }
 }
 
+/// The header's key of the partition that a selection lies in; `None` when it selects nothing.
+fn one_partition(layout: &Layout, selection: &Selection) -> Result<Option<Vec<u8>>, Error> {
+    let several = || {
+        Error::invalid(
+            "SERIAL/LOCAL_SERIAL consistency may only be requested for one partition at a time",
+        )
+    };
+    let starts: Vec<&Vec<u8>> = match selection {
+        Selection::Keys(keys) => keys.iter().collect(),
+        Selection::Ranges(ranges) => ranges.iter().map(|range| &range.start).collect(),
+    };
+    let mut partition: Option<Vec<u8>> = None;
+    for start in starts {
+        let length = layout.partition_length(start).ok_or_else(several)?;
+        match &partition {
+            Some(known) if known[..known.len() - 1] != start[..length] => return Err(several()),
+            Some(_) => {}
+            None => partition = Some([&start[..length], &[HEADER]].concat()),
+        }
+    }
+    if let (Selection::Ranges(ranges), Some(partition)) = (selection, &partition) {
+        let whole = KeyRange::prefix(partition[..partition.len() - 1].to_vec());
+        let is_inside = |range: &KeyRange| whole.intersection(range) == *range;
+        if !ranges.iter().all(is_inside) {
+            return Err(several());
+        }
+    }
+    Ok(partition)
+}
+
 fn broken(message: impl Into<String>) -> Error {
     Error::Broken(Broken {
         message: message.into(),
@@ -147,9 +181,20 @@ impl Coordinator {
             }
         };
         let patience = Duration::from_millis(u64::from(request.patience.ms));
+        let layout = Layout::new(table);
+        let is_serial = matches!(level, Level::Serial | Level::LocalSerial);
+        let partition = if is_serial {
+            match one_partition(&layout, &request.selection)? {
+                Some(partition) => Some(partition),
+                None => return Ok(ReadResponse::default()),
+            }
+        } else {
+            None
+        };
         let reading = Reading {
             table,
-            layout: Layout::new(table),
+            layout,
+            partition,
             request,
             level,
             now_seconds: self.gateway.now_seconds(),
@@ -320,12 +365,49 @@ impl Coordinator {
         }
     }
 
+    /// Reads behind everything that was decided or is under way in the partition.
+    async fn read_serially(
+        &self,
+        reading: &Reading<'_>,
+        partition: &[u8],
+        read: ReplicaRead,
+    ) -> Result<Merged, Error> {
+        let place = (reading.table.root, partition.to_vec());
+        let timeout = || Retry::ReadTimeout {
+            level: reading.level,
+            required: 1,
+            received: 0,
+            data_present: false,
+        };
+        let _turn = match timeout_at(reading.deadline, self.turns.take(place)).await {
+            Ok(turn) => turn,
+            Err(_) => return Err(Error::Retry(timeout())),
+        };
+        let mut agreement = Agreement::new(Subject {
+            coordinator: self,
+            table: reading.table,
+            layout: &reading.layout,
+            partition: partition.to_vec(),
+            level: reading.level,
+            read,
+            deadline: reading.deadline,
+        });
+        match agreement.settle().await {
+            Ok(settled) => Ok(settled.merged),
+            Err(Ended::Timeout) => Err(agreement.read_timeout()),
+            Err(Ended::Error(error)) => Err(error),
+        }
+    }
+
     async fn read_tablet(
         &self,
         reading: &Reading<'_>,
         tablet: Arc<Tablet>,
         read: ReplicaRead,
     ) -> Result<Merged, Error> {
+        if let Some(partition) = &reading.partition {
+            return self.read_serially(reading, partition, read).await;
+        }
         let exchange = Exchange {
             coordinator: self,
             layout: &reading.layout,

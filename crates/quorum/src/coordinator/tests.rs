@@ -11,7 +11,9 @@ use api::{
 use async_trait::async_trait;
 use catalog::{Catalog, Durability};
 use cluster::Replica;
-use model::{NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, Timestamp, Value};
+use model::{
+    Incarnation, NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, Timestamp, Value,
+};
 use parking_lot::Mutex;
 use sim::disk::SimDisk;
 use std::collections::BTreeMap;
@@ -133,7 +135,10 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
         tablet: Arc::new(tablet.clone()),
         is_removed_here: Mutex::new(false),
     });
-    let gateway = Arc::new(Gateway::new(Arc::new(Stopped(1_000_000))));
+    let gateway = Arc::new(Gateway::new(
+        Arc::new(Stopped(1_000_000)),
+        Incarnation(1),
+    ));
     let hints = Hints::open(SimDisk::new(99).open().0, HintLimits::default());
     let coordinator = Coordinator::new(cluster.clone(), gateway, Arc::new(hints));
     (cluster, coordinator)

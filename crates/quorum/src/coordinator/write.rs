@@ -8,7 +8,7 @@ use crate::lower::lower;
 use crate::message::{Action, RawRow, ReplicaError, Request};
 use crate::partition::Layout;
 use crate::peers::spawn;
-use api::evaluate::Moment;
+use api::evaluate::{Moment, needs_read};
 use api::{Atomicity, Error, Level, Outcome, Retry, WriteRequest, WriteResponse};
 use catalog::{Catalog, Durability, Table};
 use cluster::Tablet;
@@ -56,6 +56,19 @@ impl Coordinator {
             ));
         }
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.patience.ms));
+        if request.mutations.iter().any(needs_read) {
+            return self.write_conditionally(catalog, request, deadline).await;
+        }
+        self.write_blindly(catalog, request, deadline).await
+    }
+
+    /// Writes what depends on nothing that is there.
+    pub(super) async fn write_blindly(
+        &self,
+        catalog: &Catalog,
+        request: WriteRequest,
+        deadline: Instant,
+    ) -> Result<WriteResponse, Error> {
         let mut parts = self.split(catalog, &request)?;
         if parts.len() == 1 {
             let part = parts.remove(0);
@@ -200,7 +213,7 @@ impl Coordinator {
         conclude(&required)
     }
 
-    async fn write_all(
+    pub(super) async fn write_all(
         &self,
         all: &[Place],
         part: &Arc<Part>,

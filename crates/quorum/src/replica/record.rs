@@ -2,52 +2,97 @@
 //!
 //! ```text
 //! version 0x01 · count (u32) · count × [ key length (u32) · key · row length (u32) · row ]
+//! version 0x02 · as version 1 · count (u32) · count × [ partition length (u32) · partition · length (u32) · state ]
 //! ```
 //!
-//! Integers are little-endian. Checksums are the log's.
+//! Integers are little-endian. Checksums are the log's. Entries without Paxos states are of version 1.
 
 use crate::message::RawRow;
+use crate::paxos::RawState;
 use bytes::Bytes;
 
-const VERSION: u8 = 1;
+const ROWS: u8 = 1;
+const ROWS_AND_STATES: u8 = 2;
 
-pub(super) fn encode(deltas: &[RawRow]) -> Bytes {
-    let size: usize = deltas
-        .iter()
-        .map(|delta| 8 + delta.key.len() + delta.row.len())
-        .sum();
-    let mut bytes = Vec::with_capacity(5 + size);
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&(deltas.len() as u32).to_le_bytes());
-    for delta in deltas {
-        for part in [&delta.key, &delta.row] {
+/// What one entry changes: rows are merged, partitions' Paxos states replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    pub deltas: Vec<RawRow>,
+    pub states: Vec<RawState>,
+}
+
+impl Record {
+    pub fn of(deltas: Vec<RawRow>) -> Record {
+        Record {
+            deltas,
+            states: Vec::new(),
+        }
+    }
+
+    pub fn encode(&self) -> Bytes {
+        let rows = self.deltas.iter().map(|delta| (&delta.key, &delta.row));
+        let states = self.states.iter();
+        let states = states.map(|state| (&state.partition, &state.state));
+        let size = |(key, value): (&Vec<u8>, &Vec<u8>)| 8 + key.len() + value.len();
+        let sizes: usize = rows.clone().chain(states.clone()).map(size).sum();
+        let mut bytes = Vec::with_capacity(9 + sizes);
+        bytes.push(if self.states.is_empty() {
+            ROWS
+        } else {
+            ROWS_AND_STATES
+        });
+        put_pairs(&mut bytes, self.deltas.len(), rows);
+        if !self.states.is_empty() {
+            put_pairs(&mut bytes, self.states.len(), states);
+        }
+        bytes.into()
+    }
+}
+
+fn put_pairs<'a>(
+    bytes: &mut Vec<u8>,
+    count: usize,
+    pairs: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>,
+) {
+    bytes.extend_from_slice(&(count as u32).to_le_bytes());
+    for (key, value) in pairs {
+        for part in [key, value] {
             bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
             bytes.extend_from_slice(part);
         }
     }
-    bytes.into()
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<RawRow>, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Record, String> {
     let malformed = || "a log entry of an eventual replica is malformed".to_string();
     let (version, rest) = bytes.split_first().ok_or_else(malformed)?;
-    if *version != VERSION {
+    if ![ROWS, ROWS_AND_STATES].contains(version) {
         return Err(format!("a log entry has the unknown version {version}"));
     }
     let mut rest = rest;
-    let count = take_u32(&mut rest).ok_or_else(malformed)?;
-    let mut deltas = Vec::new();
-    for _ in 0..count {
-        deltas.push(RawRow {
-            key: take_bytes(&mut rest).ok_or_else(malformed)?,
-            row: take_bytes(&mut rest).ok_or_else(malformed)?,
-        });
+    let mut record = Record::default();
+    for (key, row) in take_pairs(&mut rest).ok_or_else(malformed)? {
+        record.deltas.push(RawRow { key, row });
+    }
+    if *version == ROWS_AND_STATES {
+        for (partition, state) in take_pairs(&mut rest).ok_or_else(malformed)? {
+            record.states.push(RawState { partition, state });
+        }
     }
     if rest.is_empty() {
-        Ok(deltas)
+        Ok(record)
     } else {
         Err(malformed())
     }
+}
+
+fn take_pairs(rest: &mut &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let count = take_u32(rest)?;
+    let mut pairs = Vec::new();
+    for _ in 0..count {
+        pairs.push((take_bytes(rest)?, take_bytes(rest)?));
+    }
+    Some(pairs)
 }
 
 fn take_u32(rest: &mut &[u8]) -> Option<u32> {
@@ -76,16 +121,23 @@ mod tests {
             },
             RawRow::default(),
         ];
-        let bytes = encode(&deltas);
-        assert_eq!(decode(&bytes).unwrap(), deltas);
-        for length in 0..bytes.len() {
-            assert!(decode(&bytes[..length]).is_err());
+        let states = vec![RawState {
+            partition: b"partition".to_vec(),
+            state: b"state".to_vec(),
+        }];
+        for record in [Record::of(deltas.clone()), Record { deltas, states }] {
+            let bytes = record.encode();
+            assert_eq!(decode(&bytes).unwrap(), record);
+            for length in 0..bytes.len() {
+                assert!(decode(&bytes[..length]).is_err());
+            }
+            let mut longer = bytes.to_vec();
+            longer.push(0);
+            assert!(decode(&longer).is_err());
+            longer[0] = 9;
+            assert!(decode(&longer).unwrap_err().contains("version 9"));
         }
-        let mut longer = bytes.to_vec();
-        longer.push(0);
-        assert!(decode(&longer).is_err());
-        longer[0] = 9;
-        assert!(decode(&longer).unwrap_err().contains("version 9"));
         assert!(decode(&[1, 255, 255, 255, 255]).is_err());
+        assert!(decode(&[2, 0, 0, 0, 0, 255, 255, 255, 255]).is_err());
     }
 }

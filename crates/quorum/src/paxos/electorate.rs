@@ -1,0 +1,152 @@
+//! Whose votes make a quorum. While replicas come or go it takes a majority of those that were there before and
+//! a majority of those that will be, so that any two quorums of neighbouring placements have a replica in common
+//! that has voted in both.
+
+use crate::level::{Place, Places};
+use api::{Error, Level, Retry};
+use model::ReplicaId;
+
+/// Sets of replicas, of each of which a majority is needed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Electorate {
+    level: Level,
+    sets: Vec<Vec<ReplicaId>>,
+}
+
+impl Electorate {
+    /// `Level::Serial`: all replicas; `Level::LocalSerial`: those of this data centre. Says `Unavailable` when too
+    /// few are alive.
+    pub fn new(level: Level, places: &Places) -> Result<Electorate, Error> {
+        let is_local = |place: &&Place| {
+            level != Level::LocalSerial || place.data_center == places.local
+        };
+        let members = || places.replicas.iter().filter(is_local);
+        let settled = members().filter(|place| !place.replica.is_learner);
+        let mut sets = vec![settled.map(|place| place.replica.id).collect::<Vec<_>>()];
+        if members().any(|place| place.replica.is_learner) {
+            sets.push(members().map(|place| place.replica.id).collect());
+        }
+        let electorate = Electorate { level, sets };
+        let alive: Vec<ReplicaId> = members()
+            .filter(|place| place.is_alive)
+            .map(|place| place.replica.id)
+            .collect();
+        if electorate.is_quorum(&alive) {
+            return Ok(electorate);
+        }
+        Err(Error::Retry(Retry::Unavailable {
+            level,
+            required: electorate.required(),
+            alive: alive.len() as u32,
+        }))
+    }
+
+    pub fn is_quorum(&self, votes: &[ReplicaId]) -> bool {
+        self.sets.iter().all(|set| {
+            let cast = set.iter().filter(|member| votes.contains(member)).count();
+            cast >= majority(set)
+        })
+    }
+
+    pub fn has(&self, replica: ReplicaId) -> bool {
+        self.sets.iter().any(|set| set.contains(&replica))
+    }
+
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// How many votes it takes at least.
+    pub fn required(&self) -> u32 {
+        self.sets.iter().map(|set| majority(set)).max().unwrap_or(1) as u32
+    }
+}
+
+fn majority(set: &[ReplicaId]) -> usize {
+    set.len() / 2 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::Replica;
+    use model::NodeId;
+
+    /// `(id, data center, is_learner, is_alive)`.
+    fn places(replicas: &[(u64, &str, bool, bool)]) -> Places {
+        let place = |&(id, center, is_learner, is_alive): &(u64, &str, bool, bool)| Place {
+            replica: Replica {
+                id: ReplicaId(id),
+                node: NodeId(id),
+                is_learner,
+            },
+            data_center: center.into(),
+            is_alive,
+        };
+        Places {
+            replicas: replicas.iter().map(place).collect(),
+            local: "a".into(),
+        }
+    }
+
+    fn quorums(electorate: &Electorate, of: u64) -> Vec<Vec<ReplicaId>> {
+        let subset = |bits: u64| {
+            let members = (1..=of).filter(move |id| bits & (1 << id) != 0);
+            members.map(ReplicaId).collect::<Vec<_>>()
+        };
+        (0..1u64 << (of + 1))
+            .filter(|bits| bits & 1 == 0)
+            .map(subset)
+            .filter(|votes| electorate.is_quorum(votes))
+            .collect()
+    }
+
+    #[test]
+    fn quorums_of_neighbouring_placements_meet_in_a_settled_replica() {
+        let settled = |count: u64| {
+            let replicas: Vec<_> = (1..=count).map(|id| (id, "a", false, true)).collect();
+            Electorate::new(Level::Serial, &places(&replicas)).unwrap()
+        };
+        for count in 1..=5 {
+            let mut growing: Vec<_> = (1..=count).map(|id| (id, "a", false, true)).collect();
+            growing.push((count + 1, "a", true, true));
+            let growing = Electorate::new(Level::Serial, &places(&growing)).unwrap();
+            for (one, other) in [
+                (settled(count), growing.clone()),
+                (growing, settled(count + 1)),
+            ] {
+                for left in quorums(&one, count + 1) {
+                    for right in quorums(&other, count + 1) {
+                        let meets = left.iter().any(|id| right.contains(id));
+                        assert!(meets, "{left:?} {right:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn local_levels_ask_the_local_data_center_alone() {
+        let two_centers = places(&[
+            (1, "a", false, true),
+            (2, "a", false, true),
+            (3, "a", false, false),
+            (4, "b", false, true),
+            (5, "b", false, false),
+            (6, "b", false, false),
+        ]);
+        let local = Electorate::new(Level::LocalSerial, &two_centers).unwrap();
+        assert_eq!(local.required(), 2);
+        assert!(local.is_quorum(&[ReplicaId(1), ReplicaId(2)]));
+        assert!(!local.is_quorum(&[ReplicaId(1), ReplicaId(4), ReplicaId(5)]));
+        assert!(!local.has(ReplicaId(4)));
+        assert_eq!(
+            Electorate::new(Level::Serial, &two_centers),
+            Err(Error::Retry(Retry::Unavailable {
+                level: Level::Serial,
+                required: 4,
+                alive: 3,
+            }))
+        );
+    }
+}
