@@ -679,11 +679,6 @@ def test_consistency_levels(session, table):
 # Conditions
 
 
-def test_conditions_on_eventual_tables_are_refused(session, table):
-    with pytest.raises(InvalidRequest):
-        session.execute(f"INSERT INTO {table} (k, a, b) VALUES (1, 1, 'x') IF NOT EXISTS")
-
-
 def test_conditions_on_strong_tables(strong):
     strong.execute("CREATE TABLE IF NOT EXISTS accounts (k int PRIMARY KEY, v int, w text)")
     strong.execute("TRUNCATE accounts")

@@ -8,10 +8,11 @@
 //! Neither looks at other rows: deletions of ranges and of partitions, interleaved parents and children are the
 //! business of the caller, who can see them.
 
+use crate::collection;
 use crate::document::Item;
 use crate::{
-    Assignment, Check, CheckOperator, Condition, Error, Mutation, Refused, ReturnedRows, Returning,
-    RowOperation,
+    Assignment, Check, CheckOperator, Condition, Error, Mutation, Part, Refused, ReturnedRows,
+    Returning, RowOperation,
 };
 use catalog::Table;
 use model::key::Direction;
@@ -19,6 +20,7 @@ use model::row::Expiry;
 use model::{
     Cell, CellContent, ColumnId, Deletion, Marker, RangeTombstone, Row, Timestamp, Type, Value,
 };
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 /// When a mutation happens.
@@ -291,10 +293,26 @@ fn check_holds(table: &Table, check: &Check, row: &Row) -> Result<bool, Error> {
             check.column
         ))
     })?;
-    let value = row.value(check.column).unwrap_or(&Value::Null);
+    let whole = if column.kind.is_multi_cell() {
+        Cow::Owned(collection::assemble(row.cells(check.column), &column.kind))
+    } else {
+        Cow::Borrowed(row.value(check.column).unwrap_or(&Value::Null))
+    };
+    let (value, kind) = match &check.part {
+        None => (whole, &column.kind),
+        Some(part) => {
+            let (value, kind) = part_of(&whole, part, &column.kind)?;
+            (Cow::Owned(value), kind)
+        }
+    };
+    if let CheckOperator::Contains | CheckOperator::ContainsKey = check.operator {
+        return contains(&value, kind, check);
+    }
     let mut orderings = Vec::with_capacity(check.values.len());
     for wanted in &check.values {
-        orderings.push(compare(value, wanted, &column.kind)?);
+        let is_null = kind.is_multi_cell() && collection::is_empty(wanted);
+        let wanted = if is_null { &Value::Null } else { wanted };
+        orderings.push(compare(&value, wanted, kind)?);
     }
     let first = orderings.first().copied();
     // Null equals null here, and is neither less nor greater than anything (Cassandra's conditions).
@@ -307,11 +325,86 @@ fn check_holds(table: &Table, check: &Check, row: &Row) -> Result<bool, Error> {
         CheckOperator::Greater => comparable && first == Some(Ordering::Greater),
         CheckOperator::GreaterOrEqual => comparable && first.is_some_and(Ordering::is_ge),
         CheckOperator::In => orderings.contains(&Ordering::Equal),
+        CheckOperator::Contains | CheckOperator::ContainsKey => false,
     })
 }
 
-/// The order of two values of one type: the order of their encoded keys.
+/// A part of a value, and what type it is of.
+fn part_of<'a>(whole: &Value, part: &Part, kind: &'a Type) -> Result<(Value, &'a Type), Error> {
+    let mismatch = || Error::invalid("the condition is about a part that its column cannot have");
+    match (part, kind) {
+        (Part::Key(wanted), Type::Map { key, value, .. }) => {
+            let mut found = Value::Null;
+            if let Value::Map(pairs) = whole {
+                for (known, value) in pairs {
+                    if compare(known, wanted, key)? == Ordering::Equal {
+                        found = value.clone();
+                    }
+                }
+            }
+            Ok((found, value))
+        }
+        (Part::Position(position), Type::List { element, .. }) => {
+            let found = match whole {
+                Value::List(elements) => elements.get(*position as usize).cloned(),
+                _ => None,
+            };
+            Ok((found.unwrap_or(Value::Null), element))
+        }
+        (Part::Field(position), Type::User { fields, .. }) => {
+            let (_, field) = fields.get(*position as usize).ok_or_else(mismatch)?;
+            let found = match whole {
+                Value::Tuple(values) => values.get(*position as usize).cloned(),
+                _ => None,
+            };
+            Ok((found.unwrap_or(Value::Null), field))
+        }
+        _ => Err(mismatch()),
+    }
+}
+
+fn contains(value: &Value, kind: &Type, check: &Check) -> Result<bool, Error> {
+    let Some(wanted) = check.values.first() else {
+        return Ok(false);
+    };
+    let is_key = check.operator == CheckOperator::ContainsKey;
+    let (elements, element): (Vec<&Value>, &Type) = match (value, kind) {
+        (Value::Null, _) => return Ok(false),
+        (Value::List(elements), Type::List { element, .. })
+        | (Value::Set(elements), Type::Set { element, .. })
+            if !is_key =>
+        {
+            (elements.iter().collect(), element)
+        }
+        (Value::Map(pairs), Type::Map { key, .. }) if is_key => {
+            (pairs.iter().map(|(known, _)| known).collect(), key)
+        }
+        (Value::Map(pairs), Type::Map { value, .. }) => {
+            (pairs.iter().map(|(_, known)| known).collect(), value)
+        }
+        _ => {
+            return Err(Error::invalid(
+                "the condition asks what a column contains that is no such collection",
+            ));
+        }
+    };
+    for known in elements {
+        if compare(known, wanted, element)? == Ordering::Equal {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The order of two values of one type: the order of their encoded keys. Durations have none and are equal or not.
 fn compare(left: &Value, right: &Value, kind: &Type) -> Result<Ordering, Error> {
+    if *kind == Type::Duration {
+        return Ok(if left == right {
+            Ordering::Equal
+        } else {
+            Ordering::Less
+        });
+    }
     let mut keys = [Vec::new(), Vec::new()];
     for (value, key) in [left, right].into_iter().zip(&mut keys) {
         model::key::encode(value, kind, Direction::Ascending, key).map_err(|error| {

@@ -4,6 +4,7 @@
 //! `Database` and nothing below. Which protocol keeps a table, where its tablets are and who leads them is
 //! the business of whoever implements `Database`; a door never asks.
 
+pub mod collection;
 mod consistency;
 pub mod document;
 mod error;
@@ -22,7 +23,7 @@ pub use transaction::{
     TransactionOptions, covered,
 };
 pub use write::{
-    Assignment, Atomicity, Check, CheckOperator, Condition, Element, Mutation, ReadAssertion,
+    Assignment, Atomicity, Check, CheckOperator, Condition, Element, Mutation, Part, ReadAssertion,
     ReturnedRows, Returning, RowOperation, WriteRequest, WriteResponse, byte_strings,
 };
 

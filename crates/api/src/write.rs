@@ -213,7 +213,8 @@ pub enum Condition {
     },
 }
 
-/// `column operator value`, on a column that keeps a single cell. A missing column is null.
+/// `column operator value`, or the same of a part of the column's value. A missing column, and a part that is not there,
+/// are null.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Check {
     #[n(0)]
@@ -222,6 +223,23 @@ pub struct Check {
     pub operator: CheckOperator,
     #[n(2)]
     pub values: Vec<Value>,
+    /// `None` is the whole value.
+    #[n(3)]
+    pub part: Option<Part>,
+}
+
+/// A part of a composed value.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Part {
+    /// The value under this key of a map.
+    #[n(0)]
+    Key(#[n(0)] Value),
+    /// The element at this position of a list, counted from 0.
+    #[n(1)]
+    Position(#[n(0)] u32),
+    /// The field at this position of a user-defined type.
+    #[n(2)]
+    Field(#[n(0)] u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -240,6 +258,12 @@ pub enum CheckOperator {
     GreaterOrEqual,
     #[n(6)]
     In,
+    /// The set, list or map has this element or value.
+    #[n(7)]
+    Contains,
+    /// The map has this key.
+    #[n(8)]
+    ContainsKey,
 }
 
 /// Which row the answer carries.

@@ -461,10 +461,7 @@ fn unknown_write(
     outcome: Outcome,
     write_type: WriteType,
 ) -> ErrorKind {
-    let is_agreement = matches!(
-        level,
-        Level::Serial | Level::LocalSerial | Level::Default
-    );
+    let is_agreement = matches!(level, Level::Serial | Level::LocalSerial | Level::Default);
     if write_type == WriteType::Cas && !is_agreement {
         // It is decided; only too few replicas are known to have it, as after any other write.
         ErrorKind::WriteTimeout {

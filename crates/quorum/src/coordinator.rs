@@ -5,9 +5,9 @@ mod cas;
 mod exchange;
 mod handoff;
 mod read;
-mod turns;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod write;
 
 use crate::level::Place;

@@ -25,7 +25,6 @@ pub(crate) use read::successor;
 
 use crate::message::{Action, RawRow, ReplicaError, Reply, Request};
 use crate::partition::{Layout, decode_row, store_key};
-use crate::paxos::RawState;
 use crate::peers::{Tasks, spawn};
 use bytes::Bytes;
 use catalog::{Durability, Table};

@@ -294,24 +294,27 @@ impl Cluster {
         self.shared.members.lock()[index].disk.clone()
     }
 
-    /// Founds the cluster and lets the others join, one after the other.
-    pub async fn form(&self) -> Result<(), String> {
-        for index in 0..self.size() {
+    /// Founds the cluster and lets others join, one after the other, until it has so many nodes.
+    pub async fn form(&self, nodes: usize) -> Result<(), String> {
+        for index in 0..nodes {
             self.start(index);
             self.wait("the cluster to form", || self.is_up(index))
                 .await?;
         }
-        self.wait("all nodes to know each other", || self.is_whole())
+        self.wait("all nodes to know each other", || self.has_formed(nodes))
             .await
     }
 
     /// Whether every node is up and sees all others alive.
     pub fn is_whole(&self) -> bool {
-        (0..self.size()).all(|index| {
+        self.has_formed(self.size())
+    }
+
+    fn has_formed(&self, nodes: usize) -> bool {
+        (0..nodes).all(|index| {
             self.door(index).is_some_and(|door| {
                 let topology = door.database.topology();
-                topology.nodes.len() == self.size()
-                    && topology.nodes.iter().all(|node| node.is_alive)
+                topology.nodes.len() == nodes && topology.nodes.iter().all(|node| node.is_alive)
             })
         })
     }

@@ -290,6 +290,10 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::FollowerReadPastSafeTime
         | Bug::ReadOnlyParticipantNotValidated
         | Bug::CommitAbovePromises => vec![Workload::Append, Workload::Bank],
+        Bug::PaxosForgetsAccepted
+        | Bug::CommitWithoutQuorum
+        | Bug::BallotReuse
+        | Bug::PromiseNotSynced => vec![Workload::Cas],
     }
 }
 

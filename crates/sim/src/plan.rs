@@ -76,6 +76,8 @@ pub struct Plan {
     pub log_entries_kept: u64,
     /// Strong tables: the size at which a tablet is divided by itself; 0: the cluster's default.
     pub split_size_bytes: u64,
+    /// The last so many nodes join only when the faults have begun.
+    pub late_nodes: usize,
 }
 
 impl Plan {
@@ -102,6 +104,7 @@ impl Plan {
                 [random.random_range(0..3)],
             log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
             split_size_bytes: [0, 0, 0, 40][random.random_range(0..4)],
+            late_nodes: 0,
         };
         match random.random_range(0..10) {
             0 => plan.with_laggards(),
@@ -109,6 +112,15 @@ impl Plan {
             2 => plan.with_handovers(),
             3 | 4 => plan.with_splits(),
             _ => plan,
+        }
+    }
+
+    /// In one seed of two some nodes join under faults, and tables grow from one replica to three.
+    pub fn with_late_nodes(self, seed: u64) -> Plan {
+        let late = [0, 0, 1, 2][(seed % 4) as usize];
+        Plan {
+            late_nodes: if self.nodes == 3 { late } else { 0 },
+            ..self
         }
     }
 

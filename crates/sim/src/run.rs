@@ -82,7 +82,10 @@ pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Rep
 
 async fn run_within(seed: u64, workload: Workload, trace: Trace) -> Report {
     let mut random = SmallRng::seed_from_u64(seed);
-    let plan = Plan::draw(&mut random);
+    let mut plan = Plan::draw(&mut random);
+    if workload == Workload::Cas {
+        plan = plan.with_late_nodes(seed);
+    }
     let network = SimNetwork::new(random.random(), plan.conditions, trace.clone());
     let postman = tokio::spawn(network.clone().run());
     let cluster = Cluster::new(
@@ -93,7 +96,7 @@ async fn run_within(seed: u64, workload: Workload, trace: Trace) -> Report {
     );
     trace.note("plan", &[seed], || format!("{plan:?}"));
     let game = async {
-        cluster.form().await?;
+        cluster.form(plan.nodes - plan.late_nodes).await?;
         workload::run(workload, &cluster, &plan).await
     };
     let limit = Duration::from_secs(RUN_SECONDS_MAX);

@@ -10,6 +10,7 @@ pub(crate) use client::NAMESPACE;
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
+use catalog::Protocol;
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,6 +18,9 @@ use std::str::FromStr;
 pub enum Workload {
     /// Reads, writes, deletions and compare-and-set of single rows of a strong table: linearizable.
     Register,
+    /// The same on an eventual table: each write a compare-and-set, reads serial or at QUORUM; in some seeds with nodes
+    /// that join under faults.
+    Cas,
     /// Quorum writes and quorum reads of an eventual table: nothing acknowledged or shown is missed.
     Quorum,
     /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
@@ -27,9 +31,10 @@ pub enum Workload {
 }
 
 impl Workload {
-    pub const ALL: [Workload; 4] = [
+    pub const ALL: [Workload; 5] = [
         Workload::Register,
         Workload::Quorum,
+        Workload::Cas,
         Workload::Append,
         Workload::Bank,
     ];
@@ -38,6 +43,7 @@ impl Workload {
         match self {
             Workload::Register => "register",
             Workload::Quorum => "quorum",
+            Workload::Cas => "cas",
             Workload::Append => "append",
             Workload::Bank => "bank",
         }
@@ -80,7 +86,8 @@ pub(crate) async fn run(
     plan: &Plan,
 ) -> Result<(Counts, crate::nemesis::Strikes), String> {
     match workload {
-        Workload::Register => register::run(cluster, plan).await,
+        Workload::Register => register::run(cluster, plan, Protocol::Strong).await,
+        Workload::Cas => register::run(cluster, plan, Protocol::Eventual).await,
         Workload::Quorum => quorum::run(cluster, plan).await,
         Workload::Append => append::run(cluster, plan).await,
         Workload::Bank => bank::run(cluster, plan).await,

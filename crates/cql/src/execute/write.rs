@@ -146,9 +146,11 @@ impl<'a> Conditional<'a> {
     }
 
     /// The mutations with the conditions on them; where no mutation is of the record that a condition is about,
-    /// one is added that changes nothing.
-    fn guarded(&self) -> Vec<Mutation> {
+    /// one is added that changes nothing. Of several statements those come first, before all mutations, so that each
+    /// condition is about the rows as they were.
+    fn guarded(&self, is_alone: bool) -> (Vec<Mutation>, Vec<Mutation>) {
         let mut mutations = self.mutations.clone();
+        let mut checks = Vec::new();
         let record = [
             (Some(&self.header), &self.conditions.header),
             (self.row_key.as_ref(), &self.conditions.row),
@@ -157,19 +159,18 @@ impl<'a> Conditional<'a> {
             let (Some(key), Some(condition)) = (key, condition) else {
                 continue;
             };
-            let found = mutations.iter_mut().find(|mutation| mutation.key == *key);
-            let mutation = match found {
-                Some(mutation) => mutation,
-                None => {
-                    let check = Mutation::new(self.plan.table.id, key.clone(), RowOperation::Check);
-                    mutations.insert(0, check);
-                    &mut mutations[0]
-                }
-            };
-            mutation.condition = Some(condition.clone());
-            mutation.returning = Returning::Old;
+            let mut found = mutations.iter_mut().find(|mutation| mutation.key == *key);
+            if let Some(mutation) = found.as_mut().filter(|_| is_alone) {
+                mutation.condition = Some(condition.clone());
+                mutation.returning = Returning::Old;
+                continue;
+            }
+            let mut check = Mutation::new(self.plan.table.id, key.clone(), RowOperation::Check);
+            check.condition = Some(condition.clone());
+            check.returning = Returning::Old;
+            checks.push(check);
         }
-        mutations
+        (checks, mutations)
     }
 
     /// Where a condition holds for the record's absence, asks for that absence instead. False when it does not.
@@ -200,13 +201,18 @@ pub async fn conditional(
         .map(|statement| statement.conditions.clone())
         .collect();
     for _ in 0..CONDITION_ATTEMPTS_MAX {
-        let mut mutations = Vec::new();
-        let mut owners = Vec::new();
+        let (mut mutations, mut owners, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         for (owner, statement) in statements.iter().enumerate() {
-            for mutation in statement.guarded() {
-                mutations.push(mutation);
+            let (checks, own_changes) = statement.guarded(statements.len() == 1);
+            for check in checks {
+                mutations.push(check);
                 owners.push(owner);
             }
+            changes.extend(own_changes.into_iter().map(|change| (change, owner)));
+        }
+        for (change, owner) in changes {
+            mutations.push(change);
+            owners.push(owner);
         }
         let keys: Vec<Vec<u8>> = mutations
             .iter()

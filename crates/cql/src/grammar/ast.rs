@@ -268,6 +268,8 @@ pub struct ColumnCondition {
     pub column: String,
     /// Of a collection.
     pub element: Option<Term>,
+    /// Of a user type.
+    pub field: Option<String>,
     pub operator: Operator,
     pub values: InValues,
 }

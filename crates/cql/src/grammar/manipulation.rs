@@ -175,29 +175,31 @@ impl Parser<'_> {
         let mut conditions = Vec::new();
         loop {
             let column = self.name()?;
-            let mut element = None;
+            let (mut element, mut field) = (None, None);
             if self.accept("[") {
                 element = Some(self.term()?);
                 self.expect("]")?;
-            } else if matches!(self.peek(), TokenKind::Symbol(".")) {
-                return Err(Error::invalid(
-                    "conditions on fields of a user type are not supported yet",
-                ));
+            } else if self.accept(".") {
+                field = Some(self.name()?);
             }
             let (operator, values) = if let Some(operator) = self.operator() {
                 (operator, InValues::Terms(vec![self.term()?]))
             } else if self.accept_word("in") {
                 (Operator::In, self.in_values()?)
-            } else if self.is_word("contains") {
-                return Err(Error::invalid(
-                    "CONTAINS in conditions is not supported yet",
-                ));
+            } else if self.accept_word("contains") {
+                let operator = if self.accept_word("key") {
+                    Operator::ContainsKey
+                } else {
+                    Operator::Contains
+                };
+                (operator, InValues::Terms(vec![self.term()?]))
             } else {
                 return Err(self.unexpected(""));
             };
             conditions.push(ColumnCondition {
                 column,
                 element,
+                field,
                 operator,
                 values,
             });

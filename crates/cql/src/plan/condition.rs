@@ -1,11 +1,13 @@
 //! IF: conditions of INSERT, UPDATE and DELETE.
 
 use super::Planner;
+use super::modify::find_field;
 use super::term::{Context, Term};
 use super::view::{Place, View};
 use crate::error::Error;
 use crate::grammar::ast::{ColumnCondition, ConditionClause, InValues, Operator};
-use api::{Check, CheckOperator, Condition};
+use crate::types::name::cql_name;
+use api::{Check, CheckOperator, Condition, Part};
 use model::{ColumnId, Type, Value};
 
 #[derive(Clone, Debug)]
@@ -19,8 +21,17 @@ pub enum ConditionPlan {
 pub struct CheckPlan {
     /// Index into the view's columns.
     pub column: usize,
+    part: Option<PartPlan>,
     operator: CheckOperator,
     values: CheckValues,
+}
+
+/// Which part of the column's value is meant.
+#[derive(Clone, Debug)]
+enum PartPlan {
+    Key(Term),
+    Index(Term),
+    Field(u32),
 }
 
 #[derive(Clone, Debug)]
@@ -65,12 +76,8 @@ fn plan_check(
             column.name
         )));
     }
-    if column.kind.is_multi_cell() || condition.element.is_some() {
-        return Err(Error::invalid(format!(
-            "conditions on the non-frozen collection '{}' or its elements are not supported yet",
-            column.name
-        )));
-    }
+    let name = column.name.as_str();
+    let (part, part_kind) = plan_part(condition, name, &column.kind, planner)?;
     let operator = match condition.operator {
         Operator::Equal => CheckOperator::Equal,
         Operator::NotEqual => CheckOperator::NotEqual,
@@ -79,29 +86,116 @@ fn plan_check(
         Operator::Greater => CheckOperator::Greater,
         Operator::GreaterOrEqual => CheckOperator::GreaterOrEqual,
         Operator::In => CheckOperator::In,
+        Operator::Contains => CheckOperator::Contains,
+        Operator::ContainsKey => CheckOperator::ContainsKey,
         other => return Err(Error::invalid(format!("IF conditions cannot use {other}"))),
+    };
+    if part_kind == Type::Duration && is_order(operator) {
+        return Err(Error::invalid(format!(
+            "Slice conditions ( {} ) are not supported on durations",
+            condition.operator
+        )));
+    }
+    // What a value on the right is of.
+    let kind = match (operator, &part_kind) {
+        (CheckOperator::Contains, Type::List { element, .. } | Type::Set { element, .. }) => {
+            element.as_ref().clone()
+        }
+        (CheckOperator::Contains, Type::Map { value, .. }) => value.as_ref().clone(),
+        (CheckOperator::ContainsKey, Type::Map { key, .. }) => key.as_ref().clone(),
+        (CheckOperator::Contains | CheckOperator::ContainsKey, _) => {
+            return Err(Error::invalid(format!(
+                "Cannot use {} on column {name} of type {}",
+                condition.operator,
+                cql_name(&part_kind)
+            )));
+        }
+        _ => part_kind,
     };
     let values = match &condition.values {
         InValues::Terms(terms) => CheckValues::Terms(
             terms
                 .iter()
-                .map(|term| planner.term(term, &column.kind, &column.name))
+                .map(|term| planner.term(term, &kind, name))
                 .collect::<Result<_, _>>()?,
         ),
         InValues::Marker(marker) => {
             let kind = Type::List {
-                element: Box::new(column.kind.clone()),
+                element: Box::new(kind),
                 frozen: true,
             };
             let term = crate::grammar::ast::Term::Marker(*marker);
-            CheckValues::ListMarker(planner.term(&term, &kind, &format!("in({})", column.name))?)
+            CheckValues::ListMarker(planner.term(&term, &kind, &format!("in({name})"))?)
         }
     };
     Ok(CheckPlan {
         column: index,
+        part,
         operator,
         values,
     })
+}
+
+fn is_order(operator: CheckOperator) -> bool {
+    matches!(
+        operator,
+        CheckOperator::Less
+            | CheckOperator::LessOrEqual
+            | CheckOperator::Greater
+            | CheckOperator::GreaterOrEqual
+    )
+}
+
+/// The part that a condition is about, and what type it is of: the whole column's if it names none.
+fn plan_part(
+    condition: &ColumnCondition,
+    name: &str,
+    kind: &Type,
+    planner: &mut Planner<'_>,
+) -> Result<(Option<PartPlan>, Type), Error> {
+    if let Some(field) = &condition.field {
+        let (position, field_kind) = find_field(kind, field, name)?;
+        return Ok((Some(PartPlan::Field(position as u32)), field_kind));
+    }
+    let Some(element) = &condition.element else {
+        return Ok((None, kind.clone()));
+    };
+    match kind {
+        Type::Map { key, value, .. } => {
+            let key = planner.term(element, key, &format!("key({name})"))?;
+            Ok((Some(PartPlan::Key(key)), value.as_ref().clone()))
+        }
+        Type::List { element: of, .. } => {
+            let index = planner.term(element, &Type::Int, &format!("idx({name})"))?;
+            Ok((Some(PartPlan::Index(index)), of.as_ref().clone()))
+        }
+        Type::Set { .. } => Err(Error::invalid(format!(
+            "Invalid element access syntax for set column {name}"
+        ))),
+        _ => Err(Error::invalid(format!(
+            "Invalid element access syntax for non-collection column {name}"
+        ))),
+    }
+}
+
+impl PartPlan {
+    fn ready(&self, context: &Context<'_>) -> Result<Part, Error> {
+        match self {
+            PartPlan::Field(position) => Ok(Part::Field(*position)),
+            PartPlan::Key(key) => match key.evaluate(context)? {
+                Some(Value::Null) | None => {
+                    Err(Error::invalid("Invalid null value for map element access"))
+                }
+                Some(key) => Ok(Part::Key(key)),
+            },
+            PartPlan::Index(index) => match index.evaluate(context)? {
+                Some(Value::Int(index)) => u32::try_from(index)
+                    .map(Part::Position)
+                    .map_err(|_| Error::invalid(format!("Invalid negative list index {index}"))),
+                _ => Err(Error::invalid("Invalid null value for list element access")),
+            },
+        }
+    }
 }
 
 impl CheckPlan {
@@ -117,11 +211,7 @@ impl CheckPlan {
                 _ => return Err(Error::invalid("Invalid null value for IN condition")),
             },
         };
-        let is_order = !matches!(
-            self.operator,
-            CheckOperator::Equal | CheckOperator::NotEqual | CheckOperator::In
-        );
-        if is_order && values.iter().any(Value::is_null) {
+        if is_order(self.operator) && values.iter().any(Value::is_null) {
             return Err(Error::invalid(
                 "Invalid comparison with null in a condition",
             ));
@@ -130,6 +220,10 @@ impl CheckPlan {
             column,
             operator: self.operator,
             values,
+            part: match &self.part {
+                Some(part) => Some(part.ready(context)?),
+                None => None,
+            },
         })
     }
 }
@@ -190,9 +284,14 @@ pub fn holds_for_missing(condition: &Condition) -> bool {
         return false;
     };
     checks.iter().all(|check| match check.operator {
-        CheckOperator::Equal => check.values.iter().all(Value::is_null),
-        CheckOperator::NotEqual => check.values.iter().all(|value| !value.is_null()),
-        CheckOperator::In => check.values.iter().any(Value::is_null),
+        CheckOperator::Equal => check.values.iter().all(is_nothing),
+        CheckOperator::NotEqual => !check.values.iter().any(is_nothing),
+        CheckOperator::In => check.values.iter().any(is_nothing),
         _ => false,
     })
+}
+
+/// Whether a value is what a missing column compares equal to.
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || api::collection::is_empty(value)
 }

@@ -5,11 +5,11 @@
 
 use super::keys::{Partition, Rows};
 use super::modify::{Action, Change, ModifyKind, ModifyPlan};
-use super::selector::field_path;
 use super::term::{Context, Term};
 use crate::error::Error;
 use crate::types::number;
 use crate::types::order::compare;
+use api::collection::field_path;
 use api::{Assignment, Element, Mutation, RowOperation};
 use model::key::{self, Direction};
 use model::row::CellContent;

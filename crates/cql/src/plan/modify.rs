@@ -524,14 +524,19 @@ fn collection_parts(kind: &Type) -> Option<(Option<&Type>, &Type)> {
 }
 
 fn user_field(kind: &Type, field: &str, column: &str) -> Result<(usize, Type), Error> {
-    let Type::User {
-        fields,
-        frozen: false,
-        name,
-    } = kind
-    else {
+    if !kind.is_multi_cell() {
         return Err(Error::invalid(format!(
             "Invalid operation ({column}.{field} = …) for non-UDT or frozen column {column}"
+        )));
+    }
+    find_field(kind, field, column)
+}
+
+/// A field of a user-defined type, by its position.
+pub(super) fn find_field(kind: &Type, field: &str, column: &str) -> Result<(usize, Type), Error> {
+    let Type::User { fields, name, .. } = kind else {
+        return Err(Error::invalid(format!(
+            "Invalid operation ({column}.{field} = …) for non-UDT column {column}"
         )));
     };
     fields

@@ -10,8 +10,9 @@ use crate::types::name::{cql_name, resolve};
 use crate::types::order::compare;
 use crate::types::wire::put_value;
 use crate::types::{literal, number};
+use api::collection::assemble;
 use catalog::{ColumnRole, Table};
-use model::key::{self, Direction};
+
 use model::row::CellContent;
 use model::{Cell, ColumnId, Row, Type, Value};
 use std::sync::Arc;
@@ -478,7 +479,7 @@ impl Selector {
     pub fn value(&self, row: &RowView<'_>, context: &Context<'_>) -> Result<Value, Error> {
         Ok(match self {
             Selector::Column(place) => place_value(row, *place).cloned().unwrap_or(Value::Null),
-            Selector::Collection { place, kind } => collection(cells(row, *place), kind),
+            Selector::Collection { place, kind } => assemble(cells(row, *place), kind),
             Selector::WriteTime(place) => match live_cell(row, *place) {
                 Some(cell) => Value::Int(cell.timestamp.0),
                 None => Value::Null,
@@ -547,54 +548,6 @@ fn live_cell<'a>(row: &RowView<'a>, place: Place) -> Option<&'a Cell> {
     cells(row, place)
         .iter()
         .find(|cell| matches!(cell.content, CellContent::Live { .. }))
-}
-
-/// The value of a collection that keeps a cell per element; null when it has none.
-pub fn collection(cells: &[Cell], kind: &Type) -> Value {
-    let live = cells.iter().filter_map(|cell| match &cell.content {
-        CellContent::Live { value, .. } => Some((cell.path.as_deref()?, value)),
-        CellContent::Tombstone { .. } => None,
-    });
-    let decoded = |path: &[u8], kind: &Type| {
-        key::decode(path, kind, Direction::Ascending).map_or(Value::Null, |(value, _)| value)
-    };
-    let value = match kind {
-        Type::List { .. } => Value::List(live.map(|(_, value)| value.clone()).collect()),
-        Type::Set { element, .. } => {
-            Value::Set(live.map(|(path, _)| decoded(path, element)).collect())
-        }
-        Type::Map { key, .. } => Value::Map(
-            live.map(|(path, value)| (decoded(path, key), value.clone()))
-                .collect(),
-        ),
-        Type::User { fields, .. } => {
-            let mut values = vec![Value::Null; fields.len()];
-            for (path, value) in live {
-                if let Some(slot) = field_index(path).and_then(|index| values.get_mut(index)) {
-                    *slot = value.clone();
-                }
-            }
-            if values.iter().all(Value::is_null) {
-                return Value::Null;
-            }
-            return Value::Tuple(values);
-        }
-        _ => return Value::Null,
-    };
-    match &value {
-        Value::List(elements) | Value::Set(elements) if elements.is_empty() => Value::Null,
-        Value::Map(pairs) if pairs.is_empty() => Value::Null,
-        _ => value,
-    }
-}
-
-/// The path of a field of a user-defined type that is not frozen.
-pub fn field_path(index: usize) -> Vec<u8> {
-    (index as u16).to_be_bytes().to_vec()
-}
-
-fn field_index(path: &[u8]) -> Option<usize> {
-    Some(usize::from(u16::from_be_bytes(path.try_into().ok()?)))
 }
 
 fn cast(value: Value, to: &Type) -> Value {

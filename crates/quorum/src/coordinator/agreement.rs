@@ -12,7 +12,9 @@
 //! A round trip each: so a serial read takes one where nothing is under way, and a compare-and-set two before its
 //! commit.
 
-use super::{Coordinator, Failure, PLACEMENT_ROUNDS_MAX, TabletError};
+use super::write::{Decided, Part};
+use super::{Coordinator, Failure};
+use crate::grace::{change_expires, hint_expires};
 use crate::level::{Place, Places, Purpose, Required};
 use crate::merge::{Merged, reconcile};
 use crate::message::{Action, Page, RawRow, ReplicaError, ReplicaRead, Reply, Request};
@@ -263,40 +265,45 @@ impl<'a> Agreement<'a> {
 
     /// Has all replicas merge a decision; returns when so many have as the level asks for. It stays decided
     /// whatever this returns.
-    pub async fn commit(&self, settled: &Settled, decided: Proposal, level: Level) -> Result<(), Error> {
-        let mut tablet = Arc::clone(&settled.tablet);
+    pub async fn commit(
+        &self,
+        settled: &Settled,
+        decided: Proposal,
+        level: Level,
+    ) -> Result<(), Error> {
+        let gc_grace_seconds = self.table.spec.gc_grace_seconds;
+        let hint_age_max = self.coordinator.hints.limits().age_max_seconds;
+        let made_at = decided.origin.timestamp.min(self.coordinator.gateway.now());
+        let part = Part {
+            tablet: Arc::clone(&settled.tablet),
+            deltas: decided.deltas.clone(),
+            decided: Some(Decided {
+                partition: self.partition.clone(),
+                proposal: decided,
+            }),
+            durability: self.table.spec.replication.durability,
+            expires: change_expires(made_at, gc_grace_seconds),
+            hint_expires: hint_expires(made_at, gc_grace_seconds, hint_age_max),
+        };
+        let (coordinator, deadline) = (self.coordinator.clone(), self.deadline);
         if level == Level::Any {
-            let places = Places::new(&tablet, self.coordinator.peers.as_ref());
-            let request = self.request(&tablet, self.commit_request(decided));
-            for place in places.replicas.into_iter().filter(|place| place.is_alive) {
-                self.tell(place, request.clone());
-            }
+            spawn(self.coordinator.peers.as_ref(), async move {
+                // Whoever comes next finds the decision.
+                let _ = coordinator.write_part(part, level, deadline).await;
+            });
             return Ok(());
         }
-        let unknown = |received| {
-            Error::Retry(Retry::WriteTimeout {
+        let outcome = coordinator.write_part(part, level, deadline).await;
+        outcome.map_err(|error| match error.outcome() {
+            Outcome::Unknown => error,
+            // Too few are alive by now: what is decided is not undone by that.
+            Outcome::NotApplied => Error::Retry(Retry::WriteTimeout {
                 level,
                 required: 1,
-                received,
+                received: 0,
                 outcome: Outcome::Unknown,
-            })
-        };
-        for _ in 0..PLACEMENT_ROUNDS_MAX {
-            let places = Places::new(&tablet, self.coordinator.peers.as_ref());
-            // Too few are alive by now: what is decided is not undone by that.
-            let required = Required::new(level, Purpose::Write, &places).map_err(|_| unknown(0))?;
-            let request = self.request(&tablet, self.commit_request(decided.clone()));
-            let alive: Vec<&Place> = places.replicas.iter().filter(|place| place.is_alive).collect();
-            let writing = self.coordinator.write_all(&alive, &request, required, self.deadline);
-            match writing.await {
-                Ok(()) => return Ok(()),
-                Err(TabletError::Api(error)) => return Err(error),
-                Err(TabletError::Stale(newer)) => {
-                    tablet = self.coordinator.newer_placement(newer).await;
-                }
-            }
-        }
-        Err(unknown(0))
+            }),
+        })
     }
 
     /// Whether a commit at this level could be carried out now.
@@ -310,7 +317,10 @@ impl<'a> Agreement<'a> {
     }
 
     fn tablet(&self) -> Result<Arc<Tablet>, Error> {
-        let known = self.coordinator.peers.tablet(self.table.root, &self.partition);
+        let known = self
+            .coordinator
+            .peers
+            .tablet(self.table.root, &self.partition);
         match (known, &self.placement) {
             (Some(known), Some(told)) if told.id == known.id && told.epoch > known.epoch => {
                 Ok(Arc::clone(told))
@@ -334,14 +344,6 @@ impl<'a> Agreement<'a> {
             proposal,
             durability: self.table.spec.replication.durability,
         }
-    }
-
-    /// Sends without waiting for an answer.
-    fn tell(&self, place: Place, request: Request) {
-        let (coordinator, deadline) = (self.coordinator.clone(), self.deadline);
-        spawn(self.coordinator.peers.as_ref(), async move {
-            let _ = coordinator.ask(&place, request, deadline).await;
-        });
     }
 
     /// Asks all members that are alive, until a quorum has done what was asked or too few are left that could.
@@ -456,9 +458,7 @@ impl<'a> Agreement<'a> {
     /// did not succeed.
     async fn spread(&mut self, settled: &Settled, knowing: &[ReplicaId]) -> Result<bool, Ended> {
         match &settled.last {
-            Some(last)
-                if !settled.electorate.is_quorum(knowing) && !self.is_expired(last) =>
-            {
+            Some(last) if !settled.electorate.is_quorum(knowing) && !self.is_expired(last) => {
                 self.commit_to_quorum(settled, last.clone(), knowing).await
             }
             _ => Ok(true),
@@ -506,8 +506,9 @@ impl<'a> Agreement<'a> {
         let reconciled = reconcile(self.layout, &self.read.rows, pages).map_err(broken)?;
         let lacking = askers.iter().zip(reconciled.repairs);
         let lacking = lacking.filter(|(_, deltas)| !deltas.is_empty());
-        let repairs: Vec<(Place, Vec<RawRow>)> =
-            lacking.map(|(place, deltas)| (place.clone(), deltas)).collect();
+        let repairs: Vec<(Place, Vec<RawRow>)> = lacking
+            .map(|(place, deltas)| (place.clone(), deltas))
+            .collect();
         if repairs.is_empty() {
             return Ok(Some(reconciled.merged));
         }
@@ -532,6 +533,10 @@ impl<'a> Agreement<'a> {
         mut whole: Vec<ReplicaId>,
     ) -> bool {
         let deadline = self.deadline.min(Instant::now() + STEP_PATIENCE);
+        let expires = change_expires(
+            self.coordinator.gateway.now(),
+            self.table.spec.gc_grace_seconds,
+        );
         let (sender, mut receiver) = mpsc::channel(repairs.len());
         for (place, deltas) in repairs {
             let (coordinator, sender) = (self.coordinator.clone(), sender.clone());
@@ -541,6 +546,7 @@ impl<'a> Agreement<'a> {
                 action: Action::Apply {
                     deltas,
                     durability: self.table.spec.replication.durability,
+                    expires: Some(expires),
                 },
             };
             spawn(self.coordinator.peers.as_ref(), async move {

@@ -17,8 +17,8 @@ use crate::paxos::{Fate, Proposal, fate};
 use crate::visible::View;
 use api::evaluate::{Evaluated, Moment, evaluate, needs_read};
 use api::{
-    Assignment, Atomicity, Error, Level, Mutation, Outcome, Projection, Refused,
-    ReturnedRows, Returning, RowOperation, WriteRequest, WriteResponse,
+    Assignment, Atomicity, Error, Level, Mutation, Outcome, Projection, Refused, ReturnedRows,
+    Returning, RowOperation, WriteRequest, WriteResponse,
 };
 use catalog::{Catalog, Table};
 use model::{Row, Timestamp, Value};
@@ -178,7 +178,9 @@ impl<'a> Swap<'a> {
         let mut partition: Option<Vec<u8>> = None;
         for mutation in mutations {
             let header = layout.header_of(&mutation.key);
-            let is_same = partition.as_ref().is_none_or(|known| Some(known) == header.as_ref());
+            let is_same = partition
+                .as_ref()
+                .is_none_or(|known| Some(known) == header.as_ref());
             if mutation.table != table.id || !is_same || header.is_none() {
                 return Err(Error::invalid(
                     "conditional writes that belong together must be of one partition of one table",
@@ -186,7 +188,9 @@ impl<'a> Swap<'a> {
             }
             partition = header;
         }
-        let names_time = mutations.iter().any(|mutation| mutation.timestamp.is_some());
+        let names_time = mutations
+            .iter()
+            .any(|mutation| mutation.timestamp.is_some());
         if names_time || request.timestamp.is_some() {
             return Err(Error::invalid(
                 "Cannot provide custom timestamp for conditional updates",
@@ -374,7 +378,11 @@ fn blind(mutation: &Mutation, evaluated: &Evaluated) -> Option<Mutation> {
         }
         other => other.clone(),
     };
-    Some(Mutation::new(mutation.table, mutation.key.clone(), operation))
+    Some(Mutation::new(
+        mutation.table,
+        mutation.key.clone(),
+        operation,
+    ))
 }
 
 /// The newest write timestamp among the rows, if it is not before the ballot's.

@@ -1,3 +1,5 @@
+mod cas;
+
 use super::*;
 use crate::fixture::{Stopped, VALUE, delta, header_key, row_key, table, tombstone};
 use crate::hints::HintLimits;
@@ -11,12 +13,11 @@ use api::{
 use async_trait::async_trait;
 use catalog::{Catalog, Durability};
 use cluster::Replica;
-use model::{
-    Incarnation, NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, Timestamp, Value,
-};
+use model::{Incarnation, NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, Timestamp, Value};
 use parking_lot::Mutex;
 use sim::disk::SimDisk;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use world::planted::{self, Bug};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -33,6 +34,8 @@ enum Health {
 struct Cluster {
     replicas: BTreeMap<NodeId, Arc<EventualReplica>>,
     health: Mutex<BTreeMap<NodeId, Health>>,
+    /// Requests to other nodes.
+    calls: AtomicUsize,
     tablet: Arc<Tablet>,
     is_removed_here: Mutex<bool>,
 }
@@ -51,6 +54,7 @@ impl Peers for Cluster {
         request: Request,
         patience_ms: u32,
     ) -> Result<Reply, CallError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
         let health = self.health.lock()[&node];
         match health {
@@ -127,6 +131,7 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
             .iter()
             .map(|replica| (replica.node, open(replica)))
             .collect(),
+        calls: AtomicUsize::new(0),
         health: Mutex::new(
             (1..=nodes)
                 .map(|node| (NodeId(node), Health::Well))
@@ -135,10 +140,7 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
         tablet: Arc::new(tablet.clone()),
         is_removed_here: Mutex::new(false),
     });
-    let gateway = Arc::new(Gateway::new(
-        Arc::new(Stopped(1_000_000)),
-        Incarnation(1),
-    ));
+    let gateway = Arc::new(Gateway::new(Arc::new(Stopped(1_000_000)), Incarnation(1)));
     let hints = Hints::open(SimDisk::new(99).open().0, HintLimits::default());
     let coordinator = Coordinator::new(cluster.clone(), gateway, Arc::new(hints));
     (cluster, coordinator)

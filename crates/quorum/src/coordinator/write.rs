@@ -7,6 +7,7 @@ use crate::level::{Place, Places, Purpose, Required};
 use crate::lower::lower;
 use crate::message::{Action, RawRow, ReplicaError, Request};
 use crate::partition::Layout;
+use crate::paxos::{PaxosRequest, Proposal};
 use crate::peers::spawn;
 use api::evaluate::{Moment, needs_read};
 use api::{Atomicity, Error, Level, Outcome, Retry, WriteRequest, WriteResponse};
@@ -28,11 +29,20 @@ const TABLETS_PER_REQUEST_MAX: usize = 1024;
 pub(super) struct Part {
     pub tablet: Arc<Tablet>,
     pub deltas: Vec<RawRow>,
-    durability: Durability,
+    /// What they are of, if they were agreed upon.
+    pub decided: Option<Decided>,
+    pub durability: Durability,
     /// Until when replicas take it.
-    expires: Timestamp,
+    pub expires: Timestamp,
     /// Until when it may be delivered late; `None`: it is not worth a hint.
     pub hint_expires: Option<Timestamp>,
+}
+
+/// A decision about a partition, by its header's key.
+#[derive(Clone)]
+pub(super) struct Decided {
+    pub partition: Vec<u8>,
+    pub proposal: Proposal,
 }
 
 /// How a replica's part of a write has ended.
@@ -108,6 +118,7 @@ impl Coordinator {
             let part = parts.entry(tablet.id).or_insert_with(|| Part {
                 tablet,
                 deltas: Vec::new(),
+                decided: None,
                 durability: table.spec.replication.durability,
                 expires,
                 hint_expires,
@@ -161,7 +172,12 @@ impl Coordinator {
         }
     }
 
-    async fn write_part(&self, part: Part, level: Level, deadline: Instant) -> Result<(), Error> {
+    pub(super) async fn write_part(
+        &self,
+        part: Part,
+        level: Level,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         let mut part = Arc::new(part);
         for _ in 0..PLACEMENT_ROUNDS_MAX {
             match self.write_once(&part, level, deadline).await {
@@ -213,7 +229,7 @@ impl Coordinator {
         conclude(&required)
     }
 
-    pub(super) async fn write_all(
+    async fn write_all(
         &self,
         all: &[Place],
         part: &Arc<Part>,
@@ -294,14 +310,25 @@ impl Coordinator {
 
 impl Part {
     fn request(&self) -> Request {
-        Request {
-            tablet: self.tablet.id,
-            epoch: self.tablet.epoch,
-            action: Action::Apply {
+        let action = match &self.decided {
+            Some(Decided {
+                partition,
+                proposal,
+            }) => Action::Paxos(PaxosRequest::Commit {
+                partition: partition.clone(),
+                proposal: proposal.clone(),
+                durability: self.durability,
+            }),
+            None => Action::Apply {
                 deltas: self.deltas.clone(),
                 durability: self.durability,
                 expires: Some(self.expires),
             },
+        };
+        Request {
+            tablet: self.tablet.id,
+            epoch: self.tablet.epoch,
+            action,
         }
     }
 }

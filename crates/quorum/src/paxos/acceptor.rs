@@ -174,7 +174,10 @@ mod tests {
         let mut state = PartitionState::default();
         state.accept(proposal(5, 1)).unwrap();
         state.commit(proposal(5, 1));
-        assert_eq!((&state.accepted, &state.committed), (&None, &Some(proposal(5, 1))));
+        assert_eq!(
+            (&state.accepted, &state.committed),
+            (&None, &Some(proposal(5, 1)))
+        );
         state.accept(proposal(9, 2)).unwrap();
         state.commit(proposal(7, 3));
         assert_eq!(state.accepted, Some(proposal(9, 2)));
@@ -205,7 +208,10 @@ mod tests {
         let mut source = PartitionState::default();
         source.commit(proposal(3, 1));
         source.accept(proposal(8, 1)).unwrap();
-        assert_eq!(PartitionState::from_bytes(&source.to_bytes()).unwrap(), source);
+        assert_eq!(
+            PartitionState::from_bytes(&source.to_bytes()).unwrap(),
+            source
+        );
         assert!(PartitionState::from_bytes(&[1, 2]).is_err());
         let mut learner = PartitionState::default();
         learner.promise(ballot(9, 2)).unwrap();

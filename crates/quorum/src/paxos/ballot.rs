@@ -23,9 +23,7 @@ impl Ballot {
     /// Whether one who has promised `promised` may take part in this ballot. The same ballot again is a message
     /// that came twice.
     pub fn is_admitted_after(&self, promised: Option<&Ballot>) -> bool {
-        promised.is_none_or(|promised| {
-            self.timestamp > promised.timestamp || self == promised
-        })
+        promised.is_none_or(|promised| self.timestamp > promised.timestamp || self == promised)
     }
 }
 

@@ -9,7 +9,6 @@ use model::ReplicaId;
 /// Sets of replicas, of each of which a majority is needed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Electorate {
-    level: Level,
     sets: Vec<Vec<ReplicaId>>,
 }
 
@@ -17,16 +16,15 @@ impl Electorate {
     /// `Level::Serial`: all replicas; `Level::LocalSerial`: those of this data centre. Says `Unavailable` when too
     /// few are alive.
     pub fn new(level: Level, places: &Places) -> Result<Electorate, Error> {
-        let is_local = |place: &&Place| {
-            level != Level::LocalSerial || place.data_center == places.local
-        };
+        let is_local =
+            |place: &&Place| level != Level::LocalSerial || place.data_center == places.local;
         let members = || places.replicas.iter().filter(is_local);
         let settled = members().filter(|place| !place.replica.is_learner);
         let mut sets = vec![settled.map(|place| place.replica.id).collect::<Vec<_>>()];
         if members().any(|place| place.replica.is_learner) {
             sets.push(members().map(|place| place.replica.id).collect());
         }
-        let electorate = Electorate { level, sets };
+        let electorate = Electorate { sets };
         let alive: Vec<ReplicaId> = members()
             .filter(|place| place.is_alive)
             .map(|place| place.replica.id)
@@ -50,10 +48,6 @@ impl Electorate {
 
     pub fn has(&self, replica: ReplicaId) -> bool {
         self.sets.iter().any(|set| set.contains(&replica))
-    }
-
-    pub fn level(&self) -> Level {
-        self.level
     }
 
     /// How many votes it takes at least.

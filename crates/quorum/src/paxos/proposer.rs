@@ -72,9 +72,8 @@ pub(crate) fn fate(own: &[Timestamp], last: Option<&Proposal>) -> Fate {
     let Some(last) = last else {
         return Fate::Open;
     };
-    let decided = |origin: &Timestamp| {
-        last.origin.timestamp == *origin || last.history.contains(origin)
-    };
+    let decided =
+        |origin: &Timestamp| last.origin.timestamp == *origin || last.history.contains(origin);
     if own.iter().any(decided) {
         return Fate::Decided;
     }

@@ -92,6 +92,7 @@ impl Lists {
                 column: self.tail,
                 operator: CheckOperator::Equal,
                 values: vec![Value::Int(last as i64)],
+                part: None,
             }]),
         }
     }

@@ -448,6 +448,7 @@ impl Game {
                 column: self.columns.balance,
                 operator: CheckOperator::Equal,
                 values: vec![Value::Int(before)],
+                part: None,
             }]));
             mutation
         };

@@ -153,7 +153,7 @@ pub(super) async fn create_table(
     };
     cluster
         .wait("the table to be everywhere", || {
-            (0..cluster.size()).all(|index| find(index).is_some())
+            (0..cluster.size()).all(|index| !cluster.is_up(index) || find(index).is_some())
         })
         .await?;
     find(0).ok_or_else(|| "node 1 has no table".into())

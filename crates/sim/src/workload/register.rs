@@ -1,4 +1,6 @@
-//! Registers on a strong table: every history of every key must be linearizable.
+//! Registers on a strong table, or on an eventual one where each write is a compare-and-set: every history of every
+//! key must be linearizable. On the eventual table reads are serial or at QUORUM, as are the commits: what somebody
+//! has been shown, both must show.
 
 use super::Counts;
 use super::client::{
@@ -10,8 +12,9 @@ use crate::cluster::{Cluster, Door};
 use crate::nemesis::Strikes;
 use crate::plan::Plan;
 use api::{
-    Assignment, Check, CheckOperator, Condition, Error, KeyRange, Mutation, Patience, ReadBound,
-    ReadRequest, Refused, Returning, RowOperation, Selection, WriteRequest, WriteResponse,
+    Assignment, Check, CheckOperator, Condition, Error, KeyRange, Level, Mutation, Patience,
+    ReadBound, ReadRequest, Refused, Returning, RowOperation, Selection, WriteRequest,
+    WriteResponse,
 };
 use catalog::Protocol;
 use model::{Timestamp, Value};
@@ -23,6 +26,10 @@ use std::sync::Arc;
 
 struct Game {
     cluster: Cluster,
+    protocol: Protocol,
+    /// On an eventual table: how many must have merged what was agreed. Plain reads show it only after a QUORUM has, so
+    /// at other levels all reads are serial.
+    commit_level: Level,
     registers: Arc<Registers>,
     keys: u64,
     counts: Mutex<Counts>,
@@ -44,10 +51,21 @@ struct Fact {
 /// Facts remembered.
 const FACTS_MAX: usize = 500;
 
-pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strikes), String> {
-    let registers = create(cluster, Protocol::Strong, plan).await?;
+pub(super) async fn run(
+    cluster: &Cluster,
+    plan: &Plan,
+    protocol: Protocol,
+) -> Result<(Counts, Strikes), String> {
+    let registers = create(cluster, protocol, plan).await?;
+    let levels = [Level::Quorum, Level::Any, Level::One, Level::Quorum];
+    let commit_level = match protocol {
+        Protocol::Strong => Level::Quorum,
+        Protocol::Eventual => levels[cluster.draw_random().random_range(0..levels.len())],
+    };
     let game = Arc::new(Game {
+        commit_level,
         cluster: cluster.clone(),
+        protocol,
         registers,
         keys: plan.keys,
         counts: Mutex::default(),
@@ -92,9 +110,13 @@ impl Game {
     async fn step(&self, door: Door, client: u64, mut random: SmallRng) {
         let key = random.random_range(0..self.keys);
         let action = match random.random_range(0..100) {
-            0..8 => return self.scan(door, client).await,
-            8..20 => return self.revisit(door, &mut random).await,
-            20..50 => Action::Read,
+            0..8 if self.commit_level == Level::Quorum => {
+                return self.scan(door, client).await;
+            }
+            8..20 if self.protocol == Protocol::Strong => {
+                return self.revisit(door, &mut random).await;
+            }
+            0..50 => Action::Read,
             50..70 => Action::Write(Some(self.fresh_value())),
             70..80 => Action::Write(None),
             _ => Action::CompareAndSet {
@@ -104,11 +126,22 @@ impl Game {
         };
         match action {
             Action::Read => {
-                self.read(door, client, key).await;
+                let level = self.read_level(&mut random);
+                self.read(door, client, key, level).await;
             }
             action => {
                 self.write(door, client, key, action).await;
             }
+        }
+    }
+
+    fn read_level(&self, random: &mut SmallRng) -> Level {
+        match self.protocol {
+            Protocol::Strong => Level::Default,
+            Protocol::Eventual if self.commit_level == Level::Quorum && random.random_bool(0.5) => {
+                Level::Quorum
+            }
+            Protocol::Eventual => Level::Serial,
         }
     }
 
@@ -125,10 +158,11 @@ impl Game {
         self.history.lock().entry(key).or_default().push(operation);
     }
 
-    async fn read(&self, door: Door, client: u64, key: u64) -> Ending<Option<u64>> {
+    async fn read(&self, door: Door, client: u64, key: u64, level: Level) -> Ending<Option<u64>> {
         let called = self.cluster.now();
         let selection = Selection::Keys(vec![self.registers.key(key)]);
         let mut request = ReadRequest::new(self.registers.table.id, selection);
+        request.bound = ReadBound::Level(level);
         request.patience = Patience { ms: PATIENCE_MS };
         let ending = read(&self.cluster, door, request).await;
         ending.may_have_happened(&self.counts);
@@ -247,6 +281,10 @@ impl Game {
             Action::Read => RowOperation::Check,
         };
         let mut mutation = Mutation::new(table.id, self.registers.key(key), operation);
+        if self.protocol == Protocol::Eventual {
+            // Who wants the old row needs to know it: this makes the write a serial one.
+            mutation.returning = Returning::Old;
+        }
         if let Action::CompareAndSet { expected, .. } = action {
             mutation.returning = Returning::Old;
             mutation.condition = Some(match expected {
@@ -255,10 +293,12 @@ impl Game {
                     column: self.registers.value,
                     operator: CheckOperator::Equal,
                     values: vec![Value::Int(value as i64)],
+                    part: None,
                 }]),
             });
         }
         let mut request = WriteRequest::new(vec![mutation]);
+        request.level = self.commit_level;
         request.patience = Patience { ms: PATIENCE_MS };
         request
     }
@@ -310,7 +350,11 @@ impl Game {
     }
 
     async fn insist_on_read(&self, node: usize, key: u64) -> Result<(), String> {
-        let reading = |door| self.read(door, FINAL_CLIENT, key);
+        let level = match self.protocol {
+            Protocol::Strong => Level::Default,
+            Protocol::Eventual => Level::Serial,
+        };
+        let reading = |door| self.read(door, FINAL_CLIENT, key, level);
         insist(
             &self.cluster,
             node,

@@ -33,6 +33,21 @@ fn books_balance() {
 }
 
 #[test]
+fn compare_and_set_is_linearizable() {
+    passes(Workload::Cas, 1..15);
+}
+
+#[test]
+fn the_checker_notices_ballots_that_are_used_twice() {
+    let found = (1..50).any(|seed| {
+        run(seed, Workload::Cas, Some(Bug::BallotReuse), Lines::Dropped)
+            .failure
+            .is_some()
+    });
+    assert!(found);
+}
+
+#[test]
 fn a_seed_repeats_itself() {
     for workload in Workload::ALL {
         for seed in 100..104 {
