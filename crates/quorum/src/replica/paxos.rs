@@ -45,6 +45,14 @@ pub(super) fn stored<'a>(
         })
 }
 
+/// How durable a promise or acceptance is when it is told.
+fn vote_durability() -> Durability {
+    if planted::is(Bug::PromiseNotSynced) {
+        return Durability::Periodic { interval_ms: 1_000 };
+    }
+    Durability::Synced
+}
+
 /// What `Bug::PaxosForgetsAccepted` does.
 pub(super) fn forget_accepted(record: &mut Record) {
     for raw in &mut record.states {
@@ -67,17 +75,12 @@ impl EventualReplica {
                 ballot,
                 read,
             } => {
-                let durability = if planted::is(Bug::PromiseNotSynced) {
-                    Durability::Periodic { interval_ms: 1_000 }
-                } else {
-                    Durability::Synced
-                };
                 let promise = |state: &mut PartitionState| {
                     state.promise(ballot)?;
                     Ok(Vec::new())
                 };
                 self.settle().await?;
-                match self.step(epoch, partition, durability, promise).await? {
+                match self.step(epoch, partition, vote_durability(), promise).await? {
                     Err(later) => Ok(Reply::Paxos(PaxosReply::Outbid(later))),
                     Ok(state) => Ok(Reply::Paxos(PaxosReply::Promised {
                         accepted: state.accepted,
@@ -95,7 +98,7 @@ impl EventualReplica {
                     state.accept(proposal)?;
                     Ok(Vec::new())
                 };
-                let outcome = self.step(epoch, partition, Durability::Synced, accept);
+                let outcome = self.step(epoch, partition, vote_durability(), accept);
                 Ok(Reply::Paxos(match outcome.await? {
                     Ok(_) => PaxosReply::Accepted,
                     Err(later) => PaxosReply::Outbid(later),
