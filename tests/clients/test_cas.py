@@ -12,6 +12,8 @@ from test_cql import connect, tuples
 @pytest.fixture(scope="module")
 def session(node):
     cluster, session = connect(node.cql)
+    # Reads through any node show what was committed through another.
+    cluster.profile_manager.default.consistency_level = ConsistencyLevel.QUORUM
     session.execute("DROP KEYSPACE IF EXISTS swaps")
     session.execute("CREATE KEYSPACE swaps WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 3}")
     session.set_keyspace("swaps")
@@ -158,11 +160,11 @@ def test_serial_levels(session):
 
 
 def test_increments_under_contention_are_all_counted(session):
-    session.execute("CREATE TABLE counts (k int PRIMARY KEY, n int, by text)")
+    session.execute("CREATE TABLE counts (k int PRIMARY KEY, n int, who text)")
     session.execute("INSERT INTO counts (k, n) VALUES (1, 0)")
-    read = session.prepare("SELECT n, by FROM counts WHERE k = 1")
+    read = session.prepare("SELECT n, who FROM counts WHERE k = 1")
     read.consistency_level = ConsistencyLevel.SERIAL
-    write = session.prepare("UPDATE counts SET n = ?, by = ? WHERE k = 1 IF n = ?")
+    write = session.prepare("UPDATE counts SET n = ?, who = ? WHERE k = 1 IF n = ?")
     write.consistency_level = ConsistencyLevel.QUORUM
     failures = []
 
