@@ -80,7 +80,10 @@ impl EventualReplica {
                     Ok(Vec::new())
                 };
                 self.settle().await?;
-                match self.step(epoch, partition, vote_durability(), promise).await? {
+                match self
+                    .step(epoch, partition, vote_durability(), promise)
+                    .await?
+                {
                     Err(later) => Ok(Reply::Paxos(PaxosReply::Outbid(later))),
                     Ok(state) => Ok(Reply::Paxos(PaxosReply::Promised {
                         accepted: state.accepted,
