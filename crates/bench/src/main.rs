@@ -87,6 +87,9 @@ struct Options {
     /// CQL: ONE is 1, QUORUM is 4, LOCAL_QUORUM is 6
     #[arg(long, default_value_t = 1)]
     consistency: u16,
+    /// Spanner: a write is a transaction that adds to a row in each of so many tables, one tablet each
+    #[arg(long, default_value_t = 0)]
+    participants: usize,
     /// CQL: the options of CREATE KEYSPACE, for servers other than Tessera
     #[arg(long)]
     keyspace_options: Option<String>,
@@ -206,6 +209,8 @@ fn spanner_settings(options: &Options) -> spanner::Settings {
     spanner::Settings {
         database: "bench-load".into(),
         value_bytes: options.value_bytes,
+        participants: options.participants,
+        keys: options.keys,
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod cql;
 pub mod dynamo;
 pub mod spanner;
+pub mod transaction;
 
 /// A value of `size_bytes` printable bytes that depends on the key.
 pub fn payload(key: u64, size_bytes: usize) -> Vec<u8> {

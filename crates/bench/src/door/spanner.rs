@@ -1,6 +1,6 @@
 //! Spanner's gRPC: a commit of one `insert_or_update` mutation, and a single-use strong read of one row.
 
-use super::payload;
+use super::{payload, transaction};
 use crate::load::{Operation, Schedule, Tally};
 use googleapis_tonic_google_spanner_admin_database_v1::google::spanner::admin::database::v1 as database;
 use googleapis_tonic_google_spanner_admin_instance_v1::google::spanner::admin::instance::v1 as instance;
@@ -19,6 +19,9 @@ const PROJECT: &str = "projects/bench";
 pub struct Settings {
     pub database: String,
     pub value_bytes: usize,
+    /// A write is a transaction over so many tables; 0: a commit of one mutation.
+    pub participants: usize,
+    pub keys: u64,
 }
 
 fn other(error: impl std::fmt::Display) -> io::Error {
@@ -53,23 +56,36 @@ pub async fn create(address: &str, settings: &Settings) -> io::Result<()> {
         }),
     };
     allow_existing(instances.create_instance(request).await)?;
-    let mut databases = database::database_admin_client::DatabaseAdminClient::new(channel);
+    let mut databases = database::database_admin_client::DatabaseAdminClient::new(channel.clone());
     let request = database::CreateDatabaseRequest {
         parent: format!("{PROJECT}/instances/bench"),
         create_statement: format!("CREATE DATABASE `{}`", settings.database),
-        extra_statements: vec![
+        extra_statements: [
             "CREATE TABLE load (id INT64, value BYTES(MAX)) PRIMARY KEY (id)".into(),
-        ],
+        ]
+        .into_iter()
+        .chain(transaction::definitions(settings))
+        .collect(),
         ..Default::default()
     };
-    allow_existing(databases.create_database(request).await)
+    allow_existing(databases.create_database(request).await)?;
+    let mut client = SpannerClient::new(channel);
+    let request = spanner::CreateSessionRequest {
+        database: format!("{PROJECT}/instances/bench/databases/{}", settings.database),
+        session: None,
+    };
+    let session = client.create_session(request).await.map_err(other)?;
+    let session = session.into_inner().name;
+    transaction::fill(&mut client, &session, settings)
+        .await
+        .map_err(other)
 }
 
 /// One session on a connection of its own, with one request under way at a time.
 pub struct Spanner {
     client: SpannerClient<Channel>,
     session: String,
-    value_bytes: usize,
+    settings: Settings,
 }
 
 impl Spanner {
@@ -92,11 +108,10 @@ impl Spanner {
                 .await
                 .map_err(other)?
                 .into_inner();
-            let value_bytes = settings.value_bytes;
             sessions.push(Spanner {
                 client: client.clone(),
                 session: session.name,
-                value_bytes,
+                settings: settings.clone(),
             });
         }
         Ok(sessions)
@@ -136,6 +151,10 @@ impl Spanner {
     }
 
     async fn write(&mut self, key: u64) -> Result<(), Status> {
+        if self.settings.participants > 0 {
+            let client = &mut self.client;
+            return transaction::run(client, &self.session, &self.settings, key).await;
+        }
         use spanner::commit_request::Transaction;
         use spanner::mutation;
         use spanner::transaction_options::{Mode, ReadWrite};
@@ -143,7 +162,7 @@ impl Spanner {
             table: "load".into(),
             columns: vec!["id".into(), "value".into()],
             values: vec![ListValue {
-                values: vec![int(key), bytes(&payload(key, self.value_bytes))],
+                values: vec![int(key), bytes(&payload(key, self.settings.value_bytes))],
             }],
         };
         let options = spanner::TransactionOptions {
@@ -162,7 +181,7 @@ impl Spanner {
     }
 }
 
-fn int(value: u64) -> Value {
+pub fn int(value: u64) -> Value {
     Value {
         kind: Some(Kind::StringValue(value.to_string())),
     }
