@@ -17,8 +17,14 @@ struct RealDisk {
 }
 
 pub fn copy(from: &Path, to: &Path) {
+    let entries = match fs::read_dir(from) {
+        Ok(entries) => entries,
+        // A folder that was given up in this very moment.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => panic!("{}: {error}", from.display()),
+    };
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
+    for entry in entries {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
         if path.is_dir() {
