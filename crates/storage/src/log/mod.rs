@@ -11,7 +11,6 @@
 
 mod check;
 mod completion;
-mod files;
 mod metrics;
 mod state;
 mod writer;
@@ -21,10 +20,9 @@ use bytes::Bytes;
 pub use check::TornTail;
 pub(crate) use check::sync_directory;
 use completion::{Completion, Written};
-use files::{Engine, ZeroedFiles};
 pub use metrics::{GROUP_SIZES, LogMetrics};
 use parking_lot::{Condvar, Mutex};
-use raft_engine::{Config, ReadableSize, RecoveryMode};
+use raft_engine::{Config, Engine, ReadableSize, RecoveryMode};
 use state::{Found, Logs, OneLog};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -381,9 +379,7 @@ fn path_to_string(path: &Path) -> Result<String, OpenError> {
 fn open_engine(directory: &Path, config: &Config) -> Result<Engine, OpenError> {
     let begin = Instant::now();
     loop {
-        let opened = match catch_unwind(|| {
-            Engine::open_with_file_system(config.clone(), Arc::new(ZeroedFiles))
-        }) {
+        let opened = match catch_unwind(|| Engine::open(config.clone())) {
             Ok(opened) => opened.map_err(|error| open_error(directory, &error)),
             Err(_) => Err(OpenError::Corrupt(directory.display().to_string())),
         };

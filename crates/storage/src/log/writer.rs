@@ -5,9 +5,8 @@
 
 use super::Shared;
 use super::completion::Completion;
-use super::files::Engine;
 use protobuf::well_known_types::BytesValue;
-use raft_engine::{Command, LogBatch as Record, MessageExt};
+use raft_engine::{Command, Engine, LogBatch as Record, MessageExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
