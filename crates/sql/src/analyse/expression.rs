@@ -2,11 +2,11 @@
 
 use super::coercion::{Draft, Loose, fold, literal, null};
 use super::scope::NameScope;
-use super::{Analyser, ParameterType};
+use super::{Analyser, Frame, ParameterType};
 use crate::ast::{self, BinaryOperator, InSet, IndexAccess, IsWhat, Name, UnaryOperator};
 use crate::error::{Error, Offset};
 use crate::functions;
-use crate::plan::{Subquery, SubqueryForm};
+use crate::plan::{Applied, Subquery, SubqueryForm};
 use crate::typed::{Comparison, Expression, Node};
 use crate::types::SqlType;
 use crate::value;
@@ -147,16 +147,16 @@ impl<'a> Analyser<'a> {
             N::Struct(fields) => self.structure(fields, at, scope),
             N::Interval(..) => Err(Error::unimplemented("the type INTERVAL")),
             N::Exists(query) => {
-                let (slot, _) = self.subquery(query, SubqueryForm::Exists, scope)?;
-                firm(Node::Slot(slot), SqlType::Bool)
+                let (node, _) = self.subquery(query, SubqueryForm::Exists, scope)?;
+                firm(node, SqlType::Bool)
             }
             N::Subquery(query) => {
-                let (slot, kind) = self.subquery(query, SubqueryForm::Scalar, scope)?;
-                firm(Node::Slot(slot), kind)
+                let (node, kind) = self.subquery(query, SubqueryForm::Scalar, scope)?;
+                firm(node, kind)
             }
             N::ArraySubquery(query) => {
-                let (slot, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
-                firm(Node::Slot(slot), SqlType::array(kind))
+                let (node, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
+                firm(node, SqlType::array(kind))
             }
             N::Default => Err(Error::invalid("Unexpected keyword DEFAULT")),
         }
@@ -317,8 +317,11 @@ impl<'a> Analyser<'a> {
             text: name.to_owned(),
             at,
         };
-        match scope.find(None, &name)? {
-            Some(position) => Ok(column(scope, position, at)),
+        if let Some(position) = scope.find(None, &name)? {
+            return Ok(column(scope, position, at));
+        }
+        match self.outer_column(None, &name, scope)? {
+            Some(outer) => Ok(outer),
             None if scope.has_qualifier(&name.text) => {
                 Err(Error::unimplemented("a table's row as a value"))
             }
@@ -335,6 +338,11 @@ impl<'a> Analyser<'a> {
         if let ast::Node::Name(qualifier) = &operand.node {
             if let Some(position) = scope.find(Some(qualifier), field)? {
                 return Ok(column(scope, position, operand.at));
+            }
+            if !scope.has_qualifier(qualifier)
+                && let Some(outer) = self.outer_column(Some(qualifier), field, scope)?
+            {
+                return Ok(outer);
             }
             if scope.has_qualifier(qualifier) {
                 return Err(Error::invalid(format!(
@@ -535,10 +543,10 @@ impl<'a> Analyser<'a> {
             }
             InSet::Query(query) => {
                 let operand = self.draft(operand, scope)?;
-                let (slot, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
+                let (node, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
                 let array = Expression {
                     kind: SqlType::array(kind.clone()),
-                    node: Node::Slot(slot),
+                    node,
                     at: query.at,
                 };
                 let common = match self.can_coerce(&operand, &kind) {
@@ -685,15 +693,53 @@ impl<'a> Analyser<'a> {
         }))
     }
 
-    /// Analyses a subquery into a slot.
+    /// A column of a row around the subquery under analysis: a slot that is filled row by row.
+    fn outer_column(
+        &mut self,
+        qualifier: Option<&str>,
+        name: &Name,
+        scope: &NameScope<'_>,
+    ) -> Result<Option<Draft>, Error> {
+        let Some((level, position, kind)) = scope.find_outer(qualifier, name)? else {
+            return Ok(None);
+        };
+        let Some(target) = self.frames.len().checked_sub(level) else {
+            return Err(Error::unimplemented("a correlated subquery here").at(name.at));
+        };
+        let known = self.frames[target].parameters.iter();
+        let known = known.clone().find(|(_, column)| *column == position);
+        let slot = match known.map(|(slot, _)| *slot) {
+            Some(slot) => slot,
+            None => {
+                let slot = self.new_slot();
+                self.frames[target].parameters.push((slot, position));
+                slot
+            }
+        };
+        for frame in &mut self.frames[target..] {
+            frame.is_correlated = true;
+        }
+        Ok(Some(Draft::firm(Expression {
+            kind,
+            node: Node::Slot(slot),
+            at: name.at,
+        })))
+    }
+
+    /// Analyses a subquery into where its result will be: a slot, or a column behind the row's own when it is
+    /// about that row.
     fn subquery(
         &mut self,
         query: &ast::Query,
         form: SubqueryForm,
         scope: &NameScope<'_>,
-    ) -> Result<(usize, SqlType), Error> {
+    ) -> Result<(Node, SqlType), Error> {
         let outer_aggregates = self.aggregates.take();
+        let outer_applied = self.applied.take();
+        self.frames.push(Frame::default());
         let result = self.query(query, Some(scope));
+        let frame = self.frames.pop().unwrap_or_default();
+        self.applied = outer_applied;
         self.aggregates = outer_aggregates;
         let (root, columns) = result?;
         let kind = match (form, columns.as_slice()) {
@@ -706,8 +752,21 @@ impl<'a> Analyser<'a> {
                 .at(query.at));
             }
         };
-        self.subqueries.push(Subquery { form, root });
-        Ok((self.subqueries.len() - 1, kind))
+        if !frame.is_correlated {
+            let slot = self.new_slot();
+            self.subqueries.push(Subquery { slot, form, root });
+            return Ok((Node::Slot(slot), kind));
+        }
+        let Some(applied) = &mut self.applied else {
+            return Err(Error::unimplemented("a correlated subquery here").at(query.at));
+        };
+        applied.push(Applied {
+            parameters: frame.parameters,
+            form,
+            root,
+        });
+        let column = scope.columns.len() + applied.len() - 1;
+        Ok((Node::Column(column), kind))
     }
 }
 
