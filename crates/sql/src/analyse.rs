@@ -13,6 +13,7 @@ mod manipulation;
 mod query;
 mod scope;
 pub(crate) mod shape;
+mod subquery;
 
 use crate::ast::Statement;
 use crate::error::Error;

@@ -168,12 +168,7 @@ enum Operator {
     Union(VecDeque<Operator>),
     Set(Box<join::SetState>),
     Join(Box<join::JoinState>),
-    Flatten {
-        input: Box<Operator>,
-        array: Expression,
-        with_offset: bool,
-        keeps_all: bool,
-    },
+    Flatten(Box<join::FlattenState>),
     Apply {
         input: Box<Operator>,
         applied: Vec<Applied>,
@@ -290,12 +285,12 @@ impl Operator {
                 array,
                 with_offset,
                 keeps_all,
-            } => Operator::Flatten {
-                input: boxed(input),
+            } => Operator::Flatten(Box::new(join::FlattenState {
+                input: Operator::of(*input),
                 array,
                 with_offset,
                 keeps_all,
-            },
+            })),
             Relation::Apply { input, applied } => Operator::Apply {
                 input: boxed(input),
                 applied,
@@ -384,25 +379,9 @@ impl Operator {
                         .map(not_empty),
                     None => Ok(None),
                 },
-                Operator::Limit { input, left, skip } => loop {
-                    if *left == Some(0) {
-                        return Ok(None);
-                    }
-                    let Some(mut batch) = input.next(state, storage).await? else {
-                        return Ok(None);
-                    };
-                    let skipped = (*skip).min(batch.len() as u64);
-                    *skip -= skipped;
-                    batch.drain(..skipped as usize);
-                    if let Some(left) = left {
-                        let wanted = usize::try_from(*left).unwrap_or(usize::MAX);
-                        batch.truncate(wanted);
-                        *left -= batch.len() as u64;
-                    }
-                    if !batch.is_empty() {
-                        return Ok(Some(batch));
-                    }
-                },
+                Operator::Limit { input, left, skip } => {
+                    limited(input, left, skip, state, storage).await
+                }
                 Operator::Trim { input, width } => {
                     let mut batch = input.next(state, storage).await?;
                     for row in batch.iter_mut().flatten() {
@@ -421,31 +400,9 @@ impl Operator {
                 }
                 Operator::Set(set) => set.next(state, storage).await,
                 Operator::Join(join) => join.next(state, storage).await,
-                Operator::Flatten {
-                    input,
-                    array,
-                    with_offset,
-                    keeps_all,
-                } => loop {
-                    let Some(batch) = input.next(state, storage).await? else {
-                        return Ok(None);
-                    };
-                    let mut rows = Vec::new();
-                    for row in batch {
-                        join::flatten(row, array, *with_offset, *keeps_all, state, &mut rows)?;
-                    }
-                    if !rows.is_empty() {
-                        return Ok(Some(rows));
-                    }
-                },
+                Operator::Flatten(flatten) => flatten.next(state, storage).await,
                 Operator::Apply { input, applied } => {
-                    let Some(mut batch) = input.next(state, storage).await? else {
-                        return Ok(None);
-                    };
-                    for row in &mut batch {
-                        apply::extend(row, applied, state, storage).await?;
-                    }
-                    Ok(Some(batch))
+                    apply::next(input, applied, state, storage).await
                 }
             }
         })
@@ -456,6 +413,34 @@ fn not_empty(rows: Vec<Row>) -> Option<Vec<Row>> {
     match rows.is_empty() {
         true => None,
         false => Some(rows),
+    }
+}
+
+async fn limited(
+    input: &mut Operator,
+    left: &mut Option<u64>,
+    skip: &mut u64,
+    state: &mut State,
+    storage: &mut dyn Storage,
+) -> Result<Option<Vec<Row>>, Error> {
+    loop {
+        if *left == Some(0) {
+            return Ok(None);
+        }
+        let Some(mut batch) = input.next(state, storage).await? else {
+            return Ok(None);
+        };
+        let skipped = (*skip).min(batch.len() as u64);
+        *skip -= skipped;
+        batch.drain(..skipped as usize);
+        if let Some(left) = left {
+            let wanted = usize::try_from(*left).unwrap_or(usize::MAX);
+            batch.truncate(wanted);
+            *left -= batch.len() as u64;
+        }
+        if !batch.is_empty() {
+            return Ok(Some(batch));
+        }
     }
 }
 

@@ -42,8 +42,24 @@ pub(super) async fn result(
     })
 }
 
+/// Rows with the results of the subqueries about them.
+pub(super) async fn next(
+    input: &mut Operator,
+    applied: &[Applied],
+    state: &mut State,
+    storage: &mut dyn Storage,
+) -> Result<Option<Vec<Row>>, Error> {
+    let Some(mut batch) = input.next(state, storage).await? else {
+        return Ok(None);
+    };
+    for row in &mut batch {
+        extend(row, applied, state, storage).await?;
+    }
+    Ok(Some(batch))
+}
+
 /// Adds the results of the subqueries about a row to it.
-pub(super) async fn extend(
+async fn extend(
     row: &mut Row,
     applied: &[Applied],
     state: &mut State,

@@ -235,37 +235,56 @@ impl SetState {
     }
 }
 
-/// A row with each element of an array made of it.
-pub(super) fn flatten(
-    row: Row,
-    array: &Expression,
-    with_offset: bool,
-    keeps_all: bool,
-    state: &State,
-    out: &mut Vec<Row>,
-) -> Result<(), Error> {
-    let scope = Scope {
-        row: &row,
-        slots: &state.slots,
-    };
-    let items = match array.evaluate(scope)? {
-        Value::List(items) => items,
-        _ => Vec::new(),
-    };
-    let width = 1 + usize::from(with_offset);
-    if items.is_empty() && keeps_all {
-        let mut row = row;
-        row.resize(row.len() + width, Value::Null);
-        out.push(row);
-        return Ok(());
-    }
-    for (index, item) in items.into_iter().enumerate() {
-        let mut row = row.clone();
-        row.push(item);
-        if with_offset {
-            row.push(Value::Int(index as i64));
+/// Rows with each element of an array made of them.
+pub(super) struct FlattenState {
+    pub input: Operator,
+    pub array: Expression,
+    pub with_offset: bool,
+    /// A row without elements stays, with NULLs.
+    pub keeps_all: bool,
+}
+
+impl FlattenState {
+    pub async fn next(
+        &mut self,
+        state: &mut State,
+        storage: &mut dyn Storage,
+    ) -> Result<Option<Vec<Row>>, Error> {
+        while let Some(batch) = self.input.next(state, storage).await? {
+            let mut rows = Vec::new();
+            for row in batch {
+                self.flatten(row, state, &mut rows)?;
+            }
+            if !rows.is_empty() {
+                return Ok(Some(rows));
+            }
         }
-        out.push(row);
+        Ok(None)
     }
-    Ok(())
+
+    fn flatten(&self, mut row: Row, state: &State, out: &mut Vec<Row>) -> Result<(), Error> {
+        let scope = Scope {
+            row: &row,
+            slots: &state.slots,
+        };
+        let items = match self.array.evaluate(scope)? {
+            Value::List(items) => items,
+            _ => Vec::new(),
+        };
+        if items.is_empty() && self.keeps_all {
+            let width = 1 + usize::from(self.with_offset);
+            row.resize(row.len() + width, Value::Null);
+            out.push(row);
+            return Ok(());
+        }
+        for (index, item) in items.into_iter().enumerate() {
+            let mut row = row.clone();
+            row.push(item);
+            if self.with_offset {
+                row.push(Value::Int(index as i64));
+            }
+            out.push(row);
+        }
+        Ok(())
+    }
 }
