@@ -495,7 +495,7 @@ impl Database for Reference {
     }
 
     async fn write(&self, request: WriteRequest) -> Result<WriteResponse, Error> {
-        if request.atomicity == Atomicity::All {
+        if request.atomicity != Atomicity::Each {
             return self.write_now(&request);
         }
         let mut answer = WriteResponse::default();

@@ -48,6 +48,10 @@ pub enum Atomicity {
     /// Each mutation by itself: the first error is returned, others may have been applied (unlogged batch).
     #[n(1)]
     Each,
+    /// All mutations or none, in the end: on eventual tables readers may see some of them before the others. On
+    /// strong tables as `All`.
+    #[n(2)]
+    Logged,
 }
 
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

@@ -46,6 +46,7 @@ bugs! {
     CommitWithoutQuorum,
     BallotReuse,
     PromiseNotSynced,
+    BatchlogNewTimestamps,
 }
 
 #[cfg(feature = "planted")]

@@ -13,7 +13,7 @@ use cluster::NodeProfile;
 use consensus::Groups;
 use model::{Incarnation, Interval, NodeId, RequestId, TabletId, Timestamp};
 use parking_lot::{Mutex, RwLock};
-use quorum::Hints;
+use quorum::{Batchlog, Hints};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +39,8 @@ pub(crate) struct Core {
     pub metrics: Metrics,
     /// What replicas elsewhere have missed of this node's writes.
     pub missed: Arc<Hints>,
+    /// What batches that other nodes coordinate are going to write.
+    pub batches: Arc<Batchlog>,
     /// The transactions that are open here.
     pub transactions: Transactions,
     /// For the gossip task.
@@ -77,6 +79,7 @@ impl Core {
     pub fn new(parts: Parts) -> Core {
         let (log, limits) = (Arc::clone(&parts.world.log), parts.config.hints.clone());
         Core {
+            batches: Arc::new(Batchlog::open(Arc::clone(&log))),
             missed: Arc::new(Hints::open(log, limits)),
             records: Records::new(Arc::clone(&parts.world.log)),
             world: parts.world,

@@ -5,7 +5,7 @@ use crate::rpc::{Reply, Request};
 use async_trait::async_trait;
 use cluster::Tablet;
 use model::{NodeId, TableId, TabletId};
-use quorum::{CallError, EventualReplica, Peers, Task, Tasks};
+use quorum::{BatchRequest, CallError, EventualReplica, Neighbour, Peers, Task, Tasks};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -50,6 +50,45 @@ impl Peers for NodePeers {
             Err(CallFailure::Call(crate::rpc::CallError::Timeout)) => Err(CallError::Timeout),
             Err(error) => Err(CallError::Unreachable(error.to_string())),
         }
+    }
+
+    async fn batch(
+        &self,
+        node: NodeId,
+        request: BatchRequest,
+        patience_ms: u32,
+    ) -> Result<(), CallError> {
+        let Some(core) = self.core.upgrade() else {
+            return Err(CallError::Unreachable("this node has stopped".into()));
+        };
+        let patience = Duration::from_millis(u64::from(patience_ms));
+        match core.call(node, Request::Batch(request), patience).await {
+            Ok(Reply::Done) => Ok(()),
+            Ok(reply) => Err(CallError::Unreachable(format!("answered with {reply:?}"))),
+            Err(CallFailure::Call(crate::rpc::CallError::Timeout)) => Err(CallError::Timeout),
+            Err(error) => Err(CallError::Unreachable(error.to_string())),
+        }
+    }
+
+    fn neighbours(&self) -> Vec<Neighbour> {
+        let Some(core) = self.core.upgrade() else {
+            return Vec::new();
+        };
+        let topology = core.views.topology();
+        let here = topology.nodes.iter().find(|node| node.id == self.node);
+        let (center, rack) = here.map_or(("", ""), |here| {
+            (here.data_center.as_str(), here.rack.as_str())
+        });
+        let others = topology.nodes.iter().filter(|node| node.id != self.node);
+        others
+            .filter(|node| node.is_alive)
+            .map(|node| Neighbour {
+                node: node.id,
+                is_local: node.data_center == center,
+                rack: node.rack.as_str().into(),
+                is_same_rack: node.data_center == center && node.rack == rack,
+            })
+            .collect()
     }
 
     fn local(&self, tablet: TabletId) -> Option<Arc<EventualReplica>> {

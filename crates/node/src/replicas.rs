@@ -364,7 +364,7 @@ pub(crate) async fn remove_strays(core: &Core) {
         .log
         .logs()
         .into_iter()
-        .filter(|log| log.0 != 0 && !quorum::is_hint_log(*log))
+        .filter(|log| log.0 != 0 && !quorum::is_hint_log(*log) && !quorum::is_batch_log(*log))
         .map(|log| ReplicaId(log.0))
         .collect();
     match core.world.stores.list() {

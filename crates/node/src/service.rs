@@ -168,6 +168,10 @@ async fn serve(
             }
         }
         Request::Quorum(request) => Reply::Quorum(serve_quorum(core, address, request).await),
+        Request::Batch(request) => match core.batches.handle(request).await {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Failed(Failure::Other(error.to_string())),
+        },
         Request::Admit { tablet, member } => fill::admit(core, tablet, member).await,
         Request::Fill { tablet, replica } => fill::serve(core, tablet, replica),
         Request::Campaign(tablets) => {

@@ -134,8 +134,14 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
         core.incarnation,
     ));
     let peers = Arc::new(NodePeers::new(&core));
-    let coordinator = Coordinator::new(peers, timestamps, Arc::clone(&core.missed));
+    let coordinator = Coordinator::new(
+        peers,
+        timestamps,
+        Arc::clone(&core.missed),
+        Arc::clone(&core.batches),
+    );
     tasks.spawn(coordinator.clone().replay_hints());
+    tasks.spawn(coordinator.clone().replay_batches());
     let gateway = Gateway::new(&core, coordinator);
     liveness::settle(&core).await;
     core.set_serving();

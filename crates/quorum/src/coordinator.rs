@@ -1,6 +1,7 @@
 //! One request's way to the replicas and back. A coordinator is a value that lives as long as its request.
 
 mod agreement;
+mod batch;
 mod cas;
 mod exchange;
 mod handoff;
@@ -13,7 +14,7 @@ mod write;
 use crate::level::Place;
 use crate::message::{ReplicaError, Reply, Request};
 use crate::peers::CallError;
-use crate::{Gateway, Hints, Peers};
+use crate::{Batchlog, Gateway, Hints, Peers};
 use cluster::Tablet;
 use model::NodeId;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub struct Coordinator {
     peers: Arc<dyn Peers>,
     gateway: Arc<Gateway>,
     hints: Arc<Hints>,
+    batches: Arc<Batchlog>,
     turns: Arc<Turns>,
 }
 
@@ -55,11 +57,17 @@ impl From<api::Error> for TabletError {
 }
 
 impl Coordinator {
-    pub fn new(peers: Arc<dyn Peers>, gateway: Arc<Gateway>, hints: Arc<Hints>) -> Coordinator {
+    pub fn new(
+        peers: Arc<dyn Peers>,
+        gateway: Arc<Gateway>,
+        hints: Arc<Hints>,
+        batches: Arc<Batchlog>,
+    ) -> Coordinator {
         Coordinator {
             peers,
             gateway,
             hints,
+            batches,
             turns: Arc::default(),
         }
     }

@@ -12,7 +12,7 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     incarnation: Incarnation,
     last: AtomicI64,
-    ballots: AtomicU64,
+    numbers: AtomicU64,
 }
 
 impl Gateway {
@@ -21,7 +21,7 @@ impl Gateway {
             clock,
             incarnation,
             last: AtomicI64::new(i64::MIN),
-            ballots: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
         }
     }
 
@@ -32,8 +32,17 @@ impl Gateway {
             timestamp: self.next_timestamp().max(floor.next()),
             node,
             incarnation: self.incarnation,
-            sequence: self.ballots.fetch_add(1, Ordering::Relaxed),
+            sequence: self.next_number(),
         }
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// A number that this incarnation gives only once.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     pub fn next_timestamp(&self) -> Timestamp {

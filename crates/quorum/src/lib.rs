@@ -25,6 +25,7 @@
 //! Deliberately absent: Merkle repair, purging of tombstones (not built yet); routing and connections
 //! (crate `node`).
 
+mod batchlog;
 mod coordinator;
 #[cfg(test)]
 mod fixture;
@@ -41,6 +42,9 @@ mod peers;
 mod replica;
 mod visible;
 
+pub use batchlog::{
+    Batch, BatchId, BatchPart, BatchRequest, Batchlog, BatchlogError, is_batch_log,
+};
 pub use coordinator::Coordinator;
 pub use gateway::Gateway;
 pub use hints::{HintCounts, HintLimits, Hints, is_hint_log};
@@ -51,5 +55,5 @@ pub use message::{
     Request,
 };
 pub use paxos::{Ballot, PartitionState, PaxosReply, PaxosRequest, Proposal, RawState};
-pub use peers::{CallError, Peers, Task, Tasks};
+pub use peers::{CallError, Neighbour, Peers, Task, Tasks};
 pub use replica::{EventualReplica, ReplicaConfig};

@@ -1,7 +1,7 @@
 //! What a coordinator and a replica see of the node that they run on. Crate `node` implements it over its
 //! connections and its tablet map.
 
-use crate::{EventualReplica, Reply, Request};
+use crate::{BatchRequest, EventualReplica, Reply, Request};
 use async_trait::async_trait;
 use cluster::Tablet;
 use model::{NodeId, TableId, TabletId};
@@ -28,6 +28,17 @@ pub enum CallError {
     Unreachable(String),
 }
 
+/// Another node that is alive, as seen from this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    pub node: NodeId,
+    /// In this node's data centre.
+    pub is_local: bool,
+    pub rack: Arc<str>,
+    /// In this node's data centre and rack.
+    pub is_same_rack: bool,
+}
+
 #[async_trait]
 pub trait Peers: Tasks + 'static {
     /// Sends to another node and awaits its answer, at most so long.
@@ -37,6 +48,17 @@ pub trait Peers: Tasks + 'static {
         request: Request,
         patience_ms: u32,
     ) -> Result<Reply, CallError>;
+
+    /// Has another node keep or forget a batch; returns when it has.
+    async fn batch(
+        &self,
+        node: NodeId,
+        request: BatchRequest,
+        patience_ms: u32,
+    ) -> Result<(), CallError>;
+
+    /// The other nodes that are alive.
+    fn neighbours(&self) -> Vec<Neighbour>;
 
     /// This node's own replica, for calls without encoding.
     fn local(&self, tablet: TabletId) -> Option<Arc<EventualReplica>>;

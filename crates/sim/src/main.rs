@@ -294,6 +294,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::CommitWithoutQuorum
         | Bug::BallotReuse
         | Bug::PromiseNotSynced => vec![Workload::Cas],
+        Bug::BatchlogNewTimestamps => vec![Workload::Batches],
     }
 }
 

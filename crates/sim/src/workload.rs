@@ -2,6 +2,7 @@
 
 mod append;
 mod bank;
+mod batches;
 mod client;
 mod quorum;
 mod register;
@@ -21,6 +22,8 @@ pub enum Workload {
     /// The same on an eventual table: each write a compare-and-set, reads serial or at QUORUM; in some seeds with nodes
     /// that join under faults.
     Cas,
+    /// Logged batches over several partitions of an eventual table: all of each, or nothing, in the end.
+    Batches,
     /// Quorum writes and quorum reads of an eventual table: nothing acknowledged or shown is missed.
     Quorum,
     /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
@@ -31,10 +34,11 @@ pub enum Workload {
 }
 
 impl Workload {
-    pub const ALL: [Workload; 5] = [
+    pub const ALL: [Workload; 6] = [
         Workload::Register,
         Workload::Quorum,
         Workload::Cas,
+        Workload::Batches,
         Workload::Append,
         Workload::Bank,
     ];
@@ -44,6 +48,7 @@ impl Workload {
             Workload::Register => "register",
             Workload::Quorum => "quorum",
             Workload::Cas => "cas",
+            Workload::Batches => "batches",
             Workload::Append => "append",
             Workload::Bank => "bank",
         }
@@ -88,6 +93,7 @@ pub(crate) async fn run(
     match workload {
         Workload::Register => register::run(cluster, plan, Protocol::Strong).await,
         Workload::Cas => register::run(cluster, plan, Protocol::Eventual).await,
+        Workload::Batches => batches::run(cluster, plan).await,
         Workload::Quorum => quorum::run(cluster, plan).await,
         Workload::Append => append::run(cluster, plan).await,
         Workload::Bank => bank::run(cluster, plan).await,

@@ -1,8 +1,8 @@
 //! Batches, from the protocol and as text.
 //!
-//! A logged batch promises that all of it happens or nothing. Within one partition that is one atomic write, and on
-//! strong tables one transaction, with conditions or without; across partitions of eventual tables it needs a batch log, which is not there
-//! yet, so such a batch is refused rather than done halfway. Unlogged batches promise nothing across partitions.
+//! A logged batch promises that all of it happens or nothing. Within one partition that is one atomic write, on strong
+//! tables one transaction; across partitions of eventual tables it happens whole in the end. Unlogged batches promise
+//! nothing across partitions.
 
 use super::write::{Conditional, conditional, lower, write};
 use super::{BATCH_PARTITIONS_WARNED, Execution, arrange, current};
@@ -180,14 +180,7 @@ async fn run(
             (atomicity, WriteType::Counter)
         }
         _ if partitions.len() <= 1 => (Atomicity::All, WriteType::UnloggedBatch),
-        BatchKind::Logged if all_strong => (Atomicity::All, WriteType::Batch),
-        BatchKind::Logged => {
-            return Err(Error::invalid(
-                "Logged batches over several partitions are not supported yet, as there is no batch log: use an \
-                 UNLOGGED batch (not atomic across partitions), one partition, or a keyspace with consistency \
-                 = 'strong'",
-            ));
-        }
+        BatchKind::Logged => (Atomicity::Logged, WriteType::Batch),
         _ => {
             if partitions.len() > BATCH_PARTITIONS_WARNED {
                 warnings.push(format!(

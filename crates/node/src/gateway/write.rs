@@ -58,7 +58,7 @@ impl Gateway {
         if strong_count == request.mutations.len() {
             return write(&self.core, catalog, request).await;
         }
-        if request.atomicity == Atomicity::All {
+        if request.atomicity != Atomicity::Each {
             return Err(Error::unsupported(
                 "an atomic write over strong and eventual tables is not possible: write them apart",
             ));
@@ -122,7 +122,7 @@ async fn write(
     }
     let deadline = strong::deadline(request.patience);
     match request.atomicity {
-        Atomicity::All => write_all(core, catalog, request, deadline).await,
+        Atomicity::All | Atomicity::Logged => write_all(core, catalog, request, deadline).await,
         Atomicity::Each => write_each(core, catalog, request, deadline).await,
     }
 }

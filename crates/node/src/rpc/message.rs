@@ -104,6 +104,9 @@ pub(crate) enum Request {
     /// To the leaseholder: a step of a transaction that spans tablets. Answered with `Stepped`.
     #[n(11)]
     Step(#[n(0)] txn::TabletStep),
+    /// To a node that keeps batches of others. Answered with `Done`.
+    #[n(12)]
+    Batch(#[n(0)] quorum::BatchRequest),
 }
 
 #[derive(Debug, Encode, Decode)]

@@ -47,7 +47,7 @@ impl Coordinator {
         request: WriteRequest,
         deadline: Instant,
     ) -> Result<WriteResponse, Error> {
-        if request.atomicity == Atomicity::All {
+        if request.atomicity != Atomicity::Each {
             return self
                 .compare_and_set(catalog, &request, &request.mutations, deadline)
                 .await;

@@ -1,10 +1,12 @@
+mod batch;
 mod cas;
 
 use super::*;
+use crate::batchlog::{BatchRequest, Batchlog};
 use crate::fixture::{Stopped, VALUE, delta, header_key, row_key, table, tombstone};
 use crate::hints::HintLimits;
 use crate::message::{Action, RawRow, ReplicaRead, ReplicaSelection};
-use crate::peers::{Task, Tasks};
+use crate::peers::{Neighbour, Task, Tasks};
 use crate::replica::{EventualReplica, ReplicaConfig};
 use api::{
     Assignment, Direction, Error, KeyRange, Level, Mutation, Outcome, ReadBound, ReadRequest,
@@ -33,6 +35,7 @@ enum Health {
 
 struct Cluster {
     replicas: BTreeMap<NodeId, Arc<EventualReplica>>,
+    batches: BTreeMap<NodeId, Arc<Batchlog>>,
     health: Mutex<BTreeMap<NodeId, Health>>,
     /// Requests to other nodes.
     calls: AtomicUsize,
@@ -69,6 +72,28 @@ impl Peers for Cluster {
                 Err(CallError::Timeout)
             }
         }
+    }
+
+    async fn batch(&self, node: NodeId, request: BatchRequest, _: u32) -> Result<(), CallError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if self.health.lock()[&node] != Health::Well {
+            return Err(CallError::Timeout);
+        }
+        let kept = self.batches[&node].handle(request).await;
+        kept.map_err(|error| CallError::Unreachable(error.to_string()))
+    }
+
+    fn neighbours(&self) -> Vec<Neighbour> {
+        let others = self.replicas.keys().filter(|node| **node != NodeId(1));
+        let alive = others.filter(|node| self.is_alive(**node));
+        alive
+            .map(|node| Neighbour {
+                node: *node,
+                is_local: true,
+                rack: node.to_string().into(),
+                is_same_rack: false,
+            })
+            .collect()
     }
 
     fn local(&self, _: TabletId) -> Option<Arc<EventualReplica>> {
@@ -131,6 +156,12 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
             .iter()
             .map(|replica| (replica.node, open(replica)))
             .collect(),
+        batches: (1..=nodes)
+            .map(|node| {
+                let (log, _) = SimDisk::new(node + 200).open();
+                (NodeId(node), Arc::new(Batchlog::open(log)))
+            })
+            .collect(),
         calls: AtomicUsize::new(0),
         health: Mutex::new(
             (1..=nodes)
@@ -142,7 +173,8 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
     });
     let gateway = Arc::new(Gateway::new(Arc::new(Stopped(1_000_000)), Incarnation(1)));
     let hints = Hints::open(SimDisk::new(99).open().0, HintLimits::default());
-    let coordinator = Coordinator::new(cluster.clone(), gateway, Arc::new(hints));
+    let batches = cluster.batches[&NodeId(1)].clone();
+    let coordinator = Coordinator::new(cluster.clone(), gateway, Arc::new(hints), batches);
     (cluster, coordinator)
 }
 

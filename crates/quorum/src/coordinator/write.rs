@@ -11,7 +11,7 @@ use crate::paxos::{PaxosRequest, Proposal};
 use crate::peers::spawn;
 use api::evaluate::{Moment, needs_read};
 use api::{Atomicity, Error, Level, Outcome, Retry, WriteRequest, WriteResponse};
-use catalog::{Catalog, Durability, Table};
+use catalog::{Catalog, Durability};
 use cluster::Tablet;
 use model::{TabletId, Timestamp};
 use std::collections::BTreeMap;
@@ -36,6 +36,13 @@ pub(super) struct Part {
     pub expires: Timestamp,
     /// Until when it may be delivered late; `None`: it is not worth a hint.
     pub hint_expires: Option<Timestamp>,
+}
+
+/// How many partitions a write reaches, where that counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Partitions {
+    One,
+    Several,
 }
 
 /// A decision about a partition, by its header's key.
@@ -79,18 +86,33 @@ impl Coordinator {
         request: WriteRequest,
         deadline: Instant,
     ) -> Result<WriteResponse, Error> {
-        let mut parts = self.split(catalog, &request)?;
-        if parts.len() == 1 {
-            let part = parts.remove(0);
-            self.write_part(part, request.level, deadline).await?;
-        } else {
-            self.write_parts(parts, request.level, deadline).await?;
+        let (mut parts, partitions) = self.split(catalog, &request)?;
+        let is_spanning = partitions == Partitions::Several;
+        match request.atomicity {
+            Atomicity::All if is_spanning => {
+                return Err(Error::unsupported(
+                    "a write over several partitions of eventual tables cannot be atomic to readers: use a logged batch, \
+                 which happens whole in the end, or a keyspace with consistency = 'strong'",
+                ));
+            }
+            Atomicity::Logged if is_spanning => {
+                self.write_logged(parts, request.level, deadline).await?;
+            }
+            _ if parts.len() == 1 => {
+                let part = parts.remove(0);
+                self.write_part(part, request.level, deadline).await?;
+            }
+            _ => self.write_parts(parts, request.level, deadline).await?,
         }
         Ok(WriteResponse::default())
     }
 
     /// Lowers the mutations and sorts them by tablet.
-    fn split(&self, catalog: &Catalog, request: &WriteRequest) -> Result<Vec<Part>, Error> {
+    fn split(
+        &self,
+        catalog: &Catalog,
+        request: &WriteRequest,
+    ) -> Result<(Vec<Part>, Partitions), Error> {
         let now = self.gateway.now();
         let moment = Moment {
             timestamp: request
@@ -99,13 +121,18 @@ impl Coordinator {
             now_seconds: now.seconds(),
         };
         let mut parts: BTreeMap<TabletId, Part> = BTreeMap::new();
-        let mut partitions = OnePartition::default();
+        let mut first_partition = None;
+        let mut partitions = Partitions::One;
         for mutation in &request.mutations {
             let table = catalog
                 .table(mutation.table)
                 .ok_or_else(|| Error::Refused(api::Refused::NoTable(mutation.table.to_string())))?;
-            if request.atomicity == Atomicity::All && request.mutations.len() > 1 {
-                partitions.check(table, &mutation.key)?;
+            if request.atomicity != Atomicity::Each && request.mutations.len() > 1 {
+                let partition = Layout::new(table).header_of(&mutation.key);
+                let place = (table.id, partition.unwrap_or_else(|| mutation.key.clone()));
+                if *first_partition.get_or_insert_with(|| place.clone()) != place {
+                    partitions = Partitions::Several;
+                }
             }
             let delta = lower(table, mutation, moment)?;
             let tablet = self
@@ -133,11 +160,17 @@ impl Coordinator {
                 "a write may reach at most {TABLETS_PER_REQUEST_MAX} tablets"
             ))));
         }
-        Ok(parts.into_values().collect())
+        Ok((parts.into_values().collect(), partitions))
+    }
+
+    /// Says `Unavailable` when too few replicas of a part are alive.
+    pub(super) fn check_alive(&self, part: &Part, level: Level) -> Result<(), Error> {
+        let places = Places::new(&part.tablet, self.peers.as_ref());
+        Required::new(level, Purpose::Write, &places).map(|_| ())
     }
 
     /// All parts at once; the first error, in the order of the tablets, is the answer.
-    async fn write_parts(
+    pub(super) async fn write_parts(
         &self,
         parts: Vec<Part>,
         level: Level,
@@ -396,30 +429,4 @@ fn conclude(required: &Required) -> Result<(), TabletError> {
         }
     };
     Err(TabletError::Api(Error::Retry(error)))
-}
-
-/// Sees to it that an atomic write stays within one partition: across partitions it takes a batch log.
-#[derive(Default)]
-struct OnePartition {
-    first: Option<(model::TableId, Vec<u8>)>,
-}
-
-impl OnePartition {
-    fn check(&mut self, table: &Table, key: &[u8]) -> Result<(), Error> {
-        let partition = Layout::new(table)
-            .header_of(key)
-            .unwrap_or_else(|| key.to_vec());
-        let place = (table.id, partition);
-        match &self.first {
-            Some(first) if *first != place => Err(Error::unsupported(
-                "an atomic write over several partitions of eventual tables needs a batch log, which is not \
-                 built yet: use an unlogged batch, or a keyspace with consistency = 'strong'",
-            )),
-            Some(_) => Ok(()),
-            None => {
-                self.first = Some(place);
-                Ok(())
-            }
-        }
-    }
 }

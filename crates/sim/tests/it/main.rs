@@ -38,6 +38,11 @@ fn compare_and_set_is_linearizable() {
 }
 
 #[test]
+fn batches_happen_whole_or_not_at_all() {
+    passes(Workload::Batches, 1..10);
+}
+
+#[test]
 fn the_checker_notices_ballots_that_are_used_twice() {
     let found = (1..50).any(|seed| {
         run(seed, Workload::Cas, Some(Bug::BallotReuse), Lines::Dropped)

@@ -1,0 +1,275 @@
+//! Logged batches: writes over several partitions that all happen, or none, in the end.
+//!
+//! Before anything is written the whole batch is kept by a few nodes; when all of it is written they forget it. If
+//! that does not come about, because its coordinator is gone or replicas are, each of those nodes writes it after a
+//! while, again and again, until a quorum of each partition has it or it is too old. The changes keep the timestamps
+//! and the expiry that they were accepted with, so a late replay neither shadows what was written since nor raises
+//! what was deleted. Readers may see some of a batch before the rest.
+
+use super::Coordinator;
+use super::write::Part;
+use crate::batchlog::{Batch, BatchId, BatchPart, BatchRequest};
+use crate::message::RawRow;
+use crate::peers::{Neighbour, spawn};
+use api::{Error, Level, Outcome, Retry};
+use cluster::Tablet;
+use futures::future::join_all;
+use model::{NodeId, TabletId, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+use world::planted::{self, Bug};
+
+/// Nodes other than the coordinator's that keep a batch.
+const KEEPERS_MAX: usize = 2;
+/// Nodes that must have kept it before anything is written, where there are so many.
+const KEPT_MIN: usize = 2;
+/// The batch log is looked through so often.
+const REPLAY_PAUSE: Duration = Duration::from_secs(1);
+/// A replayed batch has so long; what is left is tried in the next round.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(5);
+const REPLAYED_AT_ONCE_MAX: usize = 16;
+
+impl Coordinator {
+    /// Writes parts of several partitions: all of them, sooner or later, or none.
+    pub(super) async fn write_logged(
+        &self,
+        parts: Vec<Part>,
+        level: Level,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        for part in &parts {
+            self.check_alive(part, level)?;
+        }
+        let batch = self.batch(&parts, deadline);
+        let id = batch.id;
+        let mut keepers = choose_keepers(self.peers.neighbours());
+        keepers.push(self.peers.this_node());
+        if let Err(error) = self.keep(&keepers, batch, level, deadline).await {
+            // Whoever has kept it may already be the only one: it is not known.
+            self.end(keepers, id);
+            return Err(error);
+        }
+        match self.write_parts(parts, level, deadline).await {
+            Ok(()) => {
+                self.end(keepers, id);
+                Ok(())
+            }
+            // It is kept, and will be written.
+            Err(error) if error.outcome() == Outcome::NotApplied => Err(unknown(level, 0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn batch(&self, parts: &[Part], deadline: Instant) -> Batch {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let twice = i64::try_from(left.as_micros() * 2).unwrap_or(i64::MAX);
+        Batch {
+            id: BatchId {
+                node: self.peers.this_node(),
+                incarnation: self.gateway.incarnation(),
+                sequence: self.gateway.next_number(),
+            },
+            // Not before its coordinator has given up.
+            replay_after: self.gateway.now().plus_micros(twice),
+            parts: parts
+                .iter()
+                .map(|part| BatchPart {
+                    root: part.tablet.root,
+                    deltas: part.deltas.clone(),
+                    durability: part.durability,
+                    expires: part.expires,
+                    hint_expires: part.hint_expires,
+                })
+                .collect(),
+        }
+    }
+
+    /// Has the batch kept by enough nodes.
+    async fn keep(
+        &self,
+        keepers: &[NodeId],
+        batch: Batch,
+        level: Level,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let (sender, mut receiver) = mpsc::channel(keepers.len().max(1));
+        for keeper in keepers {
+            let (coordinator, sender, keeper) = (self.clone(), sender.clone(), *keeper);
+            let request = BatchRequest::Keep(batch.clone());
+            spawn(self.peers.as_ref(), async move {
+                let is_kept = coordinator.ask_keeper(keeper, request, deadline).await;
+                let _ = sender.send(is_kept).await;
+            });
+        }
+        drop(sender);
+        let (needed, mut kept) = (KEPT_MIN.min(keepers.len()), 0);
+        while kept < needed {
+            match timeout_at(deadline, receiver.recv()).await {
+                Ok(Some(is_kept)) => kept += usize::from(is_kept),
+                Ok(None) | Err(_) => return Err(unknown(level, kept as u32)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the nodes that keep a batch to forget it. One that does not hear of it writes it once more.
+    fn end(&self, keepers: Vec<NodeId>, id: BatchId) {
+        for keeper in keepers {
+            let coordinator = self.clone();
+            spawn(self.peers.as_ref(), async move {
+                let deadline = Instant::now() + REPLAY_PATIENCE;
+                let forget = BatchRequest::Forget(id);
+                coordinator.ask_keeper(keeper, forget, deadline).await;
+            });
+        }
+    }
+
+    async fn ask_keeper(&self, keeper: NodeId, request: BatchRequest, deadline: Instant) -> bool {
+        if keeper == self.peers.this_node() {
+            let outcome = self.batches.handle(request).await;
+            return outcome
+                .inspect_err(|error| tracing::warn!(%error, "a batch is not kept"))
+                .is_ok();
+        }
+        let patience_ms = super::remaining_ms(deadline);
+        let outcome = self.peers.batch(keeper, request, patience_ms).await;
+        outcome
+            .inspect_err(|error| tracing::debug!(%keeper, %error, "a batch is not kept"))
+            .is_ok()
+    }
+
+    /// Writes what this node keeps and nobody has ended in time, for as long as the node lives.
+    pub async fn replay_batches(self) {
+        loop {
+            sleep(REPLAY_PAUSE).await;
+            let due = self.batches.due(self.gateway.now(), REPLAYED_AT_ONCE_MAX);
+            join_all(due.iter().map(|batch| self.replay(batch))).await;
+        }
+    }
+
+    pub(super) async fn replay(&self, batch: &Batch) {
+        let parts = self.parts_of(batch);
+        let deadline = Instant::now() + REPLAY_PATIENCE;
+        let writing = parts
+            .into_iter()
+            .map(|part| self.write_part(part, Level::Quorum, deadline));
+        let failed = join_all(writing).await.into_iter().find_map(Result::err);
+        match failed {
+            None => self.batches.forget(batch.id),
+            Some(error) => tracing::debug!(?batch.id, %error, "a batch is not written yet"),
+        }
+    }
+
+    /// What is left to write of a batch, by the tablets as they are now. Of what is too old, and of tables that are
+    /// gone, nothing is.
+    fn parts_of(&self, batch: &Batch) -> Vec<Part> {
+        let now = self.gateway.now();
+        let mut parts: BTreeMap<(usize, TabletId), Part> = BTreeMap::new();
+        for (number, kept) in batch.parts.iter().enumerate() {
+            if kept.expires <= now {
+                continue;
+            }
+            for delta in &kept.deltas {
+                let Some(tablet) = self.peers.tablet(kept.root, &delta.key) else {
+                    continue;
+                };
+                let part = parts
+                    .entry((number, tablet.id))
+                    .or_insert_with(|| part_of(kept, tablet));
+                part.deltas
+                    .push(if planted::is(Bug::BatchlogNewTimestamps) {
+                        restamped(delta, now)
+                    } else {
+                        delta.clone()
+                    });
+            }
+        }
+        parts.into_values().collect()
+    }
+}
+
+fn part_of(kept: &BatchPart, tablet: Arc<Tablet>) -> Part {
+    Part {
+        tablet,
+        deltas: Vec::new(),
+        decided: None,
+        durability: kept.durability,
+        expires: kept.expires,
+        hint_expires: kept.hint_expires,
+    }
+}
+
+/// What `Bug::BatchlogNewTimestamps` does.
+fn restamped(delta: &RawRow, now: Timestamp) -> RawRow {
+    let Ok(mut row) = crate::partition::decode_row(&delta.row) else {
+        return delta.clone();
+    };
+    if let Some(marker) = &mut row.marker {
+        marker.timestamp = now;
+    }
+    for cell in &mut row.cells {
+        cell.timestamp = now;
+    }
+    RawRow {
+        key: delta.key.clone(),
+        row: row.to_bytes(),
+    }
+}
+
+/// Who keeps a batch beside its coordinator: near nodes, in racks that differ from the coordinator's and from each
+/// other where there are such.
+fn choose_keepers(mut neighbours: Vec<Neighbour>) -> Vec<NodeId> {
+    let mut chosen: Vec<Neighbour> = Vec::new();
+    while chosen.len() < KEEPERS_MAX {
+        let best = neighbours.iter().enumerate().min_by_key(|(_, candidate)| {
+            let shares_rack =
+                candidate.is_same_rack || chosen.iter().any(|other| other.rack == candidate.rack);
+            (!candidate.is_local, shares_rack, candidate.node)
+        });
+        let Some((index, _)) = best else { break };
+        chosen.push(neighbours.remove(index));
+    }
+    chosen.into_iter().map(|chosen| chosen.node).collect()
+}
+
+fn unknown(level: Level, received: u32) -> Error {
+    Error::Retry(Retry::WriteTimeout {
+        level,
+        required: KEPT_MIN as u32,
+        received,
+        outcome: Outcome::Unknown,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_kept_near_and_in_racks_of_their_own() {
+        let neighbour = |node, is_local, rack: &str, is_same_rack| Neighbour {
+            node: NodeId(node),
+            is_local,
+            rack: rack.into(),
+            is_same_rack,
+        };
+        let keepers = choose_keepers(vec![
+            neighbour(2, false, "x", false),
+            neighbour(3, true, "a", true),
+            neighbour(4, true, "b", false),
+            neighbour(5, true, "b", false),
+            neighbour(6, true, "c", false),
+        ]);
+        assert_eq!(keepers, [NodeId(4), NodeId(6)]);
+        let keepers = choose_keepers(vec![
+            neighbour(2, true, "a", true),
+            neighbour(3, true, "a", true),
+            neighbour(4, true, "a", true),
+        ]);
+        assert_eq!(keepers, [NodeId(2), NodeId(3)]);
+        assert_eq!(choose_keepers(vec![]), []);
+    }
+}
