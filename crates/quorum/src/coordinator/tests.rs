@@ -489,7 +489,7 @@ async fn an_atomic_write_stays_in_one_partition() {
         .write(&catalog(), request.clone())
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("batch log"));
+    assert!(error.to_string().contains("logged batch"));
     request.atomicity = api::Atomicity::Each;
     coordinator.write(&catalog(), request).await.unwrap();
 }
