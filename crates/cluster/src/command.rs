@@ -138,6 +138,28 @@ pub enum Command {
         #[n(1)]
         right: TabletId,
     },
+    /// The node's replicas are to be moved to others, to its successor where it can take them.
+    #[n(12)]
+    Decommission {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        successor: Option<NodeId>,
+    },
+    /// The node stays after all.
+    #[n(13)]
+    Recommission {
+        #[n(0)]
+        node: NodeId,
+    },
+    /// The node is gone for good: what it still holds is lost, and made anew elsewhere.
+    #[n(14)]
+    RemoveNode {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        successor: Option<NodeId>,
+    },
 }
 
 /// What an accepted command did.
@@ -162,6 +184,8 @@ pub enum Effect {
     SplitPrepared(#[n(0)] TabletId),
     #[n(9)]
     SplitSettled(#[n(0)] TabletId),
+    #[n(10)]
+    NodeChanged(#[n(0)] NodeId),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -276,6 +300,9 @@ impl State {
             }
             Command::Set { name, value } => self.set(name, *value),
             Command::FinishSplit { tablet, right } => Ok(self.finish_split(*tablet, *right)),
+            Command::Decommission { node, successor } => self.decommission(*node, *successor),
+            Command::Recommission { node } => self.recommission(*node),
+            Command::RemoveNode { node, successor } => self.remove_node(*node, *successor),
             Command::SettleSplit { tablet, right } => Ok(self.settle_split(*tablet, *right)),
         }
     }
@@ -319,6 +346,7 @@ impl State {
             incarnation,
             profile: profile.clone(),
             status: NodeStatus::Member,
+            successor: None,
         };
         self.nodes.insert(node, Arc::new(record));
         self.found_tablet(meta);
@@ -339,6 +367,7 @@ impl State {
             incarnation: Incarnation(0),
             profile: profile.clone(),
             status: NodeStatus::Member,
+            successor: None,
         };
         self.nodes.insert(id, Arc::new(record));
         Ok(vec![Effect::NodeJoined(id)])
@@ -364,10 +393,9 @@ impl State {
             });
         }
         let record = NodeRecord {
-            id,
             incarnation,
             profile: profile.clone(),
-            status: NodeStatus::Member,
+            ..known.as_ref().clone()
         };
         self.nodes.insert(id, Arc::new(record));
         Ok(vec![Effect::NodeStarted(id)])

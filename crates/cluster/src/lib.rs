@@ -6,6 +6,7 @@
 
 mod command;
 mod gossip;
+mod membership;
 mod pieces;
 mod placement;
 mod split;
@@ -15,6 +16,6 @@ mod tablet;
 pub use command::{Applied, Command, Effect, Proposal, ProposalId, Refusal};
 pub use gossip::{Gossip, GossipEffect, GossipMember, GossipTimer};
 pub use pieces::Piece;
-pub use placement::{HASH_TABLETS, Step, hash_boundary, plan, ring};
+pub use placement::{HASH_TABLETS, Liveness, Step, hash_boundary, plan, ring};
 pub use state::{NodeProfile, NodeRecord, NodeStatus, State};
 pub use tablet::{META, Replica, Split, Tablet};

@@ -4,13 +4,14 @@
 //! different racks, and nodes that hold fewer. With two nodes a table that asks for three keeps one voter: two
 //! voters stop when either stops, so the second node takes part when the third is there.
 //!
-//! Replicas beyond the factor stay: taking one away from an eventual table loses what only it has, until repair
-//! is built.
+//! A tablet moves by gaining before it loses: a new replica is added, filled and made a voter, and only then one
+//! that should go is taken away: one on a node that leaves or is lost, one too many, or one of the fullest node.
+//! Of an eventual tablet the others first take over all that the leaving one has.
 
 use crate::command::Counts;
 use crate::{Command, META, NodeRecord, Replica, Split, State, Tablet};
 use catalog::{Protocol, Replication};
-use model::{NodeId, TabletId};
+use model::{NodeId, ReplicaId, TabletId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ pub fn ring(state: &State) -> BTreeMap<NodeId, Vec<i64>> {
 
 /// How many replicas each node holds.
 pub(crate) fn counts(state: &State) -> Counts {
-    let mut counts: Counts = state.members().map(|node| (node.id, 0)).collect();
+    let mut counts: Counts = state.takers().map(|node| (node.id, 0)).collect();
     for tablet in state.tablets.values().filter(|tablet| tablet.id != META) {
         for replica in &tablet.replicas {
             *counts.entry(replica.node).or_default() += 1;
@@ -116,7 +117,7 @@ fn shares_rack(group: &[&NodeRecord], placed: &[NodeId], node: &NodeRecord) -> b
 /// The members that a replication's copies are spread over, with the number of copies: one group per data
 /// centre, or one of all nodes.
 fn groups<'a>(state: &'a State, replication: &Replication) -> Vec<(Vec<&'a NodeRecord>, u32)> {
-    let members = || state.members().map(AsRef::as_ref);
+    let members = || state.takers().map(AsRef::as_ref);
     let mut groups: Vec<(Vec<&NodeRecord>, u32)> = replication
         .factor_by_data_center
         .iter()
@@ -149,6 +150,24 @@ fn attainable(factor: u32, nodes: usize) -> usize {
     }
 }
 
+/// How many copies a table can have on the nodes that there are.
+pub(crate) fn copies(state: &State, replication: &Replication) -> usize {
+    let groups = groups(state, replication);
+    groups
+        .iter()
+        .map(|(group, factor)| (*factor as usize).min(group.len()))
+        .sum()
+}
+
+/// What is believed about the nodes now.
+#[derive(Clone, Copy)]
+pub struct Liveness<'a> {
+    /// Can take part now.
+    pub is_alive: &'a (dyn Fn(NodeId) -> bool + Sync),
+    /// Has been dead for so long that what it holds is to be made anew.
+    pub is_lost: &'a (dyn Fn(NodeId) -> bool + Sync),
+}
+
 /// A step that brings a tablet closer to where it should be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -158,18 +177,26 @@ pub enum Step {
     Fill { tablet: TabletId, replica: Replica },
     /// This tablet is to divide itself; `Command::FinishSplit` ends it.
     Divide(Arc<Split>),
+    /// The other replicas of this eventual tablet are to take over all that this one has;
+    /// `Command::RemoveReplica` ends it.
+    TakeOver { tablet: TabletId, leaving: Replica },
 }
 
-/// The next steps, at most one per tablet and `steps_max` in all, meta group first. `is_alive` says which nodes
-/// can take part now.
-pub fn plan(state: &State, is_alive: &dyn Fn(NodeId) -> bool, steps_max: usize) -> Vec<Step> {
+/// Tablets that are moved at one time for the sake of balance alone.
+const BALANCING_MAX: usize = 4;
+
+/// The next steps, at most one per tablet and `steps_max` in all, meta group first.
+pub fn plan(state: &State, nodes: &Liveness<'_>, steps_max: usize) -> Vec<Step> {
+    let mut planner = Planner {
+        state,
+        nodes,
+        counts: counts(state),
+        moving: 0,
+    };
     let mut steps = Vec::new();
-    let mut counts = counts(state);
-    steps.extend(plan_meta(state, is_alive));
+    steps.extend(planner.meta());
+    let mut settled = Vec::new();
     for tablet in state.tablets.values().filter(|tablet| tablet.id != META) {
-        if steps.len() >= steps_max {
-            break;
-        }
         if state.is_splitting(tablet.id) {
             let split = state.splits.get(&tablet.id);
             if let Some(split) = split.filter(|split| !split.is_finished) {
@@ -180,130 +207,272 @@ pub fn plan(state: &State, is_alive: &dyn Fn(NodeId) -> bool, steps_max: usize) 
         let Some(table) = state.catalog.tables.get(&tablet.root) else {
             continue;
         };
-        if let Some(step) = plan_tablet(
-            state,
-            tablet,
-            &table.spec.replication,
-            is_alive,
-            &mut counts,
-        ) {
-            steps.push(step);
+        let replication = &table.spec.replication;
+        planner.moving += usize::from(planner.is_moving(tablet, replication));
+        match planner.tablet(tablet, replication) {
+            Some(step) if steps.len() < steps_max => steps.push(step),
+            Some(_) => {}
+            None => settled.push((tablet, replication)),
         }
     }
+    for (tablet, replication) in settled {
+        if steps.len() >= steps_max || planner.moving >= BALANCING_MAX {
+            break;
+        }
+        steps.extend(planner.balance(tablet, replication));
+    }
+    steps.truncate(steps_max);
     steps
 }
 
-/// One voter, or three; further members of a small cluster follow as learners.
-fn plan_meta(state: &State, is_alive: &dyn Fn(NodeId) -> bool) -> Option<Step> {
-    let meta = state.tablets.get(&META)?;
-    let members: Vec<NodeId> = state.members().map(|node| node.id).collect();
-    let wanted = (META_VOTERS as usize).min(members.len());
-    let voters = meta.voters().count();
-    if meta.replicas.len() < wanted {
-        let node = members
-            .iter()
-            .find(|id| meta.replica_on(**id).is_none() && is_alive(**id))?;
-        return Some(Step::Propose(Command::AddReplica {
-            tablet: META,
-            epoch: meta.epoch,
-            node: *node,
-        }));
+struct Planner<'a> {
+    state: &'a State,
+    nodes: &'a Liveness<'a>,
+    counts: Counts,
+    /// Tablets with a replica that is being filled, or one too many.
+    moving: usize,
+}
+
+impl Planner<'_> {
+    fn is_alive(&self, node: NodeId) -> bool {
+        (self.nodes.is_alive)(node)
     }
-    if voters < attainable(META_VOTERS, members.len()) {
-        // All three, or none: a group of two voters should be over as soon as it begins.
-        let learners: Vec<&Replica> = meta.replicas.iter().filter(|r| r.is_learner).collect();
-        if learners.iter().all(|replica| is_alive(replica.node)) || voters == 2 {
-            return learners
+
+    /// Whether what this node holds counts on.
+    fn stays(&self, node: NodeId) -> bool {
+        let is_taker = self.state.takers().any(|taker| taker.id == node);
+        is_taker && !(self.nodes.is_lost)(node)
+    }
+
+    fn count(&self, node: NodeId) -> u64 {
+        self.counts.get(&node).copied().unwrap_or(0)
+    }
+
+    /// One voter, or three; further members of a small cluster follow as learners.
+    fn meta(&self) -> Option<Step> {
+        let meta = self.state.tablets.get(&META)?;
+        let takers: Vec<NodeId> = self.state.takers().map(|node| node.id).collect();
+        let wanted = (META_VOTERS as usize).min(takers.len());
+        let staying = |replica: &&Replica| self.stays(replica.node);
+        if meta.replicas.iter().filter(staying).count() < wanted
+            && let Some(node) = takers
                 .iter()
-                .find(|replica| is_alive(replica.node))
-                .map(|replica| Step::Fill {
+                .find(|id| meta.replica_on(**id).is_none() && self.is_alive(**id))
+        {
+            return Some(add(meta, *node));
+        }
+        let learners: Vec<&Replica> = meta.replicas.iter().filter(|r| r.is_learner).collect();
+        if let Some(gone) = learners.iter().find(|learner| !self.stays(learner.node)) {
+            return Some(remove(meta, gone.id));
+        }
+        let voters = meta.voters().filter(staying).count();
+        if voters < attainable(META_VOTERS, takers.len()) {
+            // All three, or none: a group of two voters should be over as soon as it begins.
+            let is_whole = learners.iter().all(|replica| self.is_alive(replica.node));
+            if is_whole || meta.voters().count() >= 2 {
+                let learner = learners.iter().find(|replica| self.is_alive(replica.node));
+                return learner.map(|replica| Step::Fill {
                     tablet: META,
                     replica: **replica,
                 });
+            }
+            return None;
         }
+        let leaving = meta.voters().find(|voter| !self.stays(voter.node))?;
+        self.can_lose(meta, leaving)
+            .then(|| remove(meta, leaving.id))
     }
-    None
+
+    fn tablet(&mut self, tablet: &Tablet, replication: &Replication) -> Option<Step> {
+        let is_eventual = replication.protocol == Protocol::Eventual;
+        let mut learners = tablet.replicas.iter().filter(|r| r.is_learner);
+        if let Some(gone) = learners.find(|learner| !self.stays(learner.node)) {
+            return Some(remove(tablet, gone.id));
+        }
+        if is_eventual && let Some(learner) = tablet.replicas.iter().find(|r| r.is_learner) {
+            // One at a time, and not for long: every write waits for it.
+            return Some(match self.is_alive(learner.node) {
+                true => fill(tablet, learner),
+                false => remove(tablet, learner.id),
+            });
+        }
+        let groups = groups(self.state, replication);
+        let mut wanted_in_all = 0;
+        for (group, factor) in &groups {
+            let wanted = attainable(*factor, group.len());
+            wanted_in_all += wanted;
+            if let Some(node) = self.missing(tablet, group, wanted) {
+                *self.counts.entry(node).or_default() += 1;
+                return Some(add(tablet, node));
+            }
+        }
+        // A group of two voters should be over as soon as it begins: the third stands ready.
+        let voters = tablet.voters().count();
+        let mut learners = tablet
+            .replicas
+            .iter()
+            .filter(|replica| replica.is_learner && self.is_alive(replica.node));
+        let ready = voters + learners.clone().count();
+        if voters == 1 && wanted_in_all > 2 && ready < 3 {
+            return None;
+        }
+        if let Some(learner) = learners.next() {
+            return Some(fill(tablet, learner));
+        }
+        let leaving = self.leaving(tablet, &groups, wanted_in_all)?;
+        if !self.can_lose(tablet, &leaving) {
+            return None;
+        }
+        Some(match is_eventual {
+            true => Step::TakeOver {
+                tablet: tablet.id,
+                leaving,
+            },
+            false => remove(tablet, leaving.id),
+        })
+    }
+
+    /// The voter that should go next: one of a node that does not count on, once there are enough others; or one
+    /// of more than there should be in a group of nodes.
+    fn leaving(
+        &self,
+        tablet: &Tablet,
+        groups: &[(Vec<&NodeRecord>, u32)],
+        wanted_in_all: usize,
+    ) -> Option<Replica> {
+        let is_in = |group: &[&NodeRecord], node: NodeId| group.iter().any(|it| it.id == node);
+        let counts_on = |voter: &&Replica| {
+            self.stays(voter.node) && groups.iter().any(|(group, _)| is_in(group, voter.node))
+        };
+        if tablet.voters().filter(counts_on).count() >= wanted_in_all
+            && let Some(voter) = tablet.voters().find(|voter| !counts_on(voter))
+        {
+            return Some(*voter);
+        }
+        groups.iter().find_map(|(group, factor)| {
+            let here: Vec<&Replica> = tablet
+                .voters()
+                .filter(|voter| is_in(group, voter.node))
+                .collect();
+            if here.len() <= *factor as usize {
+                return None;
+            }
+            let victim = here.iter().max_by_key(|voter| {
+                let others: Vec<NodeId> = here
+                    .iter()
+                    .map(|other| other.node)
+                    .filter(|node| *node != voter.node)
+                    .collect();
+                let node = group.iter().find(|node| node.id == voter.node);
+                let is_beside = node.is_some_and(|node| shares_rack(group, &others, node));
+                (is_beside, self.count(voter.node), voter.node)
+            });
+            victim.map(|victim| **victim)
+        })
+    }
+
+    /// Whether enough voters are alive to agree on losing this one, and to go on without it.
+    fn can_lose(&self, tablet: &Tablet, leaving: &Replica) -> bool {
+        let count = tablet.voters().count();
+        let others = tablet.voters().filter(|voter| voter.id != leaving.id);
+        let alive = others.filter(|voter| self.is_alive(voter.node)).count();
+        let agree = alive + usize::from(self.is_alive(leaving.node));
+        agree > count / 2 && alive > (count - 1) / 2
+    }
+
+    fn is_moving(&self, tablet: &Tablet, replication: &Replication) -> bool {
+        let wanted: u32 = groups(self.state, replication)
+            .iter()
+            .map(|(_, factor)| *factor)
+            .sum();
+        tablet.replicas.iter().any(|replica| replica.is_learner)
+            || tablet.replicas.len() > wanted as usize
+    }
+
+    /// A replica on the emptiest node in place of one on the fullest, if that makes a difference that lasts: what
+    /// is moving already may be half of the way.
+    fn balance(&mut self, tablet: &Tablet, replication: &Replication) -> Option<Step> {
+        let moving = self.moving as u64;
+        for (group, factor) in groups(self.state, replication) {
+            if group.len() <= factor as usize {
+                continue;
+            }
+            let placed: Vec<NodeId> = tablet.replicas.iter().map(|it| it.node).collect();
+            let is_usable = |node: &&&NodeRecord| self.is_alive(node.id);
+            let fullest = group
+                .iter()
+                .filter(|node| placed.contains(&node.id))
+                .filter(is_usable)
+                .max_by_key(|node| (self.count(node.id), node.id));
+            let emptiest = group
+                .iter()
+                .filter(|node| !placed.contains(&node.id))
+                .filter(is_usable)
+                .min_by_key(|node| (self.count(node.id), node.id));
+            let (Some(from), Some(to)) = (fullest, emptiest) else {
+                continue;
+            };
+            let others: Vec<NodeId> = placed.iter().copied().filter(|id| *id != from.id).collect();
+            let is_worse = shares_rack(&group, &others, to) && !shares_rack(&group, &others, from);
+            if !is_worse && self.count(from.id) >= self.count(to.id) + 2 + moving {
+                *self.counts.entry(to.id).or_default() += 1;
+                self.moving += 1;
+                return Some(add(tablet, to.id));
+            }
+        }
+        None
+    }
+
+    /// The node for one more replica in a group of nodes that has too few, if one is alive.
+    fn missing(&self, tablet: &Tablet, group: &[&NodeRecord], wanted: usize) -> Option<NodeId> {
+        let placed: Vec<NodeId> = tablet
+            .replicas
+            .iter()
+            .map(|replica| replica.node)
+            .filter(|id| self.stays(*id) && group.iter().any(|node| node.id == *id))
+            .collect();
+        if placed.len() >= wanted {
+            return None;
+        }
+        let successors: Vec<NodeId> = tablet
+            .replicas
+            .iter()
+            .filter_map(|replica| self.state.nodes.get(&replica.node)?.successor)
+            .collect();
+        let free = group
+            .iter()
+            .filter(|node| tablet.replica_on(node.id).is_none() && self.is_alive(node.id));
+        let best = free.min_by_key(|node| {
+            (
+                !successors.contains(&node.id),
+                shares_rack(group, &placed, node),
+                self.count(node.id),
+                node.id,
+            )
+        });
+        best.map(|node| node.id)
+    }
 }
 
-fn plan_tablet(
-    state: &State,
-    tablet: &Tablet,
-    replication: &Replication,
-    is_alive: &dyn Fn(NodeId) -> bool,
-    counts: &mut Counts,
-) -> Option<Step> {
-    let is_eventual = replication.protocol == Protocol::Eventual;
-    if is_eventual && let Some(learner) = tablet.replicas.iter().find(|r| r.is_learner) {
-        // One at a time, and not for long: every write waits for it.
-        return Some(if is_alive(learner.node) {
-            Step::Fill {
-                tablet: tablet.id,
-                replica: *learner,
-            }
-        } else {
-            Step::Propose(Command::RemoveReplica {
-                tablet: tablet.id,
-                epoch: tablet.epoch,
-                replica: learner.id,
-            })
-        });
-    }
-    let groups = groups(state, replication);
-    let mut wanted_in_all = 0;
-    for (group, factor) in &groups {
-        let wanted = attainable(*factor, group.len());
-        wanted_in_all += wanted;
-        if let Some(node) = missing(tablet, group, wanted, is_alive, counts) {
-            *counts.entry(node).or_default() += 1;
-            return Some(Step::Propose(Command::AddReplica {
-                tablet: tablet.id,
-                epoch: tablet.epoch,
-                node,
-            }));
-        }
-    }
-    // A group of two voters should be over as soon as it begins: the third stands ready.
-    let voters = tablet.voters().count();
-    let mut learners = tablet
-        .replicas
-        .iter()
-        .filter(|replica| replica.is_learner && is_alive(replica.node));
-    let ready = voters + learners.clone().count();
-    if voters == 1 && wanted_in_all > 2 && ready < 3 {
-        return None;
-    }
-    learners.next().map(|learner| Step::Fill {
+fn add(tablet: &Tablet, node: NodeId) -> Step {
+    Step::Propose(Command::AddReplica {
         tablet: tablet.id,
-        replica: *learner,
+        epoch: tablet.epoch,
+        node,
     })
 }
 
-/// The node for one more replica in a group of nodes that has too few, if one is alive.
-fn missing(
-    tablet: &Tablet,
-    group: &[&NodeRecord],
-    wanted: usize,
-    is_alive: &dyn Fn(NodeId) -> bool,
-    counts: &Counts,
-) -> Option<NodeId> {
-    let placed: Vec<NodeId> = tablet
-        .replicas
-        .iter()
-        .map(|replica| replica.node)
-        .filter(|id| group.iter().any(|node| node.id == *id))
-        .collect();
-    if placed.len() >= wanted {
-        return None;
+fn remove(tablet: &Tablet, replica: ReplicaId) -> Step {
+    Step::Propose(Command::RemoveReplica {
+        tablet: tablet.id,
+        epoch: tablet.epoch,
+        replica,
+    })
+}
+
+fn fill(tablet: &Tablet, learner: &Replica) -> Step {
+    Step::Fill {
+        tablet: tablet.id,
+        replica: *learner,
     }
-    let free = group
-        .iter()
-        .filter(|node| !placed.contains(&node.id) && is_alive(node.id));
-    let best = free.min_by_key(|node| {
-        (
-            shares_rack(group, &placed, node),
-            counts.get(&node.id).copied().unwrap_or(0),
-            node.id,
-        )
-    });
-    best.map(|node| node.id)
 }

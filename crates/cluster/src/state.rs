@@ -48,6 +48,9 @@ pub enum NodeStatus {
     /// Has left, or was removed: it must not come back under this id.
     #[n(1)]
     Removed,
+    /// Serves what it holds, and is given nothing new: its replicas are moved to others.
+    #[n(2)]
+    Decommissioning,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -61,6 +64,9 @@ pub struct NodeRecord {
     pub profile: NodeProfile,
     #[n(3)]
     pub status: NodeStatus,
+    /// The node that takes its replicas, where it can.
+    #[n(4)]
+    pub successor: Option<NodeId>,
 }
 
 /// What is neither catalog, node nor tablet: small, and written whole with every command.
@@ -91,6 +97,7 @@ pub(crate) const RECENT_MAX: usize = 64;
 
 pub(crate) const REPLICATION_FACTOR: &str = "replication_factor";
 const SPLIT_SIZE_BYTES: &str = "split_size_bytes";
+const REBUILD_AFTER_SECONDS: &str = "rebuild_after_seconds";
 
 /// A setting of the cluster.
 struct Setting {
@@ -100,7 +107,7 @@ struct Setting {
     max: u64,
 }
 
-const SETTINGS: [Setting; 2] = [
+const SETTINGS: [Setting; 3] = [
     // Copies of a table that does not say.
     Setting {
         name: REPLICATION_FACTOR,
@@ -112,6 +119,13 @@ const SETTINGS: [Setting; 2] = [
     Setting {
         name: SPLIT_SIZE_BYTES,
         default: 512 << 20,
+        min: 1,
+        max: u64::MAX,
+    },
+    // What a node that is dead for so long holds is made anew elsewhere.
+    Setting {
+        name: REBUILD_AFTER_SECONDS,
+        default: 300,
         min: 1,
         max: u64::MAX,
     },
@@ -153,10 +167,26 @@ impl State {
         &self.nodes
     }
 
+    /// Nodes that are part of the cluster, also those that are leaving it.
     pub fn members(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
         self.nodes
             .values()
+            .filter(|node| node.status != NodeStatus::Removed)
+    }
+
+    /// Nodes that may be given replicas.
+    pub fn takers(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
+        self.nodes
+            .values()
             .filter(|node| node.status == NodeStatus::Member)
+    }
+
+    /// Replicas on a node, those of the meta group included.
+    pub fn replicas_on(&self, node: NodeId) -> usize {
+        let tablets = self.tablets.values();
+        tablets
+            .filter(|tablet| tablet.replica_on(node).is_some())
+            .count()
     }
 
     pub fn node(&self, id: NodeId) -> Option<&Arc<NodeRecord>> {
@@ -218,6 +248,11 @@ impl State {
 
     pub fn replication_factor(&self) -> u32 {
         self.value(REPLICATION_FACTOR) as u32
+    }
+
+    /// How long a node may be dead before its replicas are made anew elsewhere.
+    pub fn rebuild_after_seconds(&self) -> u64 {
+        self.value(REBUILD_AFTER_SECONDS)
     }
 
     /// The size from which on a strong tablet is divided.

@@ -47,6 +47,7 @@ bugs! {
     BallotReuse,
     PromiseNotSynced,
     BatchlogNewTimestamps,
+    MoveLeavesBehind,
 }
 
 #[cfg(feature = "planted")]

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::identity::Records;
+use crate::leases::Led;
 use crate::liveness::Input;
 use crate::metrics::Metrics;
 use crate::replicas::Replicas;
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub gossip: mpsc::Sender<Input>,
     /// Whether this node leads the meta group.
     pub leads_meta: watch::Sender<bool>,
+    /// What other nodes lead.
+    pub led: Led,
     /// The meta group's leader, as last heard.
     pub meta_leader: Mutex<Option<NodeId>>,
     /// Who held a tablet's lease when last heard.
@@ -96,6 +99,7 @@ impl Core {
             transactions: Transactions::default(),
             gossip: parts.gossip,
             leads_meta: parts.leads_meta,
+            led: Led::default(),
             meta_leader: Mutex::new(None),
             hints: RwLock::default(),
             next_request: AtomicU64::new(1),

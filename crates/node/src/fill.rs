@@ -10,7 +10,7 @@ use crate::replicas::Held;
 use crate::rpc::{Failure, Reply, Request};
 use cluster::{Replica, Tablet};
 use consensus::{ChangeMembers, Member, ProposeError, Role};
-use model::{NodeId, ReplicaId, TabletId};
+use model::{NodeId, PlacementEpoch, ReplicaId, TabletId};
 use parking_lot::Mutex;
 use quorum::{
     Action, Covered, EventualReplica, PaxosReply, PaxosRequest, RawRow, ReplicaRead,
@@ -79,23 +79,25 @@ pub(crate) async fn admit(core: &Core, tablet: TabletId, member: Member) -> Repl
 /// Streams under way and done, on the learner's node.
 #[derive(Default)]
 pub(crate) struct Streams {
-    by_replica: Mutex<BTreeMap<ReplicaId, bool>>,
+    by_replica: Mutex<BTreeMap<(ReplicaId, PlacementEpoch), bool>>,
 }
 
 impl Streams {
-    /// Whether the replica is filled; begins the stream if there is none, through `begin`.
-    fn poll(&self, replica: ReplicaId, begin: impl FnOnce()) -> bool {
+    /// Whether the replica is filled in this placement; begins the stream if there is none, through `begin`.
+    fn poll(&self, replica: (ReplicaId, PlacementEpoch), begin: impl FnOnce()) -> bool {
         let mut streams = self.by_replica.lock();
         if let Some(is_complete) = streams.get(&replica) {
             return *is_complete;
         }
+        // What was done in an earlier placement is of no use any more.
+        streams.retain(|(other, _), is_complete| *other != replica.0 || !*is_complete);
         streams.insert(replica, false);
         drop(streams);
         begin();
         false
     }
 
-    fn end(&self, replica: ReplicaId, is_complete: bool) {
+    fn end(&self, replica: (ReplicaId, PlacementEpoch), is_complete: bool) {
         let mut streams = self.by_replica.lock();
         if is_complete {
             streams.insert(replica, true);
@@ -105,7 +107,7 @@ impl Streams {
     }
 }
 
-/// On the node of an eventual tablet's learner: fills it, and says whether that is done.
+/// On the node of an eventual tablet's replica: fills it from the others, and says whether that is done.
 pub(crate) fn serve(core: &Arc<Core>, tablet: TabletId, replica: Replica) -> Reply {
     let Some(held) = core.replicas.get(tablet) else {
         return Reply::Failed(Failure::NotServing);
@@ -116,41 +118,47 @@ pub(crate) fn serve(core: &Arc<Core>, tablet: TabletId, replica: Replica) -> Rep
     if held.replica != replica.id {
         return Reply::Failed(Failure::NotServing);
     }
-    let is_complete = core.replicas.streams.poll(replica.id, || {
+    let stream = (replica.id, held.tablet.epoch);
+    let is_complete = core.replicas.streams.poll(stream, || {
         let (core, learner) = (Arc::clone(core), Arc::clone(learner));
         let tablet = Arc::clone(&held.tablet);
         let tasks = Arc::clone(&core.tasks);
         tasks.spawn(async move {
-            let outcome = fill(&core, &tablet, &learner).await;
+            let outcome = fill(&core, &tablet, replica, &learner).await;
             if let Err(error) = &outcome {
                 tracing::warn!(tablet = %tablet.id, replica = %replica.id, error, "filling failed");
             }
-            core.replicas.streams.end(replica.id, outcome.is_ok());
+            core.replicas.streams.end(stream, outcome.is_ok());
         });
     });
     Reply::Admitted { is_complete }
 }
 
-/// Streams from so many of the settled replicas that every acknowledged write is on one of them.
-async fn fill(core: &Core, tablet: &Tablet, learner: &Arc<EventualReplica>) -> Result<(), String> {
+/// Streams from all settled replicas that are alive: what only one of them has was acknowledged too, if its client
+/// asked for no more. Every write that a quorum has acknowledged is on one of a majority, itself included.
+async fn fill(
+    core: &Core,
+    tablet: &Tablet,
+    replica: Replica,
+    learner: &Arc<EventualReplica>,
+) -> Result<(), String> {
     let sources: Vec<NodeId> = tablet.voters().map(|voter| voter.node).collect();
     let needed = sources.len() / 2 + 1;
-    let mut complete = 0;
-    let mut last_error = String::from("no replica to fill from");
+    let mut complete = usize::from(sources.contains(&replica.node));
     for source in sources {
-        if complete == needed {
-            break;
+        if source == replica.node || !core.views.is_alive(source) {
+            continue;
         }
         match stream(core, tablet, learner, source).await {
             Ok(rows) => {
                 tracing::debug!(tablet = %tablet.id, %source, rows, "streamed");
                 complete += 1;
             }
-            Err(error) => last_error = format!("{source}: {error}"),
+            Err(error) => return Err(format!("{source}: {error}")),
         }
     }
     if complete < needed {
-        return Err(last_error);
+        return Err(format!("{complete} of {needed} replicas are there"));
     }
     Ok(())
 }

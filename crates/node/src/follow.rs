@@ -2,6 +2,7 @@
 //! somebody's beat shows a newer version. Proposals go to its leader, wherever that is.
 
 use crate::core::Core;
+use crate::leases;
 use crate::meta::Outcome;
 use crate::rpc::{Reply, Request};
 use cluster::{Applied, Command, META, Proposal, ProposalId, Refusal, State};
@@ -212,6 +213,7 @@ pub(crate) async fn beat(core: Arc<Core>) {
         let view = core.view();
         let version = view.state.version();
         let clock = core.world.clock.now().ok();
+        let led = leases::led_here(&core);
         let others: Vec<SocketAddr> = view
             .addresses()
             .iter()
@@ -225,7 +227,7 @@ pub(crate) async fn beat(core: Arc<Core>) {
         };
         for offset in 0..count {
             core.rpc
-                .beat(others[(turn + offset) % others.len()], version, clock);
+                .beat(others[(turn + offset) % others.len()], version, clock, led);
         }
         turn = turn.wrapping_add(count);
     }

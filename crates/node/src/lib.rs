@@ -20,6 +20,7 @@ mod fill;
 mod follow;
 mod gateway;
 mod identity;
+mod leases;
 mod liveness;
 mod meta;
 mod metrics;
@@ -41,7 +42,7 @@ mod view;
 pub use config::Config;
 pub use quorum::HintLimits;
 pub use rpc::{TRANSACTION_STEPS, transaction_step};
-pub use status::{Health, NodeStatus, ReplicaStatus, Status, TabletStatus};
+pub use status::{Health, NodeState, NodeStatus, ReplicaStatus, Status, TabletStatus};
 
 use api::Database;
 use model::{NodeId, TableId};
@@ -106,6 +107,34 @@ impl Node {
     /// Changes a setting of the cluster.
     pub async fn set(&self, name: &str, value: u64) -> Result<(), api::Error> {
         operate::set(&self.core, name, value).await
+    }
+
+    /// Moves a node's replicas to others, to `successor` where it can take them.
+    pub async fn decommission(
+        &self,
+        node: NodeId,
+        successor: Option<NodeId>,
+    ) -> Result<(), api::Error> {
+        operate::decommission(&self.core, node, successor).await
+    }
+
+    /// Keeps a node that was to leave.
+    pub async fn recommission(&self, node: NodeId) -> Result<(), api::Error> {
+        operate::recommission(&self.core, node).await
+    }
+
+    /// Takes a node that is drained, or dead for good, out of the cluster.
+    pub async fn remove_node(
+        &self,
+        node: NodeId,
+        successor: Option<NodeId>,
+    ) -> Result<(), api::Error> {
+        operate::remove(&self.core, node, successor).await
+    }
+
+    /// Gives the place of one node to another: its replicas move, or are made anew if it is dead.
+    pub async fn replace(&self, node: NodeId, successor: NodeId) -> Result<(), api::Error> {
+        operate::replace(&self.core, node, successor).await
     }
 
     /// Releases leases, tells the others, and stops.

@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::follow;
 use api::{Error, Outcome, Retry};
 use cluster::{Applied, Command};
+use model::NodeId;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,4 +25,41 @@ pub(crate) async fn set(core: &Core, name: &str, value: u64) -> Result<(), Error
     execute(core, Command::Set { name, value })
         .await
         .map(|_| ())
+}
+
+pub(crate) async fn decommission(
+    core: &Core,
+    node: NodeId,
+    successor: Option<NodeId>,
+) -> Result<(), Error> {
+    let command = Command::Decommission { node, successor };
+    execute(core, command).await.map(|_| ())
+}
+
+pub(crate) async fn recommission(core: &Core, node: NodeId) -> Result<(), Error> {
+    let command = Command::Recommission { node };
+    execute(core, command).await.map(|_| ())
+}
+
+/// A node that is alive leaves with nothing on it: what it alone has acknowledged would be lost with it.
+pub(crate) async fn remove(
+    core: &Core,
+    node: NodeId,
+    successor: Option<NodeId>,
+) -> Result<(), Error> {
+    let held = core.view().state.replicas_on(node);
+    if held > 0 && core.views.is_alive(node) {
+        return Err(Error::invalid(format!(
+            "{node} is alive and holds {held} replicas: decommission it, and remove it when it is drained"
+        )));
+    }
+    let command = Command::RemoveNode { node, successor };
+    execute(core, command).await.map(|_| ())
+}
+
+pub(crate) async fn replace(core: &Core, node: NodeId, successor: NodeId) -> Result<(), Error> {
+    match core.views.is_alive(node) {
+        true => decommission(core, node, Some(successor)).await,
+        false => remove(core, node, Some(successor)).await,
+    }
 }

@@ -8,12 +8,14 @@ use crate::follow;
 use crate::replicas::member;
 use crate::rpc::{Reply, Request};
 use crate::service::{self, leader_of};
-use cluster::{Command, META, Replica, Split, Step, Tablet, plan};
+use cluster::{Command, Liveness, META, Replica, Split, Step, Tablet, plan};
 use consensus::{ChangeMembers, FOUNDED_AT, Role};
 use model::{NodeId, TabletId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use world::planted::{self, Bug};
 
 const INTERVAL: Duration = Duration::from_millis(250);
 const STEPS_AT_ONCE_MAX: usize = 16;
@@ -22,8 +24,10 @@ const ADMIT_PATIENCE: Duration = Duration::from_secs(3);
 const CHANGE_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(core: Arc<Core>) {
+    let mut dead = Dead::default();
     loop {
-        let had_steps = *core.leads_meta.borrow() && carry_out_plan(&core).await;
+        let lost = dead.look(&core);
+        let had_steps = *core.leads_meta.borrow() && carry_out_plan(&core, &lost).await;
         converge_groups(&core).await;
         settle_splits(&core).await;
         if had_steps {
@@ -36,9 +40,39 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-async fn carry_out_plan(core: &Core) -> bool {
+/// Since when nodes have been dead, as this node has seen it.
+#[derive(Default)]
+struct Dead {
+    since: BTreeMap<NodeId, Instant>,
+}
+
+impl Dead {
+    /// The nodes that have been dead for so long that what they hold is to be made anew.
+    fn look(&mut self, core: &Core) -> BTreeSet<NodeId> {
+        let now = Instant::now();
+        let state = &core.view().state;
+        let delay = Duration::from_secs(state.rebuild_after_seconds());
+        let members: BTreeSet<NodeId> = state.members().map(|node| node.id).collect();
+        self.since
+            .retain(|node, _| members.contains(node) && !core.views.is_alive(*node));
+        for node in members {
+            if !core.views.is_alive(node) {
+                self.since.entry(node).or_insert(now);
+            }
+        }
+        let is_lost = |since: &Instant| now.duration_since(*since) >= delay;
+        let lost = self.since.iter().filter(|(_, since)| is_lost(since));
+        lost.map(|(node, _)| *node).collect()
+    }
+}
+
+async fn carry_out_plan(core: &Core, lost: &BTreeSet<NodeId>) -> bool {
     let state = Arc::clone(&core.view().state);
-    let steps = plan(&state, &|node| core.views.is_alive(node), STEPS_AT_ONCE_MAX);
+    let nodes = Liveness {
+        is_alive: &|node| core.views.is_alive(node),
+        is_lost: &|node| lost.contains(&node),
+    };
+    let steps = plan(&state, &nodes, STEPS_AT_ONCE_MAX);
     let is_busy = !steps.is_empty();
     let carrying = steps.into_iter().map(|step| carry_out(core, step));
     futures::future::join_all(carrying).await;
@@ -55,6 +89,35 @@ async fn carry_out(core: &Core, step: Step) {
             }
         }
         Step::Divide(split) => divide(core, &split).await,
+        Step::TakeOver { tablet, leaving } => take_over(core, tablet, leaving).await,
+    }
+}
+
+/// Has all other replicas of an eventual tablet take over what one of them has, and what each other have; then the
+/// one goes. All that was acknowledged by a quorum with it is then on every other.
+async fn take_over(core: &Core, tablet: TabletId, leaving: Replica) {
+    let view = core.view();
+    let Some(place) = view.state.tablet(tablet) else {
+        return;
+    };
+    let staying = place.voters().filter(|voter| voter.id != leaving.id);
+    let filling = staying.map(|replica| {
+        let request = Request::Fill {
+            tablet,
+            replica: *replica,
+        };
+        core.call(replica.node, request, ADMIT_PATIENCE)
+    });
+    let answers = futures::future::join_all(filling).await;
+    let is_complete =
+        |answer: &Result<Reply, _>| matches!(answer, Ok(Reply::Admitted { is_complete: true }));
+    if answers.iter().all(is_complete) || planted::is(Bug::MoveLeavesBehind) {
+        let command = Command::RemoveReplica {
+            tablet,
+            epoch: place.epoch,
+            replica: leaving.id,
+        };
+        propose(core, command).await;
     }
 }
 

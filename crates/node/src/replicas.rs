@@ -8,14 +8,14 @@ use crate::meta::MetaMachine;
 use crate::others::NodeOthers;
 use crate::peers::NodePeers;
 use cluster::{META, Replica, Split, State, Tablet};
-use consensus::{GroupSpec, Member, Origin};
+use consensus::{GroupSpec, Member, Origin, Role};
 use model::{ReplicaId, TabletId};
 use parking_lot::RwLock;
 use quorum::{EventualReplica, ReplicaConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use txn::{Seeded, StrongConfig, StrongTablet, TabletSpec};
 use world::planted::{self, Bug};
 use world::watch;
@@ -25,6 +25,8 @@ use world::{LogBatch, LogId, LogOperation};
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A replica that is to be made from one that is not as far is tried again so often.
 const SEED_INTERVAL: Duration = Duration::from_millis(50);
+/// A replica that is to go from here stays so long, while its group counts it.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Replicas opened at one time.
 const OPEN_AT_ONCE: usize = 64;
 
@@ -100,15 +102,20 @@ impl Replicas {
 /// Follows the tablet map for as long as the node lives.
 pub(crate) async fn reconcile(core: Arc<Core>) {
     let mut versions = core.views.watch_version();
+    let mut leaving = BTreeMap::new();
     loop {
         versions.borrow_and_update();
         let state = Arc::clone(&core.view().state);
-        match bring_in_line(&core, &state).await {
+        match bring_in_line(&core, &state, &mut leaving).await {
             Opened::Open => {
                 core.replicas.version.send_replace(state.version());
                 if versions.changed().await.is_err() {
                     return;
                 }
+            }
+            Opened::Lingers => {
+                core.replicas.version.send_replace(state.version());
+                let _ = timeout(SEED_INTERVAL, versions.changed()).await;
             }
             Opened::Waits => {
                 let _ = timeout(SEED_INTERVAL, versions.changed()).await;
@@ -124,12 +131,17 @@ pub(crate) async fn reconcile(core: Arc<Core>) {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Opened {
     Open,
+    /// All is there, and something that is to go is there still.
+    Lingers,
     /// It is to be made from a replica here that is not as far yet.
     Waits,
     Failed,
 }
 
-async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
+/// Since when replicas are to go from here.
+type Leaving = BTreeMap<TabletId, Instant>;
+
+async fn bring_in_line(core: &Arc<Core>, state: &State, leaving: &mut Leaving) -> Opened {
     let mut outcome = Opened::Open;
     if let Some(meta) = state.tablet(META)
         && let Some(replica) = meta.replica_on(core.node)
@@ -138,6 +150,12 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
     {
         outcome = Opened::Failed;
     }
+    leave_meta(core, state).await;
+    let is_removed = state
+        .node(core.node)
+        .is_some_and(|node| node.status == cluster::NodeStatus::Removed);
+    let complaint = is_removed.then(|| "this node was removed from the cluster: stop it".into());
+    core.complain("membership", complaint);
     let mut missing: Vec<(Arc<Tablet>, Replica)> = Vec::new();
     for tablet in state.tablets().values().filter(|tablet| tablet.id != META) {
         let Some(replica) = tablet.replica_on(core.node) else {
@@ -157,8 +175,14 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
         }
     }
     for held in core.replicas.all().values() {
-        let place = state.tablet(held.tablet.id);
-        if place.is_none_or(|tablet| tablet.replica_on(core.node).is_none()) {
+        let tablet = held.tablet.id;
+        let place = state.tablet(tablet);
+        if place.is_some_and(|place| place.replica_on(core.node).is_some()) {
+            leaving.remove(&tablet);
+        } else if place.is_some() && is_needed(core, tablet, leaving) {
+            outcome = outcome.max(Opened::Lingers);
+        } else {
+            leaving.remove(&tablet);
             close(core, held).await;
         }
     }
@@ -170,6 +194,21 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
         outcome = opened.into_iter().fold(outcome, Opened::max);
     }
     outcome
+}
+
+/// A member that is to go takes part until its group goes on without it: its voice may be needed for just that.
+/// Not for ever, since nobody tells it.
+fn is_needed(core: &Core, tablet: TabletId, leaving: &mut Leaving) -> bool {
+    let Some(status) = core.groups.status(tablet) else {
+        return false;
+    };
+    let now = Instant::now();
+    let since = *leaving.entry(tablet).or_insert(now);
+    let is_member = status
+        .members
+        .iter()
+        .any(|member| member.replica == status.replica && !member.is_learner);
+    is_member && now.duration_since(since) < FAREWELL
 }
 
 fn tell(core: &Core, held: &HeldReplica, tablet: &Arc<Tablet>) {
@@ -383,6 +422,35 @@ pub(crate) fn member(replica: &Replica) -> Member {
         node: replica.node,
         is_learner: replica.is_learner,
     }
+}
+
+/// Ends this node's part in the meta group, once the map has none for it. Its leader goes on until another leads.
+async fn leave_meta(core: &Core, state: &State) {
+    let Some(status) = core.groups.status(META) else {
+        return;
+    };
+    let meta = state.tablet(META);
+    let is_gone = meta.is_some_and(|meta| meta.replica(status.replica).is_none())
+        && state.has_allotted(status.replica);
+    if !is_gone || status.role == Role::Leader {
+        return;
+    }
+    let identity = match core.records.identity() {
+        Ok(Some(identity)) => identity,
+        _ => return,
+    };
+    let identity = Identity {
+        meta_replica: None,
+        is_founder: false,
+        ..identity
+    };
+    if let Err(error) = core.records.put_identity(&identity).await {
+        tracing::error!(%error, "the end of the meta group's replica cannot be recorded");
+        return;
+    }
+    core.groups.remove(META).await;
+    core.leads_meta.send_replace(false);
+    remove(core, status.replica).await;
 }
 
 /// Becomes a member of the meta group, whose leader will send its state.

@@ -100,7 +100,17 @@ fn take(
                 drop(slot);
             });
         }
-        (Envelope::Beat { version, clock }, Some(core)) => {
+        (
+            Envelope::Beat {
+                version,
+                clock,
+                led,
+            },
+            Some(core),
+        ) => {
+            if let Some(led) = led {
+                core.led.hear(from, led);
+            }
             heard(&core, from, address, version, clock);
         }
         (Envelope::Beat { .. }, None) => {}

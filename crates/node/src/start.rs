@@ -6,6 +6,7 @@ use crate::core::{Core, Parts};
 use crate::follow;
 use crate::gateway::Gateway;
 use crate::identity::{Identity, Records, draw_16};
+use crate::leases;
 use crate::liveness;
 use crate::peers::NodePeers;
 use crate::placement;
@@ -126,6 +127,7 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     tasks.spawn(replicas::reconcile(Arc::clone(&core)));
     core.replicas.reach(version).await;
     tasks.spawn(placement::run(Arc::clone(&core)));
+    tasks.spawn(leases::balance(Arc::clone(&core)));
     tasks.spawn(transactions::run(Arc::clone(&core)));
     tasks.spawn(split::watch_sizes(Arc::clone(&core)));
 

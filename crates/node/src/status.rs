@@ -44,6 +44,7 @@ pub struct NodeStatus {
     pub id: NodeId,
     pub incarnation: Incarnation,
     pub is_alive: bool,
+    pub state: NodeState,
     pub internode: String,
     pub client_address: String,
     pub cql_port: u16,
@@ -52,6 +53,16 @@ pub struct NodeStatus {
     pub version: String,
     /// Replicas that it holds.
     pub replicas: u64,
+}
+
+/// Where a node stands in its life as a part of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    Member,
+    /// Its replicas are being moved to others.
+    Leaving,
+    /// Nothing is left on it: it can be stopped and removed.
+    Drained,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +106,13 @@ pub(crate) fn status(core: &Core) -> Status {
             id: node.id,
             incarnation: node.incarnation,
             is_alive: core.views.is_alive(node.id),
+            state: match node.status {
+                cluster::NodeStatus::Decommissioning if state.replicas_on(node.id) == 0 => {
+                    NodeState::Drained
+                }
+                cluster::NodeStatus::Decommissioning => NodeState::Leaving,
+                _ => NodeState::Member,
+            },
             internode: node.profile.internode.clone(),
             client_address: node.profile.client_address.clone(),
             cql_port: node.profile.cql_port,

@@ -8,7 +8,7 @@ use crate::plan::Plan;
 use crate::random::SimRandom;
 use crate::trace::Trace;
 use api::Database;
-use model::TableId;
+use model::{NodeId, TableId};
 use node::{Config, Node};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -225,6 +225,17 @@ impl Cluster {
         let (node, _) = self.node(index).ok_or("the node is down")?;
         let splitting = node.split_tablet(table, key);
         splitting.await.map_err(|error| error.to_string())
+    }
+
+    /// Says through one node that another is to leave the cluster, or to stay. Nodes have joined in order.
+    pub async fn take_out(&self, through: usize, index: usize, leaves: bool) -> Result<(), String> {
+        let (node, _) = self.node(through).ok_or("the node is down")?;
+        let id = NodeId(index as u64 + 1);
+        let outcome = match leaves {
+            true => node.decommission(id, None).await,
+            false => node.recommission(id).await,
+        };
+        outcome.map_err(|error| error.to_string())
     }
 
     /// Changes a setting of the cluster, through the first node.

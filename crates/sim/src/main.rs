@@ -277,6 +277,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::SplitForgetsRowsEarly
         | Bug::SplitFoundsEmptyHalf => vec![Workload::Register],
         Bug::SkipReadRepair
+        | Bug::MoveLeavesBehind
         | Bug::CountFailedReplicaAsAcknowledged
         | Bug::MergeForgetsTombstoneAtEqualTimestamp
         | Bug::ReplayHintAfterGrace => vec![Workload::Quorum],

@@ -120,6 +120,16 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
         }
         Fault::Ambush => ambush(cluster, random).await,
         Fault::Weather => cluster.network().set_conditions(draw_conditions(random)),
+        Fault::Move => {
+            let (cluster, leaves) = (cluster.clone(), random.random_bool(0.7));
+            let through = random.random_range(0..size);
+            tokio::spawn(async move {
+                let outcome = cluster.take_out(through, victim, leaves).await;
+                cluster.note("move", victim as u64, || {
+                    format!("node {} leaves: {leaves}, {outcome:?}", victim + 1)
+                });
+            });
+        }
         Fault::Split => {
             let number = random.random_range(0..plan.keys);
             let is_behind = random.random_bool(0.5);

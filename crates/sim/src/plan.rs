@@ -34,10 +34,12 @@ pub enum Fault {
     Ambush,
     /// No fault, but a moment when others strike at their best: a tablet is divided.
     Split,
+    /// A node is to leave, or may stay after all: replicas move.
+    Move,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 14] = [
         Fault::Crash,
         Fault::Flicker,
         Fault::Stop,
@@ -51,6 +53,7 @@ impl Fault {
         Fault::Weather,
         Fault::Ambush,
         Fault::Split,
+        Fault::Move,
     ];
 }
 
@@ -78,6 +81,8 @@ pub struct Plan {
     pub split_size_bytes: u64,
     /// The last so many nodes join only when the faults have begun.
     pub late_nodes: usize,
+    /// How long a node may be dead before its replicas are made anew elsewhere; 0: the cluster's default.
+    pub rebuild_after_seconds: u64,
 }
 
 impl Plan {
@@ -105,12 +110,14 @@ impl Plan {
             log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
             split_size_bytes: [0, 0, 0, 40][random.random_range(0..4)],
             late_nodes: 0,
+            rebuild_after_seconds: [0, 0, 2][random.random_range(0..3)],
         };
-        match random.random_range(0..10) {
+        match random.random_range(0..12) {
             0 => plan.with_laggards(),
             1 => plan.with_elections(),
             2 => plan.with_handovers(),
             3 | 4 => plan.with_splits(),
+            5 | 6 => plan.with_moves(),
             _ => plan,
         }
     }
@@ -148,6 +155,24 @@ impl Plan {
             nemesis_pause_ms: 1_500,
             keys: 1,
             think_ms: 40,
+            ..self
+        }
+    }
+
+    /// Replicas go from node to node, while nodes crash and are cut off.
+    fn with_moves(self) -> Plan {
+        Plan {
+            nodes: 5,
+            faults: vec![
+                Fault::Move,
+                Fault::Move,
+                Fault::Crash,
+                Fault::Isolate,
+                Fault::OneWay,
+            ],
+            nemesis_pause_ms: 1_500,
+            think_ms: 40,
+            fault_seconds: 16,
             ..self
         }
     }

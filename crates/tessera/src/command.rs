@@ -1,6 +1,7 @@
 //! Commands that a running node carries out, asked for over its admin port.
 
-use crate::options::{SetOptions, SplitOptions};
+use crate::options::{NodeCommand, NodeOptions, SetOptions, SplitOptions};
+use crate::status;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,6 +18,28 @@ pub fn split(options: &SplitOptions) -> Result<(), String> {
 pub fn set(options: &SetOptions) -> Result<(), String> {
     let body = json!({ "name": options.name, "value": options.value });
     carry_out(&options.admin, "set", &body)
+}
+
+pub fn node(options: &NodeOptions) -> Result<(), String> {
+    let admin = &options.admin;
+    match options.command {
+        NodeCommand::List => {
+            let status = fetch(admin, "GET", "/api/status", "")?;
+            print!("{}", status::nodes(&status));
+            Ok(())
+        }
+        NodeCommand::Decommission { node } => {
+            carry_out(admin, "decommission", &json!({ "node": node }))
+        }
+        NodeCommand::Recommission { node } => {
+            carry_out(admin, "recommission", &json!({ "node": node }))
+        }
+        NodeCommand::Replace { node, successor } => {
+            let body = json!({ "node": node, "successor": successor });
+            carry_out(admin, "replace", &body)
+        }
+        NodeCommand::Remove { node } => carry_out(admin, "remove", &json!({ "node": node })),
+    }
 }
 
 fn carry_out(admin: &str, command: &str, body: &Value) -> Result<(), String> {

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Status(options) => status::run(&options),
         Command::Split(options) => command::split(&options),
         Command::Set(options) => command::set(&options),
+        Command::Node(options) => command::node(&options),
         Command::Version => {
             println!("tessera {}", env!("CARGO_PKG_VERSION"));
             Ok(())

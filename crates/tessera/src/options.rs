@@ -30,6 +30,8 @@ pub enum Command {
     Split(SplitOptions),
     /// Changes a setting of the cluster; `tessera status` shows them
     Set(SetOptions),
+    /// Lists the nodes, and takes them out of the cluster
+    Node(NodeOptions),
     /// Prints the version
     Version,
 }
@@ -61,6 +63,29 @@ pub struct SplitOptions {
     /// The first primary key values of the right half, in the key's order
     #[arg(required = true)]
     pub key: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct NodeOptions {
+    /// The admin port of any node, as HOST:PORT
+    #[arg(long, default_value = "127.0.0.1:8080", global = true)]
+    pub admin: String,
+    #[command(subcommand)]
+    pub command: NodeCommand,
+}
+
+#[derive(Subcommand)]
+pub enum NodeCommand {
+    /// Shows the nodes with what they hold
+    List,
+    /// Moves all that a node holds to others; when it is drained, stop it and remove it
+    Decommission { node: u64 },
+    /// Keeps a node that was to leave
+    Recommission { node: u64 },
+    /// Gives a node's place to another: its replicas move there, or are made anew there if it is dead
+    Replace { node: u64, successor: u64 },
+    /// Takes out a node that is drained, or dead for good: it cannot come back under its id
+    Remove { node: u64 },
 }
 
 #[derive(Args)]

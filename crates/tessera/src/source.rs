@@ -3,8 +3,8 @@
 use admin::{CommandError, Source};
 use async_trait::async_trait;
 use catalog::Table;
-use model::{Type, Value as Cell};
-use node::{Health, Node, Status, TabletStatus};
+use model::{NodeId, Type, Value as Cell};
+use node::{Health, Node, NodeState, Status, TabletStatus};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ impl Source for NodeSource {
         match name {
             "split" => self.split(&arguments).await,
             "set" => self.set(&arguments).await,
+            "decommission" | "recommission" | "remove" | "replace" => {
+                self.change_node(name, &arguments).await
+            }
             _ => Err(CommandError::Unknown),
         }
     }
@@ -58,6 +61,23 @@ impl NodeSource {
             .await
             .map_err(command_error)?;
         Ok(json!({ "split": format!("{namespace}.{name}") }))
+    }
+
+    async fn change_node(&self, what: &str, arguments: &Value) -> Result<Value, CommandError> {
+        let id = |name: &str| arguments[name].as_u64().map(NodeId);
+        let missing = |name: &str| CommandError::Invalid(format!("`{name}`, a number, is missing"));
+        let node = id("node").ok_or_else(|| missing("node"))?;
+        let changed = match what {
+            "decommission" => self.node.decommission(node, None).await,
+            "recommission" => self.node.recommission(node).await,
+            "remove" => self.node.remove_node(node, None).await,
+            _ => {
+                let successor = id("successor").ok_or_else(|| missing("successor"))?;
+                self.node.replace(node, successor).await
+            }
+        };
+        changed.map_err(command_error)?;
+        Ok(json!({ what: node.0 }))
     }
 
     async fn set(&self, arguments: &Value) -> Result<Value, CommandError> {
@@ -122,6 +142,11 @@ fn render(status: &Status) -> Value {
             json!({
                 "id": node.id.0,
                 "alive": node.is_alive,
+                "state": match node.state {
+                    NodeState::Member => "member",
+                    NodeState::Leaving => "leaving",
+                    NodeState::Drained => "drained",
+                },
                 "incarnation": node.incarnation.0,
                 "client_address": node.client_address,
                 "cql_port": node.cql_port,

@@ -39,41 +39,7 @@ fn render(status: &Value) -> String {
         out += &format!("{:<19} {}\n", name.replace('_', " "), text(value));
     }
     let rows = |name: &str| status[name].as_array().cloned().unwrap_or_default();
-    let nodes: Vec<Vec<String>> = rows("nodes")
-        .iter()
-        .map(|node| {
-            let state = if node["alive"] == true {
-                "alive"
-            } else {
-                "dead"
-            };
-            let cells = [
-                "id",
-                "client_address",
-                "internode",
-                "data_center",
-                "rack",
-                "replicas",
-                "version",
-            ];
-            [
-                vec![state.to_owned()],
-                cells.iter().map(|cell| text(&node[cell])).collect(),
-            ]
-            .concat()
-        })
-        .collect();
-    let heading = [
-        "state",
-        "node",
-        "clients at",
-        "peers at",
-        "data center",
-        "rack",
-        "replicas",
-        "version",
-    ];
-    out += &format!("\n{}", table(&heading, &nodes));
+    out += &format!("\n{}", nodes(status));
     let tablets: Vec<Vec<String>> = rows("tablets")
         .iter()
         .map(|tablet| {
@@ -113,6 +79,47 @@ fn render(status: &Value) -> String {
     ];
     out += &format!("\n{}", table(&heading, &tablets));
     out
+}
+
+/// The nodes, as a table.
+pub fn nodes(status: &Value) -> String {
+    let nodes: Vec<Vec<String>> = status["nodes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|node| {
+            let state = match (node["alive"] == true, node["state"].as_str()) {
+                (false, _) => "dead",
+                (true, Some(state @ ("leaving" | "drained"))) => state,
+                (true, _) => "alive",
+            };
+            let cells = [
+                "id",
+                "client_address",
+                "internode",
+                "data_center",
+                "rack",
+                "replicas",
+                "version",
+            ];
+            [
+                vec![state.to_owned()],
+                cells.iter().map(|cell| text(&node[cell])).collect(),
+            ]
+            .concat()
+        })
+        .collect();
+    let heading = [
+        "state",
+        "node",
+        "clients at",
+        "peers at",
+        "data center",
+        "rack",
+        "replicas",
+        "version",
+    ];
+    table(&heading, &nodes)
 }
 
 fn table(heading: &[&str], rows: &[Vec<String>]) -> String {

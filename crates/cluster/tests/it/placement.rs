@@ -2,15 +2,20 @@
 
 use crate::story::{Story, create_table, profile, replication};
 use catalog::{Partitioning, Protocol};
-use cluster::{Command, META, Step, plan, ring};
+use cluster::{Command, Liveness, META, Step, plan, ring};
 use model::{NodeId, TableId};
 use std::collections::{BTreeMap, BTreeSet};
+
+const ALL_ALIVE: Liveness<'static> = Liveness {
+    is_alive: &|_| true,
+    is_lost: &|_| false,
+};
 
 /// Carries out the plan until there is nothing to do; learners are filled at once.
 fn settle(story: &mut Story) -> Vec<String> {
     let mut told = Vec::new();
     for _ in 0..1_000 {
-        let steps = plan(&story.state, &|_| true, 1);
+        let steps = plan(&story.state, &ALL_ALIVE, 1);
         let Some(step) = steps.into_iter().next() else {
             return told;
         };
@@ -19,6 +24,11 @@ fn settle(story: &mut Story) -> Vec<String> {
             Step::Fill { tablet, replica } => Command::Promote {
                 tablet,
                 replica: replica.id,
+            },
+            Step::TakeOver { tablet, leaving } => Command::RemoveReplica {
+                tablet,
+                epoch: story.state.tablet(tablet).unwrap().epoch,
+                replica: leaving.id,
             },
             Step::Divide(split) => Command::FinishSplit {
                 tablet: split.left.id,
@@ -68,7 +78,11 @@ fn dead_nodes_get_no_replicas_and_stop_nothing_else() {
     let table = story.create("t", Partitioning::Range, 0);
     story.join(profile(2, "east", "r2"));
     story.join(profile(3, "east", "r3"));
-    let steps = plan(&story.state, &|node| node != NodeId(3), 10);
+    let nodes = Liveness {
+        is_alive: &|node| node != NodeId(3),
+        is_lost: &|_| false,
+    };
+    let steps = plan(&story.state, &nodes, 10);
     let nodes: Vec<_> = steps
         .iter()
         .filter_map(|step| match step {
@@ -137,7 +151,7 @@ fn racks_and_data_centers_are_kept_apart() {
 }
 
 #[test]
-fn a_smaller_factor_takes_no_replicas_away() {
+fn a_smaller_factor_takes_replicas_away_one_by_one() {
     let mut story = Story::with_nodes(3);
     settle(&mut story);
     let table = story.create("t", Partitioning::Range, 0);
@@ -147,7 +161,8 @@ fn a_smaller_factor_takes_no_replicas_away() {
         value,
     };
     story.tell(set(1));
-    assert_eq!(settle(&mut story), Vec::<String>::new());
+    assert_eq!(settle(&mut story).len(), 2);
+    assert_eq!(story.tablets(table).split(' ').count(), 3);
     let other = story.create("other", Partitioning::Range, 0);
     assert_eq!(nodes_of(&story, other).len(), 1);
     assert!(story.try_tell(set(0)).is_err());
@@ -160,9 +175,12 @@ fn a_strong_tablet_gets_two_learners_before_a_second_voter() {
     for number in 2..=3 {
         story.join(profile(number, "east", &format!("r{number}")));
     }
-    let is_alive = |node| node != NodeId(3);
+    let nodes = Liveness {
+        is_alive: &|node| node != NodeId(3),
+        is_lost: &|_| false,
+    };
     for _ in 0..10 {
-        for step in plan(&story.state, &is_alive, 10) {
+        for step in plan(&story.state, &nodes, 10) {
             if let Step::Propose(command) = step {
                 story.tell(command);
             }
@@ -194,7 +212,11 @@ fn an_eventual_learner_whose_node_dies_is_given_up() {
         node,
     });
     assert_eq!(story.tablets(table), "t1 p2 n1 (n3)");
-    for step in plan(&story.state, &|node| node != NodeId(3), 10) {
+    let nodes = Liveness {
+        is_alive: &|node| node != NodeId(3),
+        is_lost: &|_| false,
+    };
+    for step in plan(&story.state, &nodes, 10) {
         if let Step::Propose(command) = step {
             story.tell(command);
         }
@@ -214,4 +236,195 @@ fn the_ring_has_distinct_tokens_and_an_owner_for_each() {
         assert_eq!(*distinct.last().unwrap(), i64::MAX);
         assert!(ring.values().all(|tokens| !tokens.is_empty()));
     }
+}
+
+/// Tablets as `id: nodes`, to be compared at a glance.
+fn places(story: &Story, table: TableId) -> Vec<Vec<u64>> {
+    let tablets = story.state.tablets_of(table);
+    let nodes = |tablet: &&std::sync::Arc<cluster::Tablet>| {
+        let replicas = tablet.replicas.iter();
+        replicas.map(|replica| replica.node.0).collect()
+    };
+    tablets.iter().map(nodes).collect()
+}
+
+fn decommission(node: u64, successor: Option<u64>) -> Command {
+    Command::Decommission {
+        node: NodeId(node),
+        successor: successor.map(NodeId),
+    }
+}
+
+#[test]
+fn a_node_that_leaves_is_drained_by_gaining_before_losing() {
+    let mut story = Story::with_nodes(3);
+    settle(&mut story);
+    let strong = story.create("s", Partitioning::Range, 0);
+    // Nobody could keep the third copy.
+    assert!(story.try_tell(decommission(2, None)).is_err());
+    for number in 4..=5 {
+        story.join(profile(number, "east", &format!("r{number}")));
+    }
+    settle(&mut story);
+    story.tell(decommission(2, Some(5)));
+    let mut fewest = 3;
+    for _ in 0..100 {
+        let Some(step) = plan(&story.state, &ALL_ALIVE, 1).into_iter().next() else {
+            break;
+        };
+        let command = match step {
+            Step::Propose(command) => command,
+            Step::Fill { tablet, replica } => Command::Promote {
+                tablet,
+                replica: replica.id,
+            },
+            other => panic!("{other:?}"),
+        };
+        story.tell(command);
+        let tablet = &story.state.tablets_of(strong)[0];
+        fewest = fewest.min(tablet.voters().count());
+    }
+    assert_eq!(fewest, 3);
+    assert_eq!(places(&story, strong), [[1, 3, 5]]);
+    assert_eq!(story.state.replicas_on(NodeId(2)), 0, "{}", meta(&story));
+    assert_eq!(meta(&story).split(' ').count(), 3);
+    // It keeps its record when it starts again, and is given nothing.
+    story.create("late", Partitioning::Hash, 0);
+    assert_eq!(story.state.replicas_on(NodeId(2)), 0);
+    story.tell(Command::RemoveNode {
+        node: NodeId(2),
+        successor: None,
+    });
+    assert!(story.state.members().all(|node| node.id != NodeId(2)));
+    assert!(story.try_tell(decommission(2, None)).is_err());
+}
+
+#[test]
+fn what_a_lost_node_held_is_made_anew_and_not_before() {
+    let mut story = Story::with_nodes(4);
+    settle(&mut story);
+    let table = story.create("t", Partitioning::Hash, 0);
+    let before = places(&story, table);
+    let is_alive = |node: NodeId| node != NodeId(2);
+    let dead = Liveness {
+        is_alive: &is_alive,
+        is_lost: &|_| false,
+    };
+    assert_eq!(plan(&story.state, &dead, 100), []);
+    let lost = Liveness {
+        is_alive: &is_alive,
+        is_lost: &|node| node == NodeId(2),
+    };
+    for _ in 0..200 {
+        let steps = plan(&story.state, &lost, 1);
+        let Some(step) = steps.into_iter().next() else {
+            break;
+        };
+        let command = match step {
+            Step::Propose(command) => command,
+            Step::Fill { tablet, replica } => Command::Promote {
+                tablet,
+                replica: replica.id,
+            },
+            other => panic!("{other:?}"),
+        };
+        story.tell(command);
+    }
+    for (place, was) in places(&story, table).iter().zip(before) {
+        assert_eq!(place.len(), 3);
+        assert!(!place.contains(&2), "{was:?} became {place:?}");
+    }
+}
+
+#[test]
+fn an_eventual_tablet_loses_a_replica_only_when_the_others_have_all_it_has() {
+    let mut story = Story::with_nodes(4);
+    let change = create_table("t", Partitioning::Range, replication(Protocol::Eventual, 3));
+    story.tell(Command::Catalog {
+        change,
+        avoid: vec![NodeId(4)],
+    });
+    settle(&mut story);
+    story.tell(decommission(2, None));
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let Some(step) = plan(&story.state, &ALL_ALIVE, 100)
+            .into_iter()
+            .find(|step| !matches!(step, Step::Propose(command) if is_of_meta(command)))
+        else {
+            break;
+        };
+        let command = match step {
+            Step::Propose(command) => command,
+            Step::Fill { tablet, replica } => Command::Promote {
+                tablet,
+                replica: replica.id,
+            },
+            Step::TakeOver { tablet, leaving } => {
+                seen.push(leaving.node);
+                Command::RemoveReplica {
+                    tablet,
+                    epoch: story.state.tablet(tablet).unwrap().epoch,
+                    replica: leaving.id,
+                }
+            }
+            Step::Divide(split) => panic!("{split:?}"),
+        };
+        story.tell(command);
+    }
+    assert_eq!(seen, [NodeId(2)]);
+    let table = story.state.catalog().table_by_name("shop", "t").unwrap().id;
+    assert_eq!(places(&story, table), [[1, 3, 4]]);
+}
+
+fn is_of_meta(command: &Command) -> bool {
+    match command {
+        Command::AddReplica { tablet, .. } | Command::RemoveReplica { tablet, .. } => {
+            *tablet == META
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn a_new_node_gets_its_part_and_then_nothing_moves() {
+    let mut story = Story::with_nodes(3);
+    settle(&mut story);
+    for number in 0..4 {
+        story.create(&format!("t{number}"), Partitioning::Hash, 0);
+    }
+    story.join(profile(4, "east", "r9"));
+    settle(&mut story);
+    let on = |story: &Story, node: u64| {
+        let tablets = story.state.tablets().values();
+        let held = tablets.filter(|it| it.id != META && it.replica_on(NodeId(node)).is_some());
+        held.count()
+    };
+    let counts: Vec<usize> = (1..=4).map(|node| on(&story, node)).collect();
+    assert_eq!(counts.iter().sum::<usize>(), 96);
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(most - least <= 2, "{counts:?}");
+    assert_eq!(settle(&mut story), Vec::<String>::new());
+}
+
+#[test]
+fn a_late_plan_changes_nothing() {
+    let mut story = Story::with_nodes(4);
+    settle(&mut story);
+    let table = story.create("t", Partitioning::Range, 0);
+    story.tell(decommission(places(&story, table)[0][1], None));
+    let late = plan(&story.state, &ALL_ALIVE, 100);
+    settle(&mut story);
+    let settled = places(&story, table);
+    let mut refused = 0;
+    for step in late {
+        if let Step::Propose(command @ Command::AddReplica { tablet, .. }) = step
+            && tablet != META
+        {
+            assert!(story.try_tell(command).is_err());
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!(places(&story, table), settled);
 }

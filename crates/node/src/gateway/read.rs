@@ -170,31 +170,65 @@ impl Reading<'_> {
         }
         let mut request = request.clone();
         request.bound = self.bound(request.bound);
-        let mut response = ReadResponse::default();
-        let mut rows_left = request.row_limit;
-        let mut bytes_left = request.size_bytes_max;
-        for (index, piece) in pieces.iter().enumerate() {
-            request.row_limit = rows_left;
-            request.size_bytes_max = bytes_left;
-            let selection = Selection::Ranges(vec![piece.range.clone()]);
-            let outcome = self.tablet(&piece.tablet, &request, selection).await;
-            let part = match outcome {
-                Ok(part) => part,
-                // What has been read so far is an answer; the rest is asked for anew.
-                Err(Ended::Rerouted) if !response.rows.is_empty() => {
-                    response.next = rest(request.direction, ranges, &pieces[index..], None);
-                    return Ok(response);
+        let mut reading = Pages {
+            response: ReadResponse::default(),
+            rows_left: request.row_limit,
+            bytes_left: request.size_bytes_max,
+        };
+        let mut left = ranges.to_vec();
+        let mut pieces = pieces;
+        let mut routes = 0;
+        loop {
+            match self.pages(&mut request, &left, &pieces, &mut reading).await {
+                Ok(()) => break,
+                // What has been read is of one snapshot with the rest, which is routed anew.
+                Err((index, Ended::Rerouted)) if !reading.response.rows.is_empty() => {
+                    let rest = rest(request.direction, &left, &pieces[index..], None);
+                    let Some(Selection::Ranges(rest)) = rest else {
+                        break;
+                    };
+                    routes += 1;
+                    if routes == ROUTES_MAX {
+                        reading.response.next = Some(Selection::Ranges(rest));
+                        break;
+                    }
+                    pieces = self.pieces(request.direction, &rest).await?;
+                    left = rest;
                 }
-                Err(ended) => return Err(ended),
-            };
+                Err((_, ended)) => return Err(ended),
+            }
+        }
+        let mut response = reading.response;
+        if response.timestamp.is_none() {
+            response.timestamp = Some(self.core.now().earliest);
+        }
+        Ok(response)
+    }
+
+    /// Reads piece after piece until the answer is full; fails with the piece that could not be read.
+    async fn pages(
+        &self,
+        request: &mut ReadRequest,
+        ranges: &[KeyRange],
+        pieces: &[Piece],
+        reading: &mut Pages,
+    ) -> Result<(), (usize, Ended)> {
+        for (index, piece) in pieces.iter().enumerate() {
+            request.row_limit = reading.rows_left;
+            request.size_bytes_max = reading.bytes_left;
+            let selection = Selection::Ranges(vec![piece.range.clone()]);
+            let outcome = self.tablet(&piece.tablet, request, selection).await;
+            let part = outcome.map_err(|ended| (index, ended))?;
             let mut is_full = false;
-            if let Some(left) = &mut rows_left {
+            if let Some(left) = &mut reading.rows_left {
                 *left = left.saturating_sub(count_rows(self.table, &part.rows));
                 is_full |= *left == 0;
             }
             let size: usize = part.rows.iter().map(size_bytes).sum();
-            bytes_left = bytes_left.saturating_sub(u32::try_from(size).unwrap_or(u32::MAX));
-            is_full |= bytes_left == 0;
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            reading.bytes_left = reading.bytes_left.saturating_sub(size);
+            is_full |= reading.bytes_left == 0;
+            let response = &mut reading.response;
             response.timestamp = match (response.timestamp, part.timestamp) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
@@ -207,13 +241,10 @@ impl Reading<'_> {
                     _ => (&pieces[index + 1..], None),
                 };
                 response.next = rest(request.direction, ranges, from, cursor);
-                return Ok(response);
+                return Ok(());
             }
         }
-        if response.timestamp.is_none() {
-            response.timestamp = Some(self.core.now().earliest);
-        }
-        Ok(response)
+        Ok(())
     }
 
     /// The ranges cut at tablets' bounds, in the order of the answer.
@@ -252,6 +283,13 @@ impl Reading<'_> {
         }
         Ok(pieces)
     }
+}
+
+/// An answer that is being put together, and what still goes into it.
+struct Pages {
+    response: ReadResponse,
+    rows_left: Option<u32>,
+    bytes_left: u32,
 }
 
 /// The part of a requested range that lies in one tablet.

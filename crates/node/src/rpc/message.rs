@@ -39,6 +39,9 @@ pub(crate) enum Envelope {
         version: u64,
         #[n(1)]
         clock: Option<Interval>,
+        /// Groups that it leads.
+        #[n(2)]
+        led: Option<u64>,
     },
 }
 
@@ -243,6 +246,7 @@ mod tests {
         let beat = minicbor::to_vec(Envelope::Beat {
             version: 1,
             clock: None,
+            led: None,
         })
         .unwrap();
         assert!(minicbor::decode::<Envelope>(&beat).is_ok());

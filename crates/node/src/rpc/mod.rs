@@ -115,9 +115,13 @@ impl Rpc {
             .send(to, encode(&Envelope::Reply { id, reply }));
     }
 
-    pub fn beat(&self, to: SocketAddr, version: u64, clock: Option<model::Interval>) {
-        self.network
-            .send(to, encode(&Envelope::Beat { version, clock }));
+    pub fn beat(&self, to: SocketAddr, version: u64, clock: Option<model::Interval>, led: u64) {
+        let beat = Envelope::Beat {
+            version,
+            clock,
+            led: Some(led),
+        };
+        self.network.send(to, encode(&beat));
     }
 
     pub fn send(&self, to: SocketAddr, message: Bytes) {

@@ -141,6 +141,11 @@ pub(super) async fn create_table(
             .set("split_size_bytes", plan.split_size_bytes)
             .await?;
     }
+    if plan.rebuild_after_seconds > 0 {
+        cluster
+            .set("rebuild_after_seconds", plan.rebuild_after_seconds)
+            .await?;
+    }
     let door = cluster.door(0).ok_or("node 1 is not up")?;
     timeout(HEAL_PATIENCE, door.database.change_catalog(change))
         .await
