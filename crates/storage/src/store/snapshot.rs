@@ -90,18 +90,20 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    /// In so many a lock-out comes up nearly always, if it can.
+    const ROUNDS: u64 = 2_000_000;
+
     #[test]
     fn a_snapshot_that_is_given_up_while_another_is_taken_locks_nobody_out() {
         let snapshots = Snapshots::new(0);
         let (done, all_done) = mpsc::channel();
-        for thread in 0..3 {
+        for _ in 0..3 {
             let (snapshots, done) = (snapshots.clone(), done.clone());
             std::thread::spawn(move || {
-                for round in 0..300_000 {
-                    if thread == 0 {
-                        snapshots.publish(round);
-                    }
-                    drop(snapshots.take());
+                for round in 0..ROUNDS {
+                    let held = snapshots.take();
+                    snapshots.publish(round);
+                    drop(held);
                 }
                 // The test has failed already where nobody listens.
                 let _ = done.send(());
@@ -113,6 +115,6 @@ mod tests {
                 .recv_timeout(patience)
                 .expect("every thread comes to its end");
         }
-        assert_eq!(snapshots.watermark(), 299_999);
+        assert_eq!(snapshots.watermark(), ROUNDS - 1);
     }
 }
