@@ -9,6 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import boto3
 import pytest
 
 from conftest import binary, free_ports, start_ephemeral, status, stop, wait_until
@@ -32,6 +33,16 @@ def ports():
 
 def flags(chosen):
     return [word for name, port in chosen.items() for word in (f"--{name}-port", str(port))]
+
+
+def dynamo_client(address):
+    return boto3.client(
+        "dynamodb",
+        endpoint_url=f"http://{address}",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+    )
 
 
 def test_an_ephemeral_node_is_up_at_once_and_leaves_nothing():
@@ -62,12 +73,21 @@ def test_the_directory_of_an_ephemeral_node_goes_with_it():
 def test_health_metrics_and_status(node):
     if node.admin is None:
         pytest.skip("the server was given without its admin port")
+    dynamo_client(node.dynamo).list_tables()
     with urllib.request.urlopen(f"http://{node.admin}/health", timeout=5) as answer:
         assert answer.read() == b"ok\n"
     with urllib.request.urlopen(f"http://{node.admin}/metrics", timeout=5) as answer:
         metrics = answer.read().decode()
-    for name in ("tessera_log_syncs_total", "tessera_log_queued_bytes"):
-        assert name in metrics
+    names = {line.split()[2] for line in metrics.splitlines() if line.startswith("# TYPE ")}
+    # Counted, timed, and how much waits: at each door, at the node, in the log and in the stores.
+    for name in (
+        "cql_requests cql_request_seconds cql_in_flight_bytes dynamo_requests dynamo_request_seconds dynamo_in_flight "
+        "spanner_sessions node_requests node_write_seconds node_tablets node_leases "
+        "node_consensus_queue_length node_internode_in_flight log_syncs log_group_size log_queued_bytes "
+        "store_unflushed_bytes"
+    ).split():
+        assert f"tessera_{name}" in names
+    assert {name.split("_")[0] for name in names} == {"tessera"}
     assert metrics.endswith("# EOF\n")
     found = status(node.admin)
     assert found["health"] == "serving"
@@ -92,17 +112,9 @@ def test_the_banner_says_where_everything_is(tmp_path):
 
 
 def test_data_and_identity_survive_a_restart(tmp_path):
-    import boto3
-
     chosen = ports()
     arguments = [binary(), "start", "--log-level", "warn", "--data-dir", str(tmp_path / "data"), *flags(chosen)]
-    client = boto3.client(
-        "dynamodb",
-        endpoint_url=f"http://127.0.0.1:{chosen['dynamo']}",
-        region_name="us-east-1",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
+    client = dynamo_client(f"127.0.0.1:{chosen['dynamo']}")
     admin = f"127.0.0.1:{chosen['admin']}"
     clusters = set()
     for life, ending in enumerate((signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)):

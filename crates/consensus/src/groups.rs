@@ -287,6 +287,11 @@ impl Groups {
         let _ = self.inputs.try_send(Input::Broadcast(tablet, message));
     }
 
+    /// Inputs that wait for the loop.
+    pub fn queue_length(&self) -> usize {
+        self.inputs.max_capacity() - self.inputs.capacity()
+    }
+
     pub fn status(&self, tablet: TabletId) -> Option<GroupStatus> {
         self.board.statuses.lock().get(&tablet).cloned()
     }

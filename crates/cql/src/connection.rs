@@ -23,7 +23,6 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -379,10 +378,10 @@ impl Wire {
         size_bytes: usize,
         pending: &mut Pending,
     ) -> Result<(), Error> {
-        let total = &self.server.in_flight_size_bytes;
-        let before = total.fetch_add(size_bytes, Ordering::Relaxed);
+        let total = &self.server.options.metrics.in_flight_bytes;
+        let before = total.inc_by(size_bytes as i64) as usize;
         if before + size_bytes > self.server.options.in_flight_size_bytes_max {
-            total.fetch_sub(size_bytes, Ordering::Relaxed);
+            total.dec_by(size_bytes as i64);
             return Err(Error::overloaded(
                 "too many bytes of requests are under way on this node",
             ));
@@ -457,8 +456,7 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.server
-            .in_flight_size_bytes
-            .fetch_sub(self.size_bytes, Ordering::Relaxed);
+        let total = &self.server.options.metrics.in_flight_bytes;
+        total.dec_by(self.size_bytes as i64);
     }
 }

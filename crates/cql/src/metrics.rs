@@ -40,6 +40,8 @@ pub struct Metrics {
     histograms: [Histogram; 4],
     connections: Gauge,
     pub(crate) prepared: Gauge,
+    /// Of all requests under way: what the node's budget is counted with.
+    pub(crate) in_flight_bytes: Gauge,
 }
 
 impl Default for Metrics {
@@ -67,6 +69,7 @@ impl Default for Metrics {
             histograms,
             connections: Gauge::default(),
             prepared: Gauge::default(),
+            in_flight_bytes: Gauge::default(),
         }
     }
 }
@@ -89,6 +92,11 @@ impl Metrics {
             "prepared_statements",
             "Prepared statements kept",
             self.prepared.clone(),
+        );
+        registry.register(
+            "in_flight_bytes",
+            "Bytes of requests under way",
+            self.in_flight_bytes.clone(),
         );
     }
 

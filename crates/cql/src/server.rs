@@ -11,7 +11,6 @@ use model::Timestamp;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -47,7 +46,6 @@ pub struct Server {
     pub(crate) prepared: PreparedStatements,
     pub(crate) uuids: TimeUuids,
     pub(crate) events: broadcast::Sender<Event>,
-    pub(crate) in_flight_size_bytes: AtomicUsize,
     pub(crate) options: Options,
 }
 
@@ -60,7 +58,6 @@ impl Server {
             prepared: PreparedStatements::default(),
             uuids: TimeUuids::new(random),
             events: broadcast::Sender::new(EVENTS_MAX),
-            in_flight_size_bytes: AtomicUsize::new(0),
             options,
         }
     }

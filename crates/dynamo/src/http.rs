@@ -214,6 +214,7 @@ async fn post(door: &Door, head: &hyper::http::request::Parts, raw: Bytes) -> An
     } else {
         JSON
     };
+    let _in_flight = door.metrics.enter();
     let started = Instant::now();
     let target = header(headers, TARGET).split_once('.');
     let name = match target {

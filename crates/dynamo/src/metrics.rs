@@ -25,6 +25,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     latency: Family<OperationLabels, Histogram, fn() -> Histogram>,
     connections: Gauge,
+    in_flight: Gauge,
 }
 
 impl Default for Metrics {
@@ -36,6 +37,7 @@ impl Default for Metrics {
                 Histogram::new(exponential_buckets(0.000_05, 2.0, 19))
             }),
             connections: Gauge::default(),
+            in_flight: Gauge::default(),
         }
     }
 }
@@ -54,6 +56,13 @@ impl Metrics {
             self.latency.clone(),
         );
         registry.register("connections", "Open connections", self.connections.clone());
+        registry.register("in_flight", "Requests under way", self.in_flight.clone());
+    }
+
+    /// Counts a request as under way until what is returned is dropped.
+    pub(crate) fn enter(&self) -> InFlight<'_> {
+        self.in_flight.inc();
+        InFlight(&self.in_flight)
     }
 
     pub(crate) fn request(&self, operation: &'static str, outcome: &'static str, took: Duration) {
@@ -71,5 +80,14 @@ impl Metrics {
 
     pub(crate) fn connection_closed(&self) {
         self.connections.dec();
+    }
+}
+
+/// One request under way; clients that go away drop it too.
+pub(crate) struct InFlight<'a>(&'a Gauge);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

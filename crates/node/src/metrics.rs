@@ -174,6 +174,11 @@ impl Collector for Levels {
                 core.missed.size_bytes() as usize,
             ),
             (
+                "node_consensus_queue_length",
+                "Proposals and messages that wait for the consensus loop",
+                core.groups.queue_length(),
+            ),
+            (
                 "node_meta_version",
                 "Version of the meta group's state",
                 view.state.version() as usize,

@@ -41,6 +41,7 @@ async fn demo() -> Result<(), String> {
             }
             Err(error) => Err(error),
         },
+        _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     };
     println!("stopping");

@@ -153,10 +153,10 @@ pub struct StartOptions {
     /// Between nodes [default: 7000]
     #[arg(long, value_name = "PORT")]
     pub internode_port: Option<u16>,
-    /// Bytes of changes kept in memory over all tablets before they are flushed [default: 67108864]
+    /// Bytes of changes kept in memory over all tablets before they are flushed [default: 100663296]
     #[arg(long, value_name = "BYTES")]
     pub memtable_bytes: Option<u64>,
-    /// Bytes of file blocks cached in memory [default: 33554432]
+    /// Bytes of file blocks cached in memory [default: 67108864]
     #[arg(long, value_name = "BYTES")]
     pub cache_bytes: Option<u64>,
     /// How long writes that a node has missed are kept for it, in seconds; 0: not at all, only repair brings
@@ -326,6 +326,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn help_tells_the_defaults_of_the_stores() {
+        let stores = storage::StoreOptions::default();
+        let start = CommandLine::command();
+        let start = start.find_subcommand("start").unwrap();
+        for (name, bytes) in [
+            ("memtable-bytes", stores.memtable_bytes),
+            ("cache-bytes", stores.cache_bytes),
+        ] {
+            let mut arguments = start.get_arguments();
+            let argument = arguments.find(|one| one.get_long() == Some(name)).unwrap();
+            let help = argument.get_help().unwrap().to_string();
+            assert!(help.contains(&format!("[default: {bytes}]")), "{help}");
+        }
     }
 
     #[test]

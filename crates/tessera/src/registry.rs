@@ -34,43 +34,35 @@ impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let (log, stores) = (&self.0.log, &self.0.stores);
         let counts = [
+            ("log_syncs", "Syncs of the log's files", load(&log.syncs)),
             (
-                "tessera_log_syncs",
-                "Syncs of the log's files",
-                load(&log.syncs),
-            ),
-            (
-                "tessera_log_batches",
+                "log_batches",
                 "Batches written to the log",
                 load(&log.batches),
             ),
             (
-                "tessera_log_entries",
+                "log_entries",
                 "Entries written to the log",
                 load(&log.entries),
             ),
             (
-                "tessera_log_written_bytes",
+                "log_written_bytes",
                 "Bytes of entries and records written to the log",
                 load(&log.written_bytes),
             ),
+            ("store_flushes", "Memtables flushed", load(&stores.flushes)),
             (
-                "tessera_store_flushes",
-                "Memtables flushed",
-                load(&stores.flushes),
-            ),
-            (
-                "tessera_store_flushed_bytes",
+                "store_flushed_bytes",
                 "Bytes flushed",
                 load(&stores.flushed_bytes),
             ),
             (
-                "tessera_store_compactions",
+                "store_compactions",
                 "Compactions",
                 load(&stores.compactions),
             ),
             (
-                "tessera_store_failures",
+                "store_failures",
                 "Flushes and compactions that failed",
                 load(&stores.failures),
             ),
@@ -86,17 +78,17 @@ impl Collector for StorageCollector {
         }
         let times = [
             (
-                "tessera_log_sync_seconds",
+                "log_sync_seconds",
                 "Seconds spent in syncs of the log",
                 seconds(&log.sync_micros),
             ),
             (
-                "tessera_store_flush_seconds",
+                "store_flush_seconds",
                 "Seconds spent in flushes",
                 seconds(&stores.flush_micros),
             ),
             (
-                "tessera_store_compaction_seconds",
+                "store_compaction_seconds",
                 "Seconds spent in compactions",
                 seconds(&stores.compaction_micros),
             ),
@@ -110,16 +102,24 @@ impl Collector for StorageCollector {
                 counter.metric_type(),
             )?)?;
         }
-        let queued = ConstGauge::new(load(&log.queued_bytes) as i64);
-        let name = "tessera_log_queued_bytes";
-        queued.encode(encoder.encode_descriptor(
-            name,
-            "Bytes waiting for the log",
-            None,
-            queued.metric_type(),
-        )?)?;
+        let levels = [
+            (
+                "log_queued_bytes",
+                "Bytes waiting for the log",
+                load(&log.queued_bytes),
+            ),
+            (
+                "store_unflushed_bytes",
+                "Bytes in memtables",
+                load(&stores.unflushed_bytes),
+            ),
+        ];
+        for (name, help, value) in levels {
+            let gauge = ConstGauge::new(value as i64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
         let longest = ConstGauge::new(seconds(&log.sync_micros_max));
-        let name = "tessera_log_sync_seconds_max";
+        let name = "log_sync_seconds_max";
         longest.encode(encoder.encode_descriptor(
             name,
             "The longest sync of the log",
@@ -127,7 +127,7 @@ impl Collector for StorageCollector {
             longest.metric_type(),
         )?)?;
         let mut groups = encoder.encode_descriptor(
-            "tessera_log_group_size",
+            "log_group_size",
             "Syncs by how many batches they made durable, at most `le`",
             None,
             prometheus_client::metrics::MetricType::Counter,

@@ -10,7 +10,7 @@ use node::{HintLimits, Node};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,10 +27,11 @@ const DOORS_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn run(options: StartOptions) -> Result<(), String> {
     let began = Instant::now();
     let settings = Settings::resolve(options)?;
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log_level)
+    let filter = tracing_subscriber::EnvFilter::try_new(log_filter(&settings.log_level))
         .map_err(|error| format!("--log-level {:?}: {error}", settings.log_level))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .with_target(false)
         .init();
@@ -59,6 +60,14 @@ pub fn run(options: StartOptions) -> Result<(), String> {
     let ended = runtime.block_on(serve(&settings, &folder, began));
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// What is logged at a level. Below it, two libraries have something to say about every store that they open.
+fn log_filter(level: &str) -> String {
+    match level {
+        "info" | "debug" => format!("{level},lsm_tree=warn,raft_engine=warn"),
+        other => other.to_owned(),
+    }
 }
 
 /// The doors' listeners, bound before the node starts.
@@ -221,7 +230,8 @@ fn open_doors(
     stop: &watch::Sender<bool>,
 ) -> JoinSet<io::Result<()>> {
     let database: Arc<dyn Database> = node.database();
-    let mut registry = Registry::default();
+    // One prefix for all: Prometheus knows other programs' `node_…`.
+    let mut registry = Registry::with_prefix("tessera");
     node.metrics(&mut registry);
     registry::register(&mut registry, storage.metrics.clone());
     let (cql, dynamo, spanner) = (

@@ -72,6 +72,8 @@ pub struct StoreMetrics {
     pub compaction_micros: AtomicU64,
     /// Flushes and compactions that failed.
     pub failures: AtomicU64,
+    /// Now in all memtables.
+    pub unflushed_bytes: AtomicU64,
 }
 
 /// What the stores of a node share.
@@ -81,8 +83,6 @@ pub(crate) struct Node {
     cache: Arc<Cache>,
     descriptors: Arc<DescriptorTable>,
     open: Mutex<BTreeMap<ReplicaId, Arc<Tree>>>,
-    /// Bytes in all memtables.
-    unflushed_bytes: AtomicU64,
     work: Mutex<Work>,
     flush_signal: Condvar,
     compact_signal: Condvar,
@@ -112,7 +112,6 @@ impl Node {
             cache: Arc::new(Cache::with_capacity_bytes(options.cache_bytes)),
             descriptors: Arc::new(DescriptorTable::new(options.open_files)),
             open: Mutex::default(),
-            unflushed_bytes: AtomicU64::new(0),
             work: Mutex::default(),
             flush_signal: Condvar::new(),
             compact_signal: Condvar::new(),
@@ -123,13 +122,17 @@ impl Node {
 
     fn memory_pressure_permille(&self) -> u32 {
         let budget = self.options.memtable_bytes;
-        let unflushed = self.unflushed_bytes.load(Ordering::Relaxed);
+        let unflushed = self.metrics.unflushed_bytes.load(Ordering::Relaxed);
         ramp_permille(unflushed, budget / 10 * 7, budget)
     }
 
     /// A store has grown by `bytes` to `mine` that are not flushed.
     fn note_unflushed(&self, tree: &Tree, mine: u64, bytes: u64) {
-        let all = self.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let all = self
+            .metrics
+            .unflushed_bytes
+            .fetch_add(bytes, Ordering::Relaxed)
+            + bytes;
         if mine >= self.options.flush_bytes {
             self.request_flush(tree);
         } else if all >= self.options.memtable_bytes / 2
@@ -165,7 +168,7 @@ impl Node {
 
     /// The largest memtable, if all together are over half of the budget.
     fn largest(&self) -> Option<Arc<Tree>> {
-        if self.unflushed_bytes.load(Ordering::Relaxed) < self.options.memtable_bytes / 2 {
+        if self.metrics.unflushed_bytes.load(Ordering::Relaxed) < self.options.memtable_bytes / 2 {
             self.pressed.store(false, Ordering::Relaxed);
             return None;
         }

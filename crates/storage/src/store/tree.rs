@@ -172,6 +172,7 @@ impl Tree {
                 let bytes = self.insert(&writing, APPLIED_KEY.to_vec(), value, at);
                 self.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.node
+                    .metrics
                     .unflushed_bytes
                     .fetch_add(bytes, Ordering::Relaxed);
                 self.retired.lock().extend(self.tree.rotate_memtable());
@@ -199,6 +200,7 @@ impl Tree {
         self.writing.lock().sealed_bytes -= bytes;
         self.unflushed_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.node
+            .metrics
             .unflushed_bytes
             .fetch_sub(bytes, Ordering::Relaxed);
         self.collect();
@@ -545,7 +547,7 @@ impl Store for Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         let unflushed = self.unflushed_bytes.load(Ordering::Relaxed);
-        let node_bytes = &self.node.unflushed_bytes;
+        let node_bytes = &self.node.metrics.unflushed_bytes;
         node_bytes.fetch_sub(unflushed, Ordering::Relaxed);
         if self.is_doomed() {
             super::stores::remove_folder(&self.folder);
