@@ -122,7 +122,10 @@ def test_statics_and_conditional_batches(session):
     batch.add(SimpleStatement("INSERT INTO ledger (k, c, v) VALUES (1, 3, 8) IF NOT EXISTS"))
     batch.add(SimpleStatement("DELETE FROM ledger WHERE k = 1 AND c = 9"))
     assert session.execute(batch).was_applied
-    assert not session.execute(batch).was_applied
+    result = session.execute(batch)
+    # The row whose condition did not hold, by its key.
+    assert not result.was_applied
+    assert (result.one().k, result.one().c, result.one().v) == (1, 1, 6)
     assert tuples(session.execute("SELECT c, v FROM ledger WHERE k = 1")) == [(1, 6), (2, 7), (3, 8)]
     assert session.execute("UPDATE ledger SET v = 9 WHERE k = 1 AND c = 1 IF total = 10 AND v = 6").was_applied
     two = (

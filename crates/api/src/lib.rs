@@ -12,6 +12,7 @@ pub mod evaluate;
 mod read;
 #[cfg(feature = "reference")]
 pub mod reference;
+pub mod trace;
 mod transaction;
 mod write;
 
@@ -57,6 +58,12 @@ pub trait Database: Send + Sync + 'static {
     fn release(&self, transaction: TransactionId) {
         let _ = transaction;
     }
+
+    /// Keeps what a traced request has done, for a while.
+    fn keep_trace(&self, trace: trace::Trace);
+
+    /// The traces that the nodes keep; those of nodes that do not answer are missing.
+    async fn traces(&self) -> Vec<trace::Trace>;
 
     /// The clock's reading.
     fn now(&self) -> Interval;

@@ -6,6 +6,7 @@
 //! tablets is not modelled. Nothing is durable.
 
 use crate::evaluate::{Evaluated, Moment, blind_change, evaluate};
+use crate::trace::{Trace, Traces};
 use crate::{
     Atomicity, Buffered, Database, Direction, Error, KeyRange, Mutation, NodeInfo, Projection,
     ReadBound, ReadRequest, ReadResponse, ReadRow, Refused, Retry, ReturnedRows, RowOperation,
@@ -35,6 +36,7 @@ pub struct Reference {
     state: Mutex<State>,
     catalog: watch::Sender<Arc<Catalog>>,
     topology: watch::Sender<Arc<Topology>>,
+    traces: Traces,
     this: std::sync::Weak<Reference>,
 }
 
@@ -72,6 +74,7 @@ impl Reference {
             state: Mutex::default(),
             catalog: watch::Sender::new(Arc::default()),
             topology: watch::Sender::new(Arc::new(topology)),
+            traces: Traces::default(),
             this: this.clone(),
         })
     }
@@ -492,6 +495,14 @@ impl Database for Reference {
             next,
             timestamp: table.is_strong().then_some(at),
         })
+    }
+
+    fn keep_trace(&self, trace: Trace) {
+        self.traces.keep(trace);
+    }
+
+    async fn traces(&self) -> Vec<Trace> {
+        self.traces.all()
     }
 
     async fn write(&self, request: WriteRequest) -> Result<WriteResponse, Error> {

@@ -12,15 +12,19 @@ use crate::protocol::frame::{self, BadFrame, Frame};
 use crate::protocol::request::{self, Request};
 use crate::protocol::response::{Event, Reply};
 use crate::protocol::segment::{self, Packer};
-use crate::protocol::{REQUEST_SIZE_BYTES_MAX, REQUEST_SIZE_BYTES_MAX_BEFORE_STARTUP, Version};
+use crate::protocol::{
+    REQUEST_SIZE_BYTES_MAX, REQUEST_SIZE_BYTES_MAX_BEFORE_STARTUP, Version, flag,
+};
 use crate::server::Server;
 use crate::system::CQL_VERSION;
+use crate::trace::traced;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::RwLock;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +47,7 @@ const STARTUP_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct Connection {
     keyspace: RwLock<Option<String>>,
+    pub client: Option<IpAddr>,
 }
 
 impl Connection {
@@ -106,10 +111,11 @@ pub async fn run(
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let stream_client = stream.peer_addr().ok().map(|address| address.ip());
     let (mut reader, mut writer) = stream.split();
     let mut events = None;
     let mut pending = Pending::new();
-    let mut wire = Wire::new(server);
+    let mut wire = Wire::new(server, stream_client);
     let startup_deadline = tokio::time::sleep(STARTUP_PATIENCE);
     let stopping = async move {
         // Without a sender the door is gone: the same.
@@ -176,10 +182,13 @@ async fn read(
 }
 
 impl Wire {
-    fn new(server: Arc<Server>) -> Wire {
+    fn new(server: Arc<Server>, client: Option<IpAddr>) -> Wire {
         Wire {
             server,
-            connection: Arc::default(),
+            connection: Arc::new(Connection {
+                client,
+                ..Connection::default()
+            }),
             version: None,
             compression: Compression::None,
             is_started: false,
@@ -272,7 +281,7 @@ impl Wire {
         let result = self
             .check_version(frame.version)
             .and_then(|()| request::decode(&frame))
-            .and_then(|request| self.begin(reply, request, frame.body.len(), pending));
+            .and_then(|request| self.begin(reply, request, &frame, pending));
         match result {
             Ok(None) => {}
             Ok(Some(answer)) => self.send(answer),
@@ -298,7 +307,7 @@ impl Wire {
         &mut self,
         reply: Reply,
         request: Request,
-        size_bytes: usize,
+        frame: &Frame,
         pending: &mut Pending,
     ) -> Result<Option<Vec<u8>>, Error> {
         match request {
@@ -313,7 +322,7 @@ impl Wire {
             )),
             Request::Register(kinds) => self.register(&kinds).map(|()| Some(reply.ready())),
             request => {
-                self.start(reply, request, size_bytes, pending)?;
+                self.start(reply, request, frame, pending)?;
                 Ok(None)
             }
         }
@@ -375,9 +384,11 @@ impl Wire {
         &mut self,
         reply: Reply,
         request: Request,
-        size_bytes: usize,
+        frame: &Frame,
         pending: &mut Pending,
     ) -> Result<(), Error> {
+        let size_bytes = frame.body.len();
+        let is_traced = frame.flags & flag::TRACING != 0;
         let total = &self.server.options.metrics.in_flight_bytes;
         let before = total.inc_by(size_bytes as i64) as usize;
         if before + size_bytes > self.server.options.in_flight_size_bytes_max {
@@ -401,7 +412,12 @@ impl Wire {
                 _ => Operation::Query,
             };
             let started = Instant::now();
-            let result = execute(server, &connection, reply, request).await;
+            let result = if is_traced {
+                // Boxed: it would make every request's future larger.
+                Box::pin(traced(server, &connection, reply, request)).await
+            } else {
+                execute(server, &connection, reply, request).await
+            };
             server
                 .options
                 .metrics

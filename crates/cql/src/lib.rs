@@ -32,7 +32,8 @@ pub mod protocol;
 mod server;
 mod system;
 mod timeuuid;
-pub mod types;
+pub mod trace;
+mod types;
 
 pub use metrics::Metrics;
 pub use server::{Options, serve};

@@ -30,6 +30,7 @@ pub fn digest(parts: &[&[u8]]) -> [u8; 16] {
 #[derive(Debug)]
 pub struct Prepared {
     pub id: StatementId,
+    pub text: String,
     pub planned: Planned,
     /// Of the result's columns; of a statement without rows, that of none.
     pub result_metadata_id: [u8; 16],

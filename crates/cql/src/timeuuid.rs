@@ -79,6 +79,13 @@ fn from_ticks(ticks: u64, tail: [u8; 8]) -> [u8; 16] {
     uuid
 }
 
+/// The UUID of one of many things that happened about then, in their order.
+pub fn numbered(at: Timestamp, number: u32) -> [u8; 16] {
+    let mut tail = [0x80, 0, 0x01, 0, 0, 0, 0, 0];
+    tail[4..].copy_from_slice(&number.to_be_bytes());
+    from_ticks(ticks(at), tail)
+}
+
 /// Microseconds since 1970 of a version 1 UUID.
 pub fn micros(uuid: &[u8; 16]) -> Option<i64> {
     if uuid[6] >> 4 != 1 {

@@ -10,6 +10,7 @@ use crate::rpc::{CallError, Failure, Reply, Request, Rpc};
 use crate::tasks::Tasks;
 use crate::transactions::Transactions;
 use crate::view::{View, Views};
+use api::trace::{Traces, event};
 use cluster::NodeProfile;
 use consensus::Groups;
 use model::{Incarnation, Interval, NodeId, RequestId, TabletId, Timestamp};
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub missed: Arc<Hints>,
     /// What batches that other nodes coordinate are going to write.
     pub batches: Arc<Batchlog>,
+    /// Of requests that asked to be traced, and came in here.
+    pub traces: Traces,
     /// The transactions that are open here.
     pub transactions: Transactions,
     /// For the gossip task.
@@ -96,6 +99,7 @@ impl Core {
             groups: parts.groups,
             replicas: Replicas::new(),
             metrics: Metrics::default(),
+            traces: Traces::default(),
             transactions: Transactions::default(),
             gossip: parts.gossip,
             leads_meta: parts.leads_meta,
@@ -198,9 +202,18 @@ impl Core {
     ) -> Result<Reply, CallFailure> {
         let address = self.view().address(to);
         let address = address.ok_or(CallFailure::NoAddress(to))?;
+        let name = request.shown_name();
+        if let Some(name) = name {
+            event(self.node, || format!("Sending {name} to {to}"));
+        }
         match self.rpc.call(address, request, patience).await? {
             Reply::Failed(failure) => Err(CallFailure::Failed(failure)),
-            reply => Ok(reply),
+            reply => {
+                if let Some(name) = name {
+                    event(to, || format!("{name}: answered"));
+                }
+                Ok(reply)
+            }
         }
     }
 

@@ -182,6 +182,7 @@ async fn serve(
             Ok(()) => Reply::Done,
             Err(error) => Reply::Failed(Failure::Other(error.to_string())),
         },
+        Request::Traces => Reply::Traces(core.traces.all()),
         Request::Admit { tablet, member } => fill::admit(core, tablet, member).await,
         Request::Fill { tablet, replica } => fill::serve(core, tablet, replica),
         Request::Campaign(tablets) => {

@@ -89,7 +89,12 @@ impl Coordinator {
         request: Request,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
-        let reply = if node == self.peers.this_node() {
+        let this_node = self.peers.this_node();
+        let verb = request.action.verb();
+        if node != this_node {
+            api::trace::event(this_node, || format!("Sending {verb} to {node}"));
+        }
+        let reply = if node == this_node {
             match self.peers.local(request.tablet) {
                 Some(replica) => replica.handle(request).await,
                 None => Reply::Refused(ReplicaError::NoReplica(request.tablet)),
@@ -98,8 +103,10 @@ impl Coordinator {
             self.peers
                 .call(node, request, remaining_ms(deadline))
                 .await
+                .inspect_err(|error| api::trace::event(this_node, || format!("{node}: {error}")))
                 .map_err(Failure::Silent)?
         };
+        api::trace::event(node, || format!("{verb}: {}", reply.summary()));
         match reply {
             Reply::Refused(error) => Err(Failure::Refused(error)),
             reply => Ok(reply),

@@ -159,6 +159,42 @@ pub enum ReplicaError {
     Expired,
 }
 
+impl Action {
+    /// What it is, for people.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self {
+            Action::Apply { .. } => "MUTATION",
+            Action::Read(_) => "READ",
+            Action::Digest(_) => "READ of a digest",
+            Action::Paxos(PaxosRequest::Prepare { .. }) => "PAXOS_PREPARE",
+            Action::Paxos(PaxosRequest::Accept { .. }) => "PAXOS_PROPOSE",
+            Action::Paxos(PaxosRequest::Commit { .. }) => "PAXOS_COMMIT",
+            _ => "REQUEST",
+        }
+    }
+}
+
+impl Reply {
+    /// What it says, for people.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            Reply::Applied => "written and durable as asked".into(),
+            Reply::Page(page) => format!("read {} rows", page.rows.len()),
+            Reply::Digest(Digest(digest)) => format!("digest {digest:016x}"),
+            Reply::Paxos(PaxosReply::Promised { accepted, .. }) => match accepted {
+                Some(_) => "promised; a proposal is under way".into(),
+                None => "promised".into(),
+            },
+            Reply::Paxos(PaxosReply::Accepted) => "accepted".into(),
+            Reply::Paxos(PaxosReply::Outbid(later)) => {
+                format!("has promised a later ballot of {}", later.node)
+            }
+            Reply::Refused(error) => format!("refused: {error}"),
+            _ => "answered".into(),
+        }
+    }
+}
+
 impl Request {
     pub fn encode(&self) -> Vec<u8> {
         encode(self)

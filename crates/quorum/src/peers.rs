@@ -86,7 +86,7 @@ where
     }
 }
 
-/// Spawns a future on a node's tasks.
+/// Spawns a future on a node's tasks. If it works for a traced request, that is told of it.
 pub(crate) fn spawn(tasks: &dyn Tasks, task: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(Box::pin(task));
+    tasks.spawn(Box::pin(api::trace::inherit(task)));
 }

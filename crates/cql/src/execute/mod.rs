@@ -296,6 +296,7 @@ fn make_prepared(
     };
     Ok(Prepared {
         id,
+        text: text.to_owned(),
         planned,
         result_metadata_id,
     })

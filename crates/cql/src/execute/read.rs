@@ -63,9 +63,14 @@ pub async fn rows(
         Source::System(table) => {
             let catalog = execution.server.database.catalog();
             let topology = execution.server.database.topology();
+            let traces = match table.keyspace {
+                "system_traces" => execution.server.database.traces().await,
+                _ => Vec::new(),
+            };
             let rows = (table.rows)(&SystemContext {
                 catalog: &catalog,
                 topology: &topology,
+                traces: &traces,
             });
             let rows = system(execution, plan, &filters, limit, rows)?;
             return Ok((rows, None));

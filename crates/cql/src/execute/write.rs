@@ -246,7 +246,11 @@ pub async fn conditional(
                 statement.conditions = original[owner].clone();
                 continue;
             }
-            row => return not_applied(execution, statement, key, row, context),
+            row => {
+                let statement = &statements[owner];
+                let is_batch = statements.len() > 1;
+                return not_applied(execution, statement, key, row, context, is_batch);
+            }
         }
     }
     Err(Error::overloaded(
@@ -294,6 +298,7 @@ fn not_applied(
     key: &[u8],
     row: Option<Row>,
     context: &Context<'_>,
+    is_batch: bool,
 ) -> Result<Vec<u8>, Error> {
     let view = &statement.plan.view;
     let mut columns = vec![("[applied]", Type::Bool)];
@@ -305,7 +310,14 @@ fn not_applied(
             row: (!is_header).then_some(row),
             header: is_header.then_some(row),
         };
-        for index in condition.shown_columns(view) {
+        let mut shown = condition.shown_columns(view);
+        if is_batch {
+            // Of several statements: which row it was.
+            shown.extend(0..view.partition_count() + view.clustering_count());
+            shown.sort_unstable();
+            shown.dedup();
+        }
+        for index in shown {
             let (selector, kind) = column(view, index);
             columns.push((view.columns[index].name.as_str(), kind));
             values.push(selector.value(&found, context)?);

@@ -1,4 +1,4 @@
-//! `system` and `system_traces`: this node, the others, and tables that tools look into and find empty.
+//! `system`: this node, the others, and tables that tools look into and find empty.
 
 use super::{
     CQL_VERSION, PARTITIONER, RELEASE_VERSION, SystemContext, SystemTable, address, no_rows,
@@ -7,7 +7,7 @@ use super::{
 use api::NodeInfo;
 use model::Value;
 
-pub const TABLES: [SystemTable; 10] = [
+pub const TABLES: [SystemTable; 8] = [
     SystemTable {
         keyspace: "system",
         name: "local",
@@ -130,40 +130,7 @@ pub const TABLES: [SystemTable; 10] = [
         ],
         rows: no_rows,
     },
-    SystemTable {
-        keyspace: "system_traces",
-        name: "sessions",
-        columns: &[
-            ("session_id", "uuid", 'p'),
-            ("client", "inet", 'r'),
-            ("command", "text", 'r'),
-            ("coordinator", "inet", 'r'),
-            ("coordinator_port", "int", 'r'),
-            ("duration", "int", 'r'),
-            ("parameters", "map<text, text>", 'r'),
-            ("request", "text", 'r'),
-            ("started_at", "timestamp", 'r'),
-        ],
-        rows: no_rows,
-    },
-    SystemTable {
-        keyspace: "system_traces",
-        name: "events",
-        columns: &[
-            ("session_id", "uuid", 'p'),
-            ("event_id", "timeuuid", 'c'),
-            ("activity", "text", 'r'),
-            ("source", "inet", 'r'),
-            ("source_elapsed", "int", 'r'),
-            ("source_port", "int", 'r'),
-            ("thread", "text", 'r'),
-        ],
-        rows: no_rows,
-    },
 ];
-
-/// Nodes speak to each other on this port, unless configured otherwise, which no client needs to know.
-const INTERNODE_PORT: i64 = 7000;
 
 fn tokens(node: &NodeInfo) -> Value {
     let mut tokens: Vec<String> = node.tokens.iter().map(i64::to_string).collect();
@@ -185,14 +152,14 @@ fn local(context: &SystemContext<'_>) -> Vec<Vec<Value>> {
         text("local"),
         text("COMPLETED"),
         address(node.address),
-        Value::Int(INTERNODE_PORT),
+        Value::Int(super::INTERNODE_PORT),
         text(&topology.cluster_name),
         text(CQL_VERSION),
         text(&node.data_center),
         Value::Int(1),
         Value::Uuid(node.host_id),
         address(node.address),
-        Value::Int(INTERNODE_PORT),
+        Value::Int(super::INTERNODE_PORT),
         text("5"),
         text(PARTITIONER),
         text(&node.rack),
@@ -238,7 +205,7 @@ fn peers_v2(context: &SystemContext<'_>) -> Vec<Vec<Value>> {
         .map(|node| {
             vec![
                 address(node.address),
-                Value::Int(INTERNODE_PORT),
+                Value::Int(super::INTERNODE_PORT),
                 text(&node.data_center),
                 Value::Uuid(node.host_id),
                 address(node.address),

@@ -3,12 +3,14 @@
 
 mod cluster;
 mod schema;
+mod traces;
 
 use crate::grammar::parse_type;
 use crate::plan::view::{Place, Source, View, ViewColumn};
 use crate::types::literal::inet_bytes;
 use crate::types::name::resolve;
 use api::Topology;
+use api::trace::Trace;
 use catalog::{Catalog, ColumnRole};
 use model::Value;
 use std::collections::BTreeMap;
@@ -19,10 +21,15 @@ pub const RELEASE_VERSION: &str = "5.0.0";
 pub const CQL_VERSION: &str = "3.4.7";
 pub const PARTITIONER: &str = "org.apache.cassandra.dht.Murmur3Partitioner";
 
+/// Nodes speak to each other on this port, unless configured otherwise, which no client needs to know.
+const INTERNODE_PORT: i64 = 7000;
+
 /// What the tables are computed from.
 pub struct SystemContext<'a> {
     pub catalog: &'a Catalog,
     pub topology: &'a Topology,
+    /// For `system_traces` only.
+    pub traces: &'a [Trace],
 }
 
 pub struct SystemTable {
@@ -48,7 +55,10 @@ const KEYSPACES: [&str; 4] = [
 ];
 
 fn tables() -> impl Iterator<Item = &'static SystemTable> {
-    cluster::TABLES.iter().chain(&schema::TABLES)
+    cluster::TABLES
+        .iter()
+        .chain(&schema::TABLES)
+        .chain(&traces::TABLES)
 }
 
 /// Whether a keyspace is the system's own: it cannot be changed.

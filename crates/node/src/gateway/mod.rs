@@ -9,6 +9,8 @@ mod strong;
 mod write;
 
 use crate::core::Core;
+use crate::rpc::{Reply, Request};
+use api::trace::{Trace, event};
 use api::{
     Buffered, Database, Error, Outcome, ReadRequest, ReadResponse, Refused, Retry, Topology,
     Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
@@ -27,6 +29,9 @@ use txn::{Step, Stepped};
 
 /// Who is told that a transaction lives, or has ended, is told for so long: it finds out by itself too.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A node that says what it has traced does so within this.
+const TRACES_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Gateway {
     core: Arc<Core>,
@@ -146,6 +151,9 @@ impl Database for Gateway {
             self.core.transactions.hear(locking.transaction)?;
         }
         let began = Instant::now();
+        event(self.core.node, || {
+            format!("Reading table {}", request.table)
+        });
         let catalog = self.core.views.catalog();
         let outcome = match table_of(&catalog, request.table) {
             Ok(table) if table.is_strong() => read::read(&self.core, table, request).await,
@@ -187,6 +195,25 @@ impl Database for Gateway {
     fn release(&self, transaction: TransactionId) {
         let tablets = self.core.transactions.end(transaction);
         send_release(&self.core, transaction, tablets, None);
+    }
+
+    fn keep_trace(&self, trace: Trace) {
+        self.core.traces.keep(trace);
+    }
+
+    async fn traces(&self) -> Vec<Trace> {
+        let mut traces = self.core.traces.all();
+        let topology = self.core.views.topology();
+        let others = topology.nodes.iter();
+        let others = others.filter(|node| node.is_alive && node.id != self.core.node);
+        let asking = others.map(|node| self.core.call(node.id, Request::Traces, TRACES_PATIENCE));
+        for reply in futures::future::join_all(asking).await {
+            if let Ok(Reply::Traces(kept)) = reply {
+                traces.extend(kept);
+            }
+        }
+        traces.sort_by_key(|trace| (trace.started_at, trace.id));
+        traces
     }
 
     fn now(&self) -> Interval {

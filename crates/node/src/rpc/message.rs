@@ -110,6 +110,9 @@ pub(crate) enum Request {
     /// To a node that keeps batches of others. Answered with `Done`.
     #[n(12)]
     Batch(#[n(0)] quorum::BatchRequest),
+    /// What requests that came in there and were traced have done. Answered with `Traces`.
+    #[n(13)]
+    Traces,
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -152,6 +155,21 @@ pub(crate) enum Reply {
     Divided(#[n(0)] Result<(), txn::TabletError>),
     #[n(11)]
     Stepped(#[n(0)] Result<txn::Stepped, txn::TabletError>),
+    #[n(12)]
+    Traces(#[n(0)] Vec<api::trace::Trace>),
+}
+
+impl Request {
+    /// What a traced request is told of; the eventual path tells by itself.
+    pub fn shown_name(&self) -> Option<&'static str> {
+        match self {
+            Request::Write(_) => Some("a write to the leaseholder"),
+            Request::Read(_) => Some("a read to a strong replica"),
+            Request::Step(_) => Some("a step of a transaction"),
+            Request::Batch(_) => Some("a batch to keep or forget"),
+            _ => None,
+        }
+    }
 }
 
 /// Why a node did nothing about a request.
