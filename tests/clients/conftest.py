@@ -168,8 +168,9 @@ class Cluster:
 
     HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
-    def __init__(self, folder):
+    def __init__(self, folder, arguments=()):
         self.folder = Path(folder)
+        self.arguments = arguments
         names = ("cql", "dynamo", "spanner", "admin", "internode")
         self.ports = dict(zip(names, free_ports(len(names), self.HOSTS)))
         self.processes = [None] * len(self.HOSTS)
@@ -180,6 +181,7 @@ class Cluster:
     def start(self, index):
         log = open(self.folder / f"node{index + 1}.log", "ab")
         arguments = ["--data-dir", str(self.folder / f"node{index + 1}"), "--listen", self.HOSTS[index]]
+        arguments += self.arguments
         for name, port in self.ports.items():
             arguments += [f"--{name}-port", str(port)]
         if index > 0:
@@ -208,9 +210,10 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster():
+def cluster(request):
+    """A parameter, where a test gives one, is what to start the nodes with besides."""
     with tempfile.TemporaryDirectory(prefix="tessera-test-") as folder:
-        made = Cluster(folder)
+        made = Cluster(folder, getattr(request, "param", ()))
         try:
             made.start_all()
             yield made

@@ -1,5 +1,6 @@
 """Eventual tables heal themselves: a node that was away has what it missed, without anybody reading it before."""
 
+import subprocess
 import time
 
 import pytest
@@ -8,7 +9,7 @@ from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster as CqlCluster, Execu
 from cassandra.policies import WhiteListRoundRobinPolicy
 from cassandra.query import SimpleStatement
 
-from conftest import status, wait_until
+from conftest import binary, status, wait_until
 
 ROWS = 60
 
@@ -79,5 +80,55 @@ def test_a_killed_node_gets_what_it_missed(cluster, level):
         return all(get(alone, number) == f"value {number}" for number in range(ROWS))
 
     wait_until("the hints to be delivered", has_all, 40)
+    returned.shutdown()
+    client.shutdown()
+
+
+def tessera(*arguments):
+    return subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("cluster", [("--hint-window-seconds", "0")], indirect=True)
+def test_without_hints_a_repair_brings_what_a_killed_node_missed(cluster):
+    client, session = create(cluster)
+    cluster.kill(2)
+    take_for_dead(cluster, 0, 2)
+    for number in range(ROWS):
+        put(session, number, ConsistencyLevel.QUORUM)
+    session.execute(SimpleStatement("DELETE FROM healing.rows WHERE id = 1", consistency_level=ConsistencyLevel.QUORUM))
+    cluster.start(2)
+    returned, alone = connect(cluster, 2)
+    time.sleep(3)
+    assert get(alone, 2) is None, "nothing has brought it"
+    done = tessera("repair", "--admin", cluster.addresses(1).admin, "healing", "rows")
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 tablets" in done.stdout
+    assert get(alone, 1) is None
+    assert all(get(alone, number) == f"value {number}" for number in range(2, ROWS))
+    # Now there is nothing to bring.
+    again = tessera("repair", "--admin", cluster.addresses(2).admin, "healing")
+    assert again.returncode == 0 and " 0 rows" in again.stdout.splitlines()[-1], again.stdout
+    strange = tessera("repair", "--admin", cluster.addresses(2).admin, "nowhere")
+    assert strange.returncode != 0 and "nowhere" in strange.stderr
+    returned.shutdown()
+    client.shutdown()
+
+
+@pytest.mark.parametrize(
+    "cluster", [("--hint-window-seconds", "0", "--repair-interval-seconds", "2")], indirect=True
+)
+def test_repair_goes_on_by_itself(cluster):
+    client, session = create(cluster)
+    cluster.kill(2)
+    take_for_dead(cluster, 0, 2)
+    for number in range(ROWS):
+        put(session, number, ConsistencyLevel.QUORUM)
+    cluster.start(2)
+    returned, alone = connect(cluster, 2)
+
+    def has_all():
+        return all(get(alone, number) == f"value {number}" for number in range(ROWS))
+
+    wait_until("the repair in the background", has_all, 40)
     returned.shutdown()
     client.shutdown()

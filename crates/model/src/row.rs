@@ -223,6 +223,17 @@ impl Row {
         self.exists() || self.deletion.is_some() || !self.range_tombstones.is_empty()
     }
 
+    /// Drops what a deletion of the row's partition, or of a range over it, shadows: also the row's own deletion, where
+    /// it says nothing more. Returns false when nothing is left.
+    pub fn drop_covered(&mut self, covering: Deletion) -> bool {
+        let is_covered = |timestamp| shadows(covering.timestamp, timestamp);
+        self.marker.take_if(|marker| is_covered(marker.timestamp));
+        self.deletion
+            .take_if(|deletion| is_covered(deletion.timestamp));
+        self.cells.retain(|cell| !is_covered(cell.timestamp));
+        !self.is_empty()
+    }
+
     /// The newest deletion of the header that covers the row with this key.
     pub fn covering_deletion(&self, row_key: &[u8]) -> Option<Deletion> {
         let after = self

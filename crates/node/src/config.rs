@@ -1,5 +1,6 @@
 //! What a node is told when it starts.
 
+use crate::upkeep::RepairConfig;
 use quorum::HintLimits;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub log_entries_kept: u64,
     /// What is kept for replicas of eventual tables that miss writes.
     pub hints: HintLimits,
+    /// The repair of eventual tables in the background.
+    pub repair: RepairConfig,
 }
 
 impl Default for Config {
@@ -44,6 +47,7 @@ impl Default for Config {
             replication_factor: 0,
             log_entries_kept: 0,
             hints: HintLimits::default(),
+            repair: RepairConfig::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::identity::Records;
 use crate::leases::Led;
 use crate::liveness::Input;
 use crate::metrics::Metrics;
+use crate::repair::Repairs;
 use crate::replicas::Replicas;
 use crate::rpc::{CallError, Failure, Reply, Request, Rpc};
 use crate::tasks::Tasks;
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub batches: Arc<Batchlog>,
     /// Of requests that asked to be traced, and came in here.
     pub traces: Traces,
+    /// Repairs that operators have asked for here.
+    pub repairs: Repairs,
     /// The transactions that are open here.
     pub transactions: Transactions,
     /// For the gossip task.
@@ -87,6 +90,7 @@ impl Core {
         Core {
             batches: Arc::new(Batchlog::open(Arc::clone(&log))),
             missed: Arc::new(Hints::open(log, limits)),
+            repairs: Repairs::default(),
             records: Records::new(Arc::clone(&parts.world.log)),
             world: parts.world,
             config: parts.config,

@@ -28,6 +28,7 @@ mod operate;
 mod others;
 mod peers;
 mod placement;
+mod repair;
 mod replicas;
 mod rpc;
 mod service;
@@ -37,12 +38,15 @@ mod start;
 mod status;
 mod tasks;
 mod transactions;
+mod upkeep;
 mod view;
 
 pub use config::Config;
 pub use quorum::HintLimits;
+pub use repair::RepairProgress;
 pub use rpc::{TRANSACTION_STEPS, transaction_step};
 pub use status::{Health, NodeState, NodeStatus, ReplicaStatus, Status, TabletStatus};
+pub use upkeep::RepairConfig;
 
 use api::Database;
 use model::{NodeId, TableId};
@@ -135,6 +139,16 @@ impl Node {
     /// Gives the place of one node to another: its replicas move, or are made anew if it is dead.
     pub async fn replace(&self, node: NodeId, successor: NodeId) -> Result<(), api::Error> {
         operate::replace(&self.core, node, successor).await
+    }
+
+    /// Begins a repair of all eventual tables, of a namespace's, or of one. Returns its number, for `repair_progress`.
+    pub fn repair(&self, namespace: Option<&str>, table: Option<&str>) -> Result<u64, api::Error> {
+        repair::begin(&self.core, namespace, table)
+    }
+
+    /// How far a repair that was begun through this node has come; `None` when it is not known (any more).
+    pub fn repair_progress(&self, number: u64) -> Option<RepairProgress> {
+        self.core.repairs.progress(number)
     }
 
     /// Releases leases, tells the others, and stops.

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use quorum::RepairStep;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -70,6 +71,11 @@ pub(crate) struct Metrics {
     pub served: Counter,
     /// Of them, those that were refused because too many were in flight.
     pub shed: Counter,
+    /// Steps of repair that this node's replicas have led.
+    repair_steps: Counter,
+    repair_compared_bytes: Counter,
+    repair_streamed_rows: Counter,
+    repair_streamed_bytes: Counter,
 }
 
 impl Default for Metrics {
@@ -82,12 +88,23 @@ impl Default for Metrics {
             commits: Requests::new("commit", &outcomes),
             served: Counter::default(),
             shed: Counter::default(),
+            repair_steps: Counter::default(),
+            repair_compared_bytes: Counter::default(),
+            repair_streamed_rows: Counter::default(),
+            repair_streamed_bytes: Counter::default(),
             outcomes,
         }
     }
 }
 
 impl Metrics {
+    pub fn repaired(&self, step: &RepairStep) {
+        self.repair_steps.inc();
+        self.repair_compared_bytes.inc_by(step.compared_bytes);
+        self.repair_streamed_rows.inc_by(step.streamed_rows);
+        self.repair_streamed_bytes.inc_by(step.streamed_bytes);
+    }
+
     pub fn register(&self, registry: &mut Registry, core: &Arc<Core>) {
         registry.register(
             "node_requests",
@@ -112,6 +129,30 @@ impl Metrics {
             "Requests of other nodes that were refused for want of room",
             self.shed.clone(),
         );
+        for (name, help, counter) in [
+            (
+                "node_repair_steps",
+                "Ranges of eventual tablets that were compared",
+                &self.repair_steps,
+            ),
+            (
+                "node_repair_compared_bytes",
+                "What was compared",
+                &self.repair_compared_bytes,
+            ),
+            (
+                "node_repair_streamed_rows",
+                "Rows brought to replicas that lacked them",
+                &self.repair_streamed_rows,
+            ),
+            (
+                "node_repair_streamed_bytes",
+                "Read and sent where replicas differed",
+                &self.repair_streamed_bytes,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
         registry.register_collector(Box::new(Levels(Arc::downgrade(core))));
     }
 }

@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::fill;
 use crate::follow;
 use crate::liveness::Input;
+use crate::repair;
 use crate::replicas::Held;
 use crate::rpc::{CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc, Taken};
 use cluster::{Command, Effect, META, NodeProfile};
@@ -183,6 +184,7 @@ async fn serve(
             Err(error) => Reply::Failed(Failure::Other(error.to_string())),
         },
         Request::Traces => Reply::Traces(core.traces.all()),
+        Request::Repair { tablet, from } => repair::step(core, tablet, &from).await,
         Request::Admit { tablet, member } => fill::admit(core, tablet, member).await,
         Request::Fill { tablet, replica } => fill::serve(core, tablet, replica),
         Request::Campaign(tablets) => {

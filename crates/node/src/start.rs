@@ -16,6 +16,7 @@ use crate::service;
 use crate::split;
 use crate::tasks::Tasks;
 use crate::transactions;
+use crate::upkeep;
 use crate::view::Views;
 use bytes::Bytes;
 use cluster::{Command, NodeProfile, Refusal, State};
@@ -144,6 +145,7 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     );
     tasks.spawn(coordinator.clone().replay_hints());
     tasks.spawn(coordinator.clone().replay_batches());
+    tasks.spawn(upkeep::run(Arc::clone(&core)));
     let gateway = Gateway::new(&core, coordinator);
     liveness::settle(&core).await;
     core.set_serving();

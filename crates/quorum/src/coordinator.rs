@@ -6,10 +6,13 @@ mod cas;
 mod exchange;
 mod handoff;
 mod read;
+mod repair;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod write;
+
+pub use repair::RepairStep;
 
 use crate::level::Place;
 use crate::message::{ReplicaError, Reply, Request};

@@ -22,8 +22,10 @@
 //!
 //! What a replica has missed is kept as a hint by the coordinator and delivered when the replica's node is back.
 //!
-//! Deliberately absent: Merkle repair, purging of tombstones (not built yet); routing and connections
-//! (crate `node`).
+//! Repair compares the replicas of a tablet by Merkle trees and brings each what it lacks; what it has shown to be
+//! everywhere lets tombstones go (`grace` has the argument). When either happens is the node's business.
+//!
+//! Deliberately absent: routing and connections (crate `node`).
 
 mod batchlog;
 mod coordinator;
@@ -39,21 +41,23 @@ mod message;
 mod partition;
 mod paxos;
 mod peers;
+mod repair;
 mod replica;
 mod visible;
 
 pub use batchlog::{
     Batch, BatchId, BatchPart, BatchRequest, Batchlog, BatchlogError, is_batch_log,
 };
-pub use coordinator::Coordinator;
+pub use coordinator::{Coordinator, RepairStep};
 pub use gateway::Gateway;
 pub use hints::{HintCounts, HintLimits, Hints, is_hint_log};
 pub use level::Required;
 pub use lower::lower;
 pub use message::{
-    Action, Covered, Digest, Page, RawRow, ReplicaError, ReplicaRead, ReplicaSelection, Reply,
-    Request,
+    Action, Covered, Digest, Page, RawRow, RepairReply, RepairRequest, ReplicaError, ReplicaRead,
+    ReplicaSelection, Reply, Request,
 };
 pub use paxos::{Ballot, PartitionState, PaxosReply, PaxosRequest, Proposal, RawState};
 pub use peers::{CallError, Neighbour, Peers, Task, Tasks};
-pub use replica::{EventualReplica, ReplicaConfig};
+pub use repair::tree::{Leaves, Tree};
+pub use replica::{EventualReplica, ReplicaConfig, Sweep};

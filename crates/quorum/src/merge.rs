@@ -7,7 +7,7 @@
 use crate::message::{Covered, Page, RawRow, ReplicaSelection};
 use crate::partition::{Layout, decode_row};
 use api::Direction;
-use model::Row;
+use model::{Deletion, Row};
 use std::collections::BTreeMap;
 
 /// Rows and headers of a part of the selection, as all replicas that were asked know them together.
@@ -62,12 +62,21 @@ pub(crate) fn reconcile(
         pages,
         |page| &page.headers,
         |key| scope.has_header(key),
+        |_| None,
         &mut repairs,
     )?;
+    let covering = |key: &[u8]| {
+        if headers.is_empty() {
+            return None;
+        }
+        let (header, _) = headers.get(&layout.header_of(key)?)?;
+        header.covering_deletion(key)
+    };
     let rows = merge_kind(
         pages,
         |page| &page.rows,
         |key| scope.has_row(key),
+        covering,
         &mut repairs,
     )?;
     let size_bytes = rows.iter().map(|(key, (_, size))| key.len() + size).sum();
@@ -90,12 +99,13 @@ pub(crate) fn reconcile(
     })
 }
 
-/// Merges either the headers or the rows; adds to each replica's repairs what it lacks. Yields rows with their
-/// encoded sizes.
+/// Merges either the headers or the rows, without what their headers shadow; adds to each replica's repairs what it
+/// lacks, but for what any of them may have forgotten for good. Yields rows with their encoded sizes.
 fn merge_kind<'a>(
     pages: &'a [Page],
     of: impl Fn(&'a Page) -> &'a Vec<RawRow>,
     is_in_scope: impl Fn(&[u8]) -> bool,
+    covering: impl Fn(&[u8]) -> Option<Deletion>,
     repairs: &mut [Vec<RawRow>],
 ) -> Result<BTreeMap<Vec<u8>, (Row, usize)>, String> {
     let mut versions: BTreeMap<&[u8], Vec<Option<&[u8]>>> = BTreeMap::new();
@@ -109,6 +119,8 @@ fn merge_kind<'a>(
             }
         }
     }
+    let purged_before = pages.iter().map(|page| page.purged_before).min();
+    let purged_before = purged_before.unwrap_or_default();
     let mut merged = BTreeMap::new();
     for (key, versions) in versions {
         let mut present = versions.iter().copied().flatten();
@@ -121,8 +133,26 @@ fn merge_kind<'a>(
             }
             encoded = row.to_bytes();
         }
+        let covering = covering(key);
+        if let Some(covering) = covering {
+            if !row.drop_covered(covering) {
+                continue;
+            }
+            encoded = row.to_bytes();
+        }
+        let lasting = |mut row: Row| {
+            if let Some(covering) = covering {
+                row.drop_covered(covering);
+            }
+            row.purge_tombstones(purged_before);
+            row.to_bytes()
+        };
         for (version, repair) in versions.iter().zip(repairs.iter_mut()) {
-            if *version != Some(encoded.as_slice()) {
+            if *version == Some(encoded.as_slice()) {
+                continue;
+            }
+            let held = version.map_or(Ok(Row::default()), decode_row)?;
+            if lasting(held) != lasting(row.clone()) {
                 repair.push(RawRow {
                     key: key.to_vec(),
                     row: encoded.clone(),
@@ -235,6 +265,7 @@ mod tests {
             headers: Vec::new(),
             rows,
             covered,
+            purged_before: 0,
         }
     }
 
@@ -282,9 +313,10 @@ mod tests {
             direction: Direction::Backward,
         };
         let with_header = Page {
-            headers: vec![header_delta(1, 30)],
+            headers: vec![header_delta(1, 5)],
             rows: vec![delta(1, 3, 10, 3), delta(1, 2, 10, 2)],
             covered: Covered::To(row_key(1, 2)),
+            purged_before: 0,
         };
         let without = page(vec![delta(1, 3, 10, 3)], Covered::To(row_key(1, 3)));
         let reconciled = reconcile(&layout(), &selection, &[with_header, without]).unwrap();
@@ -292,7 +324,7 @@ mod tests {
         assert_eq!(merged.covered, Covered::To(row_key(1, 3)));
         assert_eq!(merged.rows.len(), 1);
         assert_eq!(merged.headers.len(), 1);
-        assert_eq!(reconciled.repairs[1], vec![header_delta(1, 30)]);
+        assert_eq!(reconciled.repairs[1], vec![header_delta(1, 5)]);
     }
 
     #[test]
@@ -306,5 +338,41 @@ mod tests {
         assert_eq!(reconciled.merged.covered, Covered::Keys(1));
         assert_eq!(reconciled.merged.rows.len(), 1);
         assert!(reconciled.repairs.iter().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn what_a_header_shadows_is_brought_to_nobody() {
+        let deleted = Page {
+            headers: vec![header_delta(1, 30)],
+            ..page(vec![], Covered::All)
+        };
+        let behind = page(vec![delta(1, 1, 20, 1), delta(1, 2, 40, 2)], Covered::All);
+        let reconciled = reconcile(&layout(), &forward(), &[deleted, behind]).unwrap();
+        assert_eq!(reconciled.merged.rows.len(), 1);
+        assert_eq!(reconciled.repairs[0], [delta(1, 2, 40, 2)]);
+        assert_eq!(reconciled.repairs[1], [header_delta(1, 30)]);
+    }
+
+    #[test]
+    fn a_tombstone_that_all_may_have_forgotten_is_not_brought_back() {
+        let forgotten = |purged_before| Page {
+            purged_before,
+            ..page(vec![], Covered::All)
+        };
+        let kept = |purged_before| Page {
+            purged_before,
+            ..page(vec![tombstone(1, 1, 20)], Covered::All)
+        };
+        let repairs = |one, other| {
+            let pages = [forgotten(one), kept(other)];
+            let reconciled = reconcile(&layout(), &forward(), &pages).unwrap();
+            reconciled.repairs[0].len()
+        };
+        assert_eq!(repairs(1, 1), 0);
+        assert_eq!(
+            repairs(1, 0),
+            1,
+            "the other one says nothing of having had it"
+        );
     }
 }

@@ -2,6 +2,7 @@
 //! encoding: a replica neither decodes what it stores nor encodes what it reads.
 
 use crate::paxos::{PaxosReply, PaxosRequest};
+use crate::repair::tree::{Leaves, Tree};
 use api::{Direction, KeyRange};
 use catalog::Durability;
 use cluster::Tablet;
@@ -51,6 +52,55 @@ pub enum Action {
     /// A step of compare-and-set on one partition.
     #[n(3)]
     Paxos(#[n(0)] PaxosRequest),
+    /// A part of a step of repair.
+    #[n(4)]
+    Repair(#[n(0)] RepairRequest),
+}
+
+/// What a step of repair asks of each replica, in this order.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum RepairRequest {
+    /// Makes durable and readable whatever was taken before. Answered with `Begun`.
+    #[n(0)]
+    Begin,
+    /// Answered with `Same` when the tree of these leaves has this root, with its leaves when it has not, or with a
+    /// `Shorter` range to ask about.
+    #[n(1)]
+    Tree {
+        #[n(0)]
+        leaves: Leaves,
+        /// Tombstones made before this many seconds since 1970 do not count.
+        #[n(1)]
+        purged_before: i64,
+        #[n(2)]
+        root: u64,
+    },
+    /// All replicas hold what any of them held of the range at that time. Answered with `Applied`, once that is
+    /// noted durably.
+    #[n(2)]
+    Repaired {
+        #[n(0)]
+        range: KeyRange,
+        #[n(1)]
+        since: Timestamp,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum RepairReply {
+    #[n(0)]
+    Begun {
+        /// This replica may have forgotten tombstones that were made before.
+        #[n(0)]
+        purged_before: i64,
+    },
+    #[n(1)]
+    Same,
+    #[n(2)]
+    Leaves(#[n(0)] Tree),
+    /// The range holds too much here: up to this key it is enough.
+    #[n(3)]
+    Shorter(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// What one replica is asked to read. Two replicas that hold the same answer it alike, byte for byte.
@@ -94,6 +144,10 @@ pub struct Page {
     pub rows: Vec<RawRow>,
     #[n(2)]
     pub covered: Covered,
+    /// The replica may have forgotten tombstones that were made before so many seconds since 1970, since all replicas
+    /// had them: nobody needs to bring them back. Not part of the digest.
+    #[n(3)]
+    pub purged_before: i64,
 }
 
 /// How much of the selection a page speaks for. What it does not contain up to there, the replica does not
@@ -129,6 +183,8 @@ pub enum Reply {
     Refused(#[n(0)] ReplicaError),
     #[n(4)]
     Paxos(#[n(0)] PaxosReply),
+    #[n(5)]
+    Repair(#[n(0)] RepairReply),
 }
 
 /// Why a replica did not do what it was asked.
@@ -289,6 +345,7 @@ mod tests {
             headers: vec![],
             rows: vec![RawRow::default()],
             covered: Covered::To(b"x".to_vec()),
+            purged_before: 7,
         });
         assert_eq!(Reply::decode(&reply.encode()).unwrap(), reply);
         assert!(Reply::decode(&[0xff, 0x00]).is_err());

@@ -16,25 +16,29 @@
 //! tombstones.
 
 mod paxos;
+mod purge;
 mod read;
 mod record;
+mod repair;
 #[cfg(test)]
 mod tests;
 
+pub use purge::Sweep;
 pub(crate) use read::successor;
 
 use crate::message::{Action, RawRow, ReplicaError, Reply, Request};
 use crate::partition::{Layout, decode_row, store_key};
 use crate::peers::{Tasks, spawn};
+use crate::repair::marks::Marks;
 use bytes::Bytes;
 use catalog::{Durability, Table};
 use cluster::Tablet;
-use model::{PlacementEpoch, ReplicaId, Timestamp};
+use model::{PlacementEpoch, ReplicaId, Row, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use record::Record;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use storage::{Replay, cut_point, replay};
 use world::planted::{self, Bug};
@@ -78,6 +82,10 @@ pub struct EventualReplica {
     fence: AtomicU64,
     /// Whether any header was ever written: as long as not, reads need not look for one.
     has_headers: AtomicBool,
+    /// When which part of the tablet was repaired with all replicas; changed under its own lock, behind the log's record.
+    marks: Mutex<Marks>,
+    /// Tombstones made before so many seconds since 1970 may be gone.
+    purged_before: AtomicI64,
     /// Set once the log or the store has failed: nothing is acknowledged from then on.
     is_broken: AtomicBool,
 }
@@ -125,8 +133,11 @@ impl EventualReplica {
             .get(&headers_mark(), &store.snapshot())
             .map_err(broken)?
             .is_some();
+        let log_id = LogId(config.replica.0);
         let replica = EventualReplica {
-            log_id: LogId(config.replica.0),
+            log_id,
+            marks: Mutex::new(repair::marks(log.as_ref(), log_id).map_err(ReplicaError::Broken)?),
+            purged_before: AtomicI64::new(0),
             log,
             clock: config.clock,
             tasks,
@@ -274,6 +285,7 @@ impl EventualReplica {
                 Ok(Reply::Digest(self.read(&read)?.digest()))
             }
             Action::Paxos(request) => self.paxos(epoch, request).await,
+            Action::Repair(request) => self.repair(request).await,
         }
     }
 
@@ -457,15 +469,18 @@ impl EventualReplica {
             let key = store_key(&group[0].key);
             let old = self.store.get(&key, &snapshot).map_err(broken)?;
             let value = match (&old, group) {
-                (None, [only]) => only.row.clone(),
+                (None, [only]) if !purge::is_purge(only) => only.row.clone(),
                 _ => {
-                    let (first, rest) = match &old {
-                        Some(old) => (old.as_ref(), group),
-                        None => (group[0].row.as_slice(), &group[1..]),
+                    let mut row = match &old {
+                        Some(old) => decode_row(old).map_err(ReplicaError::Broken)?,
+                        None => Row::default(),
                     };
-                    let mut row = decode_row(first).map_err(ReplicaError::Broken)?;
-                    for delta in rest {
-                        row.merge(&decode_row(&delta.row).map_err(ReplicaError::Broken)?);
+                    for delta in group {
+                        purge::change(&mut row, delta).map_err(ReplicaError::Broken)?;
+                    }
+                    if row.is_empty() && group.iter().any(|delta| purge::is_purge(delta)) {
+                        operations.extend(old.map(|_| StoreOperation::Delete { key }));
+                        continue;
                     }
                     row.to_bytes()
                 }

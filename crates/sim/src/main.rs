@@ -280,7 +280,10 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::MoveLeavesBehind
         | Bug::CountFailedReplicaAsAcknowledged
         | Bug::MergeForgetsTombstoneAtEqualTimestamp
-        | Bug::ReplayHintAfterGrace => vec![Workload::Quorum],
+        | Bug::ReplayHintAfterGrace
+        | Bug::PurgeWithoutRepair
+        | Bug::DigestIgnoresTombstones
+        | Bug::ReadRepairSkipsPending => vec![Workload::Quorum],
         Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
         Bug::NoCommitWait
         | Bug::SnapshotIgnoresPrepared

@@ -51,19 +51,7 @@ pub struct Query {
 pub enum Body {
     Select(Box<Select>),
     Query(Box<Query>),
-    Set {
-        operator: SetOperator,
-        /// DISTINCT, not ALL.
-        distinct: bool,
-        bodies: Vec<Body>,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetOperator {
-    Union,
-    Intersect,
-    Except,
+    UnionAll(Vec<Body>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -107,28 +95,6 @@ pub enum From {
         alias: Option<Name>,
         offset: Option<Name>,
     },
-    Join {
-        left: Box<From>,
-        right: Box<From>,
-        kind: JoinKind,
-        condition: JoinCondition,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JoinKind {
-    /// Also CROSS, and the comma.
-    Inner,
-    Left,
-    Right,
-    Full,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum JoinCondition {
-    None,
-    On(Expression),
-    Using(Vec<Name>),
 }
 
 #[derive(Clone, Debug, PartialEq)]

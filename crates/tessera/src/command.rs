@@ -1,6 +1,6 @@
 //! Commands that a running node carries out, asked for over its admin port.
 
-use crate::options::{NodeCommand, NodeOptions, SetOptions, SplitOptions};
+use crate::options::{NodeCommand, NodeOptions, RepairOptions, SetOptions, SplitOptions};
 use crate::status;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(300);
 
 pub fn split(options: &SplitOptions) -> Result<(), String> {
     let body =
@@ -47,6 +48,44 @@ fn carry_out(admin: &str, command: &str, body: &Value) -> Result<(), String> {
     let answer = fetch(admin, "POST", &path, &body.to_string())?;
     println!("{answer}");
     Ok(())
+}
+
+/// Asks for a repair and looks on until it is through.
+pub fn repair(options: &RepairOptions) -> Result<(), String> {
+    let body = json!({ "namespace": options.namespace, "table": options.table });
+    let command = |name: &str, body: Value| {
+        let path = format!("/api/command/{name}");
+        fetch(&options.admin, "POST", &path, &body.to_string())
+    };
+    let begun = command("repair", body)?;
+    let mut shown = String::new();
+    loop {
+        let progress = command("repair-progress", json!({ "repair": begun["repair"] }))?;
+        let line = format!(
+            "{} of {} tablets, {} bytes compared, {} rows brought to replicas that lacked them",
+            progress["tablets_done"],
+            progress["tablets"],
+            progress["compared_bytes"],
+            progress["streamed_rows"]
+        );
+        if line != shown {
+            println!("{line}");
+            shown = line;
+        }
+        if progress["finished"] == true {
+            return match (&progress["tablets_failed"], &progress["tablets_partial"]) {
+                (failed, _) if *failed != 0 => Err(format!(
+                    "{failed} tablets could not be repaired: {}",
+                    progress["error"]
+                )),
+                (_, partial) if *partial != 0 => Err(format!(
+                    "{partial} tablets were repaired without all their replicas: repeat it when all nodes are back"
+                )),
+                _ => Ok(()),
+            };
+        }
+        std::thread::sleep(PROGRESS_INTERVAL);
+    }
 }
 
 /// One request over a connection of its own; answers that are not a success become errors.

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Split(options) => command::split(&options),
         Command::Set(options) => command::set(&options),
         Command::Node(options) => command::node(&options),
+        Command::Repair(options) => command::repair(&options),
         Command::Version => {
             println!("tessera {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -32,6 +32,8 @@ pub enum Command {
     Set(SetOptions),
     /// Lists the nodes, and takes them out of the cluster
     Node(NodeOptions),
+    /// Repairs eventual tables: compares their replicas and brings each what it lacks
+    Repair(RepairOptions),
     /// Prints the version
     Version,
 }
@@ -96,6 +98,17 @@ pub struct SetOptions {
     /// `replication_factor`, `split_size_bytes`, …
     pub name: String,
     pub value: u64,
+}
+
+#[derive(Args)]
+pub struct RepairOptions {
+    /// The admin port of any node, as HOST:PORT
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub admin: String,
+    /// All eventual tables, if not given
+    pub namespace: Option<String>,
+    /// All of the keyspace, if not given
+    pub table: Option<String>,
 }
 
 /// What `tessera start` takes, on the command line and in the file.
@@ -163,6 +176,9 @@ pub struct StartOptions {
     /// them [default: 10800]
     #[arg(long, value_name = "SECONDS")]
     pub hint_window_seconds: Option<u32>,
+    /// Every tablet of an eventual table is repaired in the background once in so many seconds [default: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    pub repair_interval_seconds: Option<u32>,
     /// The least important messages to log: error, warn, info, debug, trace [default: info; ephemeral: warn]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -189,6 +205,7 @@ pub struct Settings {
     pub memtable_bytes: Option<u64>,
     pub cache_bytes: Option<u64>,
     pub hint_window_seconds: u32,
+    pub repair_interval_seconds: u32,
     pub log_level: String,
     pub end_with_parent: bool,
 }
@@ -206,6 +223,7 @@ pub struct Ports {
 const REPLICATION_FACTOR: u32 = 3;
 const REPLICATION_FACTOR_MAX: u32 = 9;
 const HINT_WINDOW_SECONDS: u32 = 3 * 3_600;
+const REPAIR_INTERVAL_SECONDS: u32 = 3_600;
 
 impl Settings {
     /// Lays the command line over the file over the defaults.
@@ -288,6 +306,11 @@ impl Settings {
                 .hint_window_seconds
                 .or(file.hint_window_seconds)
                 .unwrap_or(HINT_WINDOW_SECONDS),
+            repair_interval_seconds: line
+                .repair_interval_seconds
+                .or(file.repair_interval_seconds)
+                .unwrap_or(REPAIR_INTERVAL_SECONDS)
+                .max(1),
             log_level: log_level
                 .unwrap_or_else(|| if is_ephemeral { "warn" } else { "info" }.into()),
             end_with_parent: line.end_with_parent,

@@ -33,6 +33,8 @@ impl Source for NodeSource {
             "decommission" | "recommission" | "remove" | "replace" => {
                 self.change_node(name, &arguments).await
             }
+            "repair" => self.repair(&arguments),
+            "repair-progress" => self.repair_progress(&arguments),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -88,6 +90,33 @@ impl NodeSource {
         };
         self.node.set(name, value).await.map_err(command_error)?;
         Ok(json!({ "set": name, "value": value }))
+    }
+
+    fn repair(&self, arguments: &Value) -> Result<Value, CommandError> {
+        let (namespace, table) = (arguments["namespace"].as_str(), arguments["table"].as_str());
+        if table.is_some() && namespace.is_none() {
+            let message = "a table is named with its keyspace";
+            return Err(CommandError::Invalid(message.into()));
+        }
+        let number = self.node.repair(namespace, table).map_err(command_error)?;
+        Ok(json!({ "repair": number }))
+    }
+
+    fn repair_progress(&self, arguments: &Value) -> Result<Value, CommandError> {
+        let number = arguments["repair"].as_u64();
+        let progress = number.and_then(|number| self.node.repair_progress(number));
+        let progress = progress
+            .ok_or_else(|| CommandError::Invalid("no such repair was begun here".into()))?;
+        Ok(json!({
+            "tablets": progress.tablets,
+            "tablets_done": progress.tablets_done,
+            "tablets_partial": progress.tablets_partial,
+            "tablets_failed": progress.tablets_failed,
+            "compared_bytes": progress.compared_bytes,
+            "streamed_rows": progress.streamed_rows,
+            "finished": progress.is_finished,
+            "error": progress.error,
+        }))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::options::{Settings, StartOptions};
 use crate::registry;
 use crate::source::NodeSource;
 use api::Database;
-use node::{HintLimits, Node};
+use node::{HintLimits, Node, RepairConfig};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::future::Future;
@@ -135,6 +135,10 @@ async fn serve(settings: &Settings, folder: &Path, began: Instant) -> Result<(),
         hints: HintLimits {
             age_max_seconds: settings.hint_window_seconds,
             ..HintLimits::default()
+        },
+        repair: RepairConfig {
+            interval_ms: u64::from(settings.repair_interval_seconds) * 1_000,
+            ..RepairConfig::default()
         },
     };
     let internode = world.network.local_address();

@@ -113,6 +113,15 @@ pub(crate) enum Request {
     /// What requests that came in there and were traced have done. Answered with `Traces`.
     #[n(13)]
     Traces,
+    /// To a node that holds a replica of an eventual tablet: a step of its repair, from this key on. Answered with
+    /// `Repaired`.
+    #[n(14)]
+    Repair {
+        #[n(0)]
+        tablet: TabletId,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        from: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -157,6 +166,8 @@ pub(crate) enum Reply {
     Stepped(#[n(0)] Result<txn::Stepped, txn::TabletError>),
     #[n(12)]
     Traces(#[n(0)] Vec<api::trace::Trace>),
+    #[n(13)]
+    Repaired(#[n(0)] quorum::RepairStep),
 }
 
 impl Request {

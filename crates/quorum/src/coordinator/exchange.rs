@@ -10,6 +10,7 @@ use api::{Broken, Error, Level, Outcome, Retry};
 use catalog::Durability;
 use cluster::Tablet;
 use model::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -208,9 +209,24 @@ impl Exchange<'_> {
         let Reconciled { merged, repairs } =
             reconcile(self.layout, &self.read.rows, &pages).map_err(broken)?;
         if !planted::is(Bug::SkipReadRepair) {
+            let (mut places, mut repairs) = (places, repairs);
+            if !planted::is(Bug::ReadRepairSkipsPending) {
+                let pending = self.pending(tablet);
+                repairs.extend(pending.iter().map(|_| union(&repairs)).collect::<Vec<_>>());
+                places.extend(pending);
+            }
             self.write_back(tablet, places, repairs, required).await?;
         }
         Ok(merged)
+    }
+
+    /// Replicas that are being filled: they may have been filled from one that is repaired only now.
+    fn pending(&self, tablet: &Tablet) -> Vec<Place> {
+        let places = Places::new(tablet, self.coordinator.peers.as_ref());
+        let pending = places.replicas.into_iter();
+        pending
+            .filter(|place| place.replica.is_learner && place.is_alive)
+            .collect()
     }
 
     async fn write_back(
@@ -265,6 +281,16 @@ impl Exchange<'_> {
         }
         Ok(replies)
     }
+}
+
+/// What any replica lacks, each row once.
+fn union(repairs: &[Vec<RawRow>]) -> Vec<RawRow> {
+    let rows: BTreeMap<&[u8], &RawRow> = repairs
+        .iter()
+        .flatten()
+        .map(|raw| (raw.key.as_slice(), raw))
+        .collect();
+    rows.into_values().cloned().collect()
 }
 
 fn has_page(answers: &[(Place, Answer)]) -> bool {

@@ -616,3 +616,70 @@ async fn a_hint_that_is_too_old_is_dropped_and_one_for_a_place_that_moved_goes_t
     cluster.set(3, Health::Well);
     delivered(&coordinator).await;
 }
+
+/// Repairs a tablet from its begin to its end: rows brought, and whether all took part throughout.
+async fn repair(cluster: &Cluster, coordinator: &Coordinator) -> (u64, bool) {
+    let (mut from, mut rows, mut is_whole) = (Vec::new(), 0, true);
+    loop {
+        let step = coordinator
+            .repair_step(&table(), &cluster.tablet, &from)
+            .await
+            .unwrap();
+        rows += step.streamed_rows;
+        is_whole &= step.is_whole;
+        match step.next {
+            Some(next) => from = next,
+            None => return (rows, is_whole),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_brings_each_replica_what_it_lacks_and_is_noted_when_all_took_part() {
+    let (cluster, coordinator) = cluster(3);
+    for row in 0..3_000 {
+        for node in 1..=3 {
+            cluster
+                .plant(node, vec![delta(row, 1, 5, row.into())])
+                .await;
+        }
+    }
+    cluster.plant(2, vec![tombstone(7, 1, 9)]).await;
+    cluster
+        .plant(3, vec![delta(8, 1, 6, 1), delta(9, 9, 6, 2)])
+        .await;
+    cluster
+        .plant(1, vec![crate::fixture::header_delta(10, 9)])
+        .await;
+    cluster.set(3, Health::Dead);
+    assert_eq!(repair(&cluster, &coordinator).await, (2, false));
+    let marked = |node| cluster.replicas[&NodeId(node)].repaired_since();
+    assert_eq!([marked(1), marked(2), marked(3)], [None; 3]);
+    cluster.set(3, Health::Well);
+    let (rows, is_whole) = repair(&cluster, &coordinator).await;
+    assert!(is_whole);
+    assert_eq!(
+        rows,
+        2 + 4,
+        "the tombstones to node 3, two rows to the others"
+    );
+    let since = Some(Timestamp(1_000_000));
+    assert_eq!([marked(1), marked(2), marked(3)], [since; 3]);
+    assert_eq!(repair(&cluster, &coordinator).await, (0, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_under_an_older_placement_notes_nothing() {
+    let (cluster, coordinator) = cluster(2);
+    let newer = Tablet {
+        epoch: PlacementEpoch(2),
+        ..cluster.tablet.as_ref().clone()
+    };
+    cluster.replicas[&NodeId(2)].set_tablet(newer);
+    let step = coordinator
+        .repair_step(&table(), &cluster.tablet, &[])
+        .await
+        .unwrap();
+    assert!(!step.is_whole, "node 2 did not take part");
+    assert_eq!(cluster.replicas[&NodeId(1)].repaired_since(), None);
+}

@@ -6,6 +6,7 @@ use crate::partition::{Layout, decode_row, store_key};
 use api::{Direction, KeyRange};
 use model::{Row, murmur3};
 use std::sync::atomic::Ordering;
+use world::planted::{self, Bug};
 use world::{Kind, Snapshot};
 
 /// A page ends after so many rows, visible or not.
@@ -13,7 +14,14 @@ const PAGE_ROWS_MAX: usize = 20_000;
 
 impl Page {
     pub fn digest(&self) -> Digest {
-        let bytes = minicbor::to_vec(self).expect("writing to memory does not fail");
+        let content = (&self.headers, &self.rows, &self.covered);
+        let mut bytes = minicbor::to_vec(content).expect("writing to memory does not fail");
+        if planted::is(Bug::DigestIgnoresTombstones) {
+            let live = self.rows.iter().filter(|raw| {
+                decode_row(&raw.row).is_ok_and(|mut row| row.make_visible(None, i64::MIN))
+            });
+            bytes = minicbor::to_vec(live.collect::<Vec<_>>()).unwrap_or_default();
+        }
         Digest(murmur3::token(&bytes) as u64)
     }
 }
@@ -26,10 +34,15 @@ impl EventualReplica {
             read,
             has_headers: self.has_headers.load(Ordering::Acquire),
         };
-        match &read.rows {
+        let page = match &read.rows {
             ReplicaSelection::Keys(keys) => reader.keys(keys),
             ReplicaSelection::Range { range, direction } => reader.range(range, *direction),
-        }
+        };
+        // Read behind the rows: what was purged meanwhile counts as purged.
+        page.map(|page| Page {
+            purged_before: self.purged_before(),
+            ..page
+        })
     }
 }
 
@@ -62,27 +75,27 @@ impl Reader<'_> {
     fn keys(&self, keys: &[Vec<u8>]) -> Result<Page, ReplicaError> {
         let mut page = Page::default();
         let mut size = 0;
-        let mut last_header: Option<Vec<u8>> = None;
+        let mut partition: Option<Partition> = None;
         for (index, key) in keys.iter().enumerate() {
             if index > 0 && size >= self.read.size_bytes_max as usize {
                 page.covered = Covered::Keys(index as u32);
                 break;
             }
             if self.replica.layout.is_header(key) {
-                if last_header.as_ref() != Some(key) {
-                    page.headers.extend(self.get(key)?);
-                    last_header = Some(key.clone());
+                if partition
+                    .as_ref()
+                    .is_none_or(|known| known.header_key != *key)
+                {
+                    partition = Some(self.enter(key.clone(), &mut page)?);
                 }
                 continue;
             }
-            if self.has_headers {
-                let header = self.replica.layout.header_of(key);
-                if let Some(header) = header.filter(|header| last_header.as_ref() != Some(header)) {
-                    page.headers.extend(self.get(&header)?);
-                    last_header = Some(header);
-                }
-            }
-            if let Some(row) = self.get(key)? {
+            self.enter_partition_of(key, &mut partition, &mut page)?;
+            let row = match self.get(key)? {
+                Some(row) => normal(row, partition.as_ref())?,
+                None => None,
+            };
+            if let Some(row) = row {
                 size += row.size_bytes();
                 page.rows.push(row);
             }
@@ -142,8 +155,10 @@ impl Reader<'_> {
             }
             let key = raw.key.clone();
             self.enter_partition_of(&key, &mut partition, &mut page)?;
-            visible += u32::from(self.counts_as_visible(&raw, partition.as_ref())?);
-            page.rows.push(raw);
+            if let Some(raw) = normal(raw, partition.as_ref())? {
+                visible += u32::from(self.counts_as_visible(&raw, partition.as_ref())?);
+                page.rows.push(raw);
+            }
             if self.read.row_limit.is_some_and(|limit| visible >= limit)
                 || size >= self.read.size_bytes_max as usize
                 || page.rows.len() >= PAGE_ROWS_MAX
@@ -223,6 +238,23 @@ impl Reader<'_> {
             .and_then(|header| header.covering_deletion(&raw.key));
         Ok(row.make_visible(covering, self.read.now_seconds))
     }
+}
+
+/// The row without what its partition's header shadows: that is not shown to anybody, since the header may be forgotten
+/// elsewhere when nothing is left that it shadows.
+fn normal(raw: RawRow, partition: Option<&Partition>) -> Result<Option<RawRow>, ReplicaError> {
+    let covering = partition
+        .and_then(|partition| partition.header.as_ref())
+        .and_then(|header| header.covering_deletion(&raw.key));
+    let Some(covering) = covering else {
+        return Ok(Some(raw));
+    };
+    let mut row = decode_row(&raw.row).map_err(ReplicaError::Broken)?;
+    let is_left = row.drop_covered(covering);
+    Ok(is_left.then(|| RawRow {
+        key: raw.key,
+        row: row.to_bytes(),
+    }))
 }
 
 impl RawRow {

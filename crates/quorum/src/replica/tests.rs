@@ -339,3 +339,83 @@ async fn a_change_that_comes_too_late_is_refused() {
     assert_eq!(replica.handle(request(1_000_001)).await, Reply::Applied);
     assert_eq!(value(&replica, 1, 1), Some(Value::Int(7)));
 }
+
+/// What the store holds of the tablet, tombstones included, by key.
+fn stored(replica: &EventualReplica) -> Vec<Vec<u8>> {
+    let snapshot = replica.store.snapshot();
+    let scan = replica.store.scan(&[1], Some(&[2]), &snapshot);
+    scan.map(|item| item.unwrap().0[1..].to_vec()).collect()
+}
+
+async fn sweep(replica: &Arc<EventualReplica>, before_seconds: i64) {
+    let mut next = Some(Sweep::default());
+    while let Some(sweep) = next {
+        next = replica.sweep(sweep, before_seconds).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_takes_old_tombstones_and_what_they_shadow_and_nothing_else() {
+    let disk = SimDisk::new(1);
+    let replica = open(&disk);
+    let deltas = vec![
+        delta(1, 1, 10, 1),
+        delta(1, 2, 60, 2),
+        header_delta(1, 50),
+        tombstone(2, 1, 10),
+        delta(2, 2, 10, 3),
+        static_delta(3, 10, 9),
+    ];
+    replica.apply(deltas, Durability::Synced).await.unwrap();
+    // What the header shadows is shown to nobody.
+    let page = replica.read(&range(Direction::Forward)).unwrap();
+    assert_eq!(keys(&page), [row_key(1, 2), row_key(2, 1), row_key(2, 2)]);
+    let all = stored(&replica);
+    sweep(&replica, 0).await;
+    let after_nothing = stored(&replica);
+    assert_eq!(
+        all.len(),
+        after_nothing.len() + 1,
+        "only the shadowed row went"
+    );
+    sweep(&replica, 1).await;
+    let kept = [row_key(1, 2), row_key(2, 2), header_key(3)];
+    let mut kept = kept.to_vec();
+    kept.sort();
+    assert_eq!(stored(&replica), kept);
+    assert_eq!(replica.purged_before(), 1);
+    let reopened = open(&disk);
+    assert_eq!(
+        stored(&reopened),
+        kept,
+        "a replay of the log comes to the same"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn notes_of_repairs_survive_and_tell_what_may_be_purged() {
+    let disk = SimDisk::new(1);
+    let replica = open(&disk);
+    assert_eq!(replica.purgeable_before(0), None);
+    let request = |start: &[u8], end: Option<&[u8]>, since| Request {
+        tablet: TabletId(5),
+        epoch: PlacementEpoch(3),
+        action: Action::Repair(crate::RepairRequest::Repaired {
+            range: KeyRange {
+                start: start.to_vec(),
+                end: end.map(<[u8]>::to_vec),
+            },
+            since: Timestamp(since),
+        }),
+    };
+    let noted = replica.handle(request(b"", Some(b"m"), 50_000_000)).await;
+    assert_eq!(noted, Reply::Applied);
+    assert_eq!(replica.repaired_since(), None, "half is not all");
+    replica.handle(request(b"m", None, 40_000_000)).await;
+    disk.crash();
+    let replica = open(&disk);
+    assert_eq!(replica.repaired_since(), Some(Timestamp(40_000_000)));
+    // The clock stands at second 1, and gc_grace counts from there.
+    assert_eq!(replica.purgeable_before(0), Some(1));
+    assert_eq!(replica.purgeable_before(4), Some(-3));
+}

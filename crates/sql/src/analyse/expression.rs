@@ -6,7 +6,7 @@ use super::{Analyser, ParameterType};
 use crate::ast::{self, BinaryOperator, InSet, IndexAccess, IsWhat, Name, UnaryOperator};
 use crate::error::{Error, Offset};
 use crate::functions;
-use crate::plan::SubqueryForm;
+use crate::plan::{Subquery, SubqueryForm};
 use crate::typed::{Comparison, Expression, Node};
 use crate::types::SqlType;
 use crate::value;
@@ -147,16 +147,16 @@ impl<'a> Analyser<'a> {
             N::Struct(fields) => self.structure(fields, at, scope),
             N::Interval(..) => Err(Error::unimplemented("the type INTERVAL")),
             N::Exists(query) => {
-                let (node, _) = self.subquery(query, SubqueryForm::Exists, scope)?;
-                firm(node, SqlType::Bool)
+                let (slot, _) = self.subquery(query, SubqueryForm::Exists, scope)?;
+                firm(Node::Slot(slot), SqlType::Bool)
             }
             N::Subquery(query) => {
-                let (node, kind) = self.subquery(query, SubqueryForm::Scalar, scope)?;
-                firm(node, kind)
+                let (slot, kind) = self.subquery(query, SubqueryForm::Scalar, scope)?;
+                firm(Node::Slot(slot), kind)
             }
             N::ArraySubquery(query) => {
-                let (node, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
-                firm(node, SqlType::array(kind))
+                let (slot, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
+                firm(Node::Slot(slot), SqlType::array(kind))
             }
             N::Default => Err(Error::invalid("Unexpected keyword DEFAULT")),
         }
@@ -317,11 +317,8 @@ impl<'a> Analyser<'a> {
             text: name.to_owned(),
             at,
         };
-        if let Some(position) = scope.find(None, &name)? {
-            return Ok(column(scope, position, at));
-        }
-        match self.outer_column(None, &name, scope)? {
-            Some(outer) => Ok(outer),
+        match scope.find(None, &name)? {
+            Some(position) => Ok(column(scope, position, at)),
             None if scope.has_qualifier(&name.text) => {
                 Err(Error::unimplemented("a table's row as a value"))
             }
@@ -338,11 +335,6 @@ impl<'a> Analyser<'a> {
         if let ast::Node::Name(qualifier) = &operand.node {
             if let Some(position) = scope.find(Some(qualifier), field)? {
                 return Ok(column(scope, position, operand.at));
-            }
-            if !scope.has_qualifier(qualifier)
-                && let Some(outer) = self.outer_column(Some(qualifier), field, scope)?
-            {
-                return Ok(outer);
             }
             if scope.has_qualifier(qualifier) {
                 return Err(Error::invalid(format!(
@@ -543,10 +535,10 @@ impl<'a> Analyser<'a> {
             }
             InSet::Query(query) => {
                 let operand = self.draft(operand, scope)?;
-                let (node, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
+                let (slot, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
                 let array = Expression {
                     kind: SqlType::array(kind.clone()),
-                    node,
+                    node: Node::Slot(slot),
                     at: query.at,
                 };
                 let common = match self.can_coerce(&operand, &kind) {
@@ -691,6 +683,31 @@ impl<'a> Analyser<'a> {
             at: operand.at,
             node: Node::Call(function, vec![operand, zone]),
         }))
+    }
+
+    /// Analyses a subquery into a slot.
+    fn subquery(
+        &mut self,
+        query: &ast::Query,
+        form: SubqueryForm,
+        scope: &NameScope<'_>,
+    ) -> Result<(usize, SqlType), Error> {
+        let outer_aggregates = self.aggregates.take();
+        let result = self.query(query, Some(scope));
+        self.aggregates = outer_aggregates;
+        let (root, columns) = result?;
+        let kind = match (form, columns.as_slice()) {
+            (SubqueryForm::Exists, _) => SqlType::Bool,
+            (_, [column]) => column.kind.clone(),
+            _ => {
+                return Err(Error::invalid(
+                    "A scalar, IN or ARRAY subquery cannot have more than one column",
+                )
+                .at(query.at));
+            }
+        };
+        self.subqueries.push(Subquery { form, root });
+        Ok((self.subqueries.len() - 1, kind))
     }
 }
 
