@@ -208,10 +208,13 @@ mod tests {
         };
         assert_eq!(one.difference(&other, &leaves), [range("c", "g")]);
         let empty = tree(&leaves, &[]);
-        assert_eq!(one.difference(&empty, &leaves), [leaves.range.clone()]);
+        assert_eq!(
+            one.difference(&empty, &leaves),
+            std::slice::from_ref(&leaves.range)
+        );
         assert_eq!(
             one.difference(&Tree(vec![1]), &leaves),
-            [leaves.range.clone()]
+            std::slice::from_ref(&leaves.range)
         );
     }
 
