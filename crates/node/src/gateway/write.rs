@@ -56,14 +56,16 @@ impl Gateway {
             return self.eventual.write(&catalog, request).await;
         }
         if strong_count == request.mutations.len() {
-            return write(&self.core, catalog, request).await;
+            // Boxed here and below, as all that is larger than a blind write of eventual rows: else its future would be as
+            // large, and making one copies all of it.
+            return Box::pin(write(&self.core, catalog, request)).await;
         }
         if request.atomicity != Atomicity::Each {
             return Err(Error::unsupported(
                 "an atomic write over strong and eventual tables is not possible: write them apart",
             ));
         }
-        self.write_mixed(&catalog, request).await
+        Box::pin(self.write_mixed(&catalog, request)).await
     }
 
     /// Strong and eventual tables in one request, each mutation by itself.
@@ -123,7 +125,7 @@ async fn write(
     let deadline = strong::deadline(request.patience);
     match request.atomicity {
         Atomicity::All | Atomicity::Logged => write_all(core, catalog, request, deadline).await,
-        Atomicity::Each => write_each(core, catalog, request, deadline).await,
+        Atomicity::Each => Box::pin(write_each(core, catalog, request, deadline)).await,
     }
 }
 
@@ -160,7 +162,7 @@ async fn write_all(
                     deadline,
                 };
                 let began = Instant::now();
-                let outcome = commit.run().await;
+                let outcome = Box::pin(commit.run()).await;
                 if let Err(Ended::Error(error)) = &outcome {
                     let failed: Result<(), Error> = Err(error.clone());
                     core.metrics.commits.observe(&failed, began.elapsed());

@@ -74,7 +74,7 @@ impl Coordinator {
         }
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.patience.ms));
         if request.mutations.iter().any(needs_read) {
-            return self.write_conditionally(catalog, request, deadline).await;
+            return Box::pin(self.write_conditionally(catalog, request, deadline)).await;
         }
         self.write_blindly(catalog, request, deadline).await
     }
@@ -96,13 +96,13 @@ impl Coordinator {
                 ));
             }
             Atomicity::Logged if is_spanning => {
-                self.write_logged(parts, request.level, deadline).await?;
+                Box::pin(self.write_logged(parts, request.level, deadline)).await?;
             }
             _ if parts.len() == 1 => {
                 let part = parts.remove(0);
                 self.write_part(part, request.level, deadline).await?;
             }
-            _ => self.write_parts(parts, request.level, deadline).await?,
+            _ => Box::pin(self.write_parts(parts, request.level, deadline)).await?,
         }
         Ok(WriteResponse::default())
     }
@@ -242,7 +242,7 @@ impl Coordinator {
             [only] if only.replica.node == self.peers.this_node() && level != Level::Any => {
                 self.write_here(only, part, required, deadline).await
             }
-            all => self.write_all(all, part, required, deadline).await,
+            all => Box::pin(self.write_all(all, part, required, deadline)).await,
         }
     }
 
