@@ -144,6 +144,33 @@ pub(crate) fn decode(mut frame: Bytes) -> Option<(u64, Vec<Item>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(bytes.clone().into());
+            if let Some(version) = bytes.first_mut() {
+                *version = VERSION;
+            }
+            let _ = decode(bytes.into());
+        }
+
+        #[test]
+        fn damaged_frames_are_refused_or_read(at in 0..200usize, byte in any::<u8>()) {
+            let mut outbox = Outbox::new(7);
+            for body in [&b"one"[..], b"", b"three"] {
+                let address = (TabletId(1), ReplicaId(2), ReplicaId(3));
+                outbox.push(NodeId(9), Kind::Raft, address, |frame| frame.put_slice(body));
+            }
+            let mut frame = outbox.drain().remove(0).1.to_vec();
+            let at = at % frame.len();
+            frame[at] = byte;
+            if let Some((_, items)) = decode(frame.into()) {
+                prop_assert!(items.len() <= 3);
+            }
+        }
+    }
 
     #[test]
     fn items_for_one_node_share_a_frame() {

@@ -7,7 +7,9 @@ use crate::follow;
 use crate::liveness::Input;
 use crate::repair;
 use crate::replicas::Held;
-use crate::rpc::{CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc, Taken};
+use crate::rpc::{
+    self, CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc, Taken,
+};
 use cluster::{Command, Effect, META, NodeProfile};
 use consensus::Role;
 use model::{ClusterId, Interval, NodeId, TabletId};
@@ -42,7 +44,7 @@ pub(crate) async fn receive(
         let body = incoming.message.slice(1..);
         let core = core.get().and_then(Weak::upgrade);
         match (tag, core) {
-            (ENVELOPE, core) => match minicbor::decode::<Envelope>(&body) {
+            (ENVELOPE, core) => match rpc::decode(&body) {
                 Ok(envelope) => take(&rpc, core, (&slots, &mut taken), &incoming, envelope),
                 Err(error) => {
                     tracing::warn!(from = %incoming.from.node, %error, "a message is not understood");

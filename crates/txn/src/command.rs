@@ -390,6 +390,20 @@ fn take(bytes: &mut Bytes) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(bytes.clone().into());
+            for kind in [WRITE, CONTROL] {
+                if let Some(first) = bytes.first_mut() {
+                    *first = kind;
+                }
+                let _ = decode(bytes.clone().into());
+            }
+        }
+    }
 
     #[test]
     fn writes_read_back_and_torn_ones_do_not() {

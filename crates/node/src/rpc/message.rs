@@ -215,7 +215,7 @@ pub fn transaction_step(message: &[u8]) -> Option<&'static str> {
     let (&ENVELOPE, body) = message.split_first()? else {
         return None;
     };
-    Some(match minicbor::decode(body).ok()? {
+    Some(match decode(body).ok()? {
         Envelope::Request {
             request: Request::Step(step),
             ..
@@ -243,6 +243,75 @@ pub fn transaction_step(message: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// The deepest nesting of a message's items. Values and conditions contain each other, and are decoded by recursion:
+/// what is nested without end would take the stack, and with it the node. Doors allow far less.
+const NESTING_MAX: usize = 1_000;
+
+/// Reads an envelope, behind its first byte.
+pub(crate) fn decode(body: &[u8]) -> Result<Envelope, minicbor::decode::Error> {
+    if is_nested_too_deeply(body) {
+        return Err(minicbor::decode::Error::message("nested too deeply"));
+    }
+    minicbor::decode(body)
+}
+
+/// Looks at the items' heads alone; what is malformed is for the decoder to say.
+fn is_nested_too_deeply(mut body: &[u8]) -> bool {
+    // Each level takes a byte at least, so that most messages need no look.
+    if body.len() <= NESTING_MAX {
+        return false;
+    }
+    // How many items are still to come, in each array and map that is open.
+    let mut open: Vec<u64> = Vec::new();
+    while let Some((&head, rest)) = body.split_first() {
+        body = rest;
+        let (major, information) = (head >> 5, head & 31);
+        let width = match information {
+            24..=27 => 1 << (information - 24),
+            _ => 0,
+        };
+        let Some((argument, rest)) = body.split_at_checked(width) else {
+            return false;
+        };
+        body = rest;
+        let argument = match information {
+            0..24 => u64::from(information),
+            // Ends with a mark of its own.
+            31 => u64::MAX,
+            _ => argument
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+        };
+        if let Some(left) = open.last_mut() {
+            *left = left.saturating_sub(1);
+        }
+        match major {
+            2 | 3 if information < 31 => {
+                let length = usize::try_from(argument).unwrap_or(usize::MAX);
+                let Some(rest) = body.get(length..) else {
+                    return false;
+                };
+                body = rest;
+            }
+            2 | 3 => open.push(u64::MAX),
+            4 => open.push(argument),
+            5 => open.push(argument.saturating_mul(2)),
+            6 => open.push(1),
+            7 if information == 31 => {
+                open.pop();
+            }
+            _ => {}
+        }
+        if open.len() > NESTING_MAX {
+            return true;
+        }
+        while open.last() == Some(&0) {
+            open.pop();
+        }
+    }
+    false
+}
+
 pub(crate) fn tagged(tag: u8, body: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(body.len() + 1);
     bytes.put_u8(tag);
@@ -253,6 +322,74 @@ pub(crate) fn tagged(tag: u8, body: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// A conditional write of an item, as it goes to another node.
+    fn write() -> Vec<u8> {
+        let mut mutation = api::Mutation::new(
+            model::TableId(3),
+            b"key".to_vec(),
+            api::RowOperation::Delete,
+        );
+        mutation.condition = Some(api::Condition::RowExists);
+        let write = txn::TabletWrite {
+            tablet: TabletId(4),
+            epoch: Default::default(),
+            schema: Default::default(),
+            command: txn::CommandId {
+                node: NodeId(1),
+                incarnation: Default::default(),
+                request: Default::default(),
+            },
+            first_attempt: None,
+            mutations: vec![mutation; 3],
+            atomicity: api::Atomicity::All,
+            assertions: Vec::new(),
+            patience_ms: 1_000,
+            transaction: None,
+        };
+        encode(&Envelope::Request {
+            id: 7,
+            patience_ms: 1_000,
+            request: Request::Write(write),
+        })[1..]
+            .to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_messages_are_refused_or_read(
+            flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            end in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = write();
+            for (at, byte) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(end.index(bytes.len()) + 1);
+            let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused_before_it_is_decoded() {
+        for opener in [&[0x81][..], &[0x9f], &[0xa1, 0x00], &[0xc1]] {
+            let deep = opener.repeat(1_000_000);
+            let error = decode(&deep).unwrap_err();
+            assert!(error.to_string().contains("too deeply"), "{error}");
+        }
+        // Wide is not deep, and what is closed is not open.
+        let wide = [&[0x99, 0x10, 0x00][..], &[0x81, 0x00].repeat(4_096)].concat();
+        assert!(!is_nested_too_deeply(&wide));
+        let closed = [0x9f, 0xff].repeat(5_000);
+        assert!(!is_nested_too_deeply(&closed));
+    }
 
     #[test]
     fn envelopes_survive_the_wire() {

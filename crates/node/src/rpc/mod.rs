@@ -6,7 +6,7 @@ mod message;
 mod taken;
 
 pub(crate) use message::{
-    CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, encode, tagged,
+    CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, decode, encode, tagged,
 };
 pub use message::{TRANSACTION_STEPS, transaction_step};
 pub(crate) use taken::Taken;

@@ -148,6 +148,18 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_an_error_or_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let mut frames = Frames::new(&bytes[..]);
+                while let Ok(Some(_)) = frames.next(1 << 20).await {}
+            });
+        }
+    }
 
     async fn written(bodies: &[&[u8]]) -> Vec<u8> {
         let mut bytes = Vec::new();

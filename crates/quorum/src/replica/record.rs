@@ -111,6 +111,20 @@ fn take_bytes(rest: &mut &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+            for version in 1..=4 {
+                if let Some(first) = bytes.first_mut() {
+                    *first = version;
+                }
+                let _ = decode(&bytes);
+            }
+        }
+    }
 
     #[test]
     fn records_survive_and_damage_is_noticed() {
