@@ -9,7 +9,7 @@ use crate::random::SimRandom;
 use crate::trace::Trace;
 use api::Database;
 use model::{NodeId, TableId};
-use node::{Config, Node};
+use node::{Config, Node, RepairConfig};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -41,6 +41,7 @@ struct Shared {
     /// What must never happen, and did.
     complaints: Mutex<Vec<String>>,
     log_entries_kept: u64,
+    repair_interval_ms: u64,
 }
 
 struct Member {
@@ -97,6 +98,7 @@ impl Cluster {
                 random: Mutex::new(random),
                 complaints: Mutex::new(Vec::new()),
                 log_entries_kept: plan.log_entries_kept,
+                repair_interval_ms: plan.repair_interval_ms,
             }),
         }
     }
@@ -176,6 +178,10 @@ impl Cluster {
             },
             client_address: address(index).ip(),
             log_entries_kept: self.shared.log_entries_kept,
+            repair: RepairConfig {
+                interval_ms: self.shared.repair_interval_ms,
+                ..RepairConfig::default()
+            },
             ..Config::default()
         };
         let cluster = self.clone();

@@ -283,7 +283,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::ReplayHintAfterGrace
         | Bug::PurgeWithoutRepair
         | Bug::DigestIgnoresTombstones
-        | Bug::ReadRepairSkipsPending => vec![Workload::Quorum],
+        | Bug::ReadRepairSkipsPending => vec![Workload::Quorum, Workload::Heal],
         Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
         Bug::NoCommitWait
         | Bug::SnapshotIgnoresPrepared

@@ -77,6 +77,10 @@ pub struct Plan {
     pub partitioning: Partitioning,
     /// Strong tables: how far a replica may lag before it is sent a snapshot.
     pub log_entries_kept: u64,
+    /// Eventual tables: seconds that tombstones stay at least.
+    pub gc_grace_seconds: u32,
+    /// Eventual tables: how often each tablet is repaired.
+    pub repair_interval_ms: u64,
     /// Strong tables: the size at which a tablet is divided by itself; 0: the cluster's default.
     pub split_size_bytes: u64,
     /// The last so many nodes join only when the faults have begun.
@@ -108,6 +112,8 @@ impl Plan {
             partitioning: [Partitioning::Hash, Partitioning::Hash, Partitioning::Range]
                 [random.random_range(0..3)],
             log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
+            gc_grace_seconds: 864_000,
+            repair_interval_ms: 3_600_000,
             split_size_bytes: [0, 0, 0, 40][random.random_range(0..4)],
             late_nodes: 0,
             rebuild_after_seconds: [0, 0, 2][random.random_range(0..3)],
@@ -184,6 +190,17 @@ impl Plan {
             faults: vec![Fault::Split, Fault::Split, Fault::Crash, Fault::Skew],
             nemesis_pause_ms: 400,
             think_ms: 40,
+            ..self
+        }
+    }
+
+    /// Repair goes on all the time, and tombstones go as soon as they may: within the run.
+    pub fn with_healing(self) -> Plan {
+        Plan {
+            nodes: 3,
+            gc_grace_seconds: 2,
+            repair_interval_ms: 2_000,
+            fault_seconds: self.fault_seconds + 15,
             ..self
         }
     }

@@ -86,6 +86,9 @@ async fn run_within(seed: u64, workload: Workload, trace: Trace) -> Report {
     if workload == Workload::Cas {
         plan = plan.with_late_nodes(seed);
     }
+    if workload == Workload::Heal {
+        plan = plan.with_healing();
+    }
     let network = SimNetwork::new(random.random(), plan.conditions, trace.clone());
     let postman = tokio::spawn(network.clone().run());
     let cluster = Cluster::new(

@@ -11,6 +11,7 @@ pub(crate) use client::NAMESPACE;
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
+use api::Level;
 use catalog::Protocol;
 use std::fmt;
 use std::str::FromStr;
@@ -26,6 +27,9 @@ pub enum Workload {
     Batches,
     /// Quorum writes and quorum reads of an eventual table: nothing acknowledged or shown is missed.
     Quorum,
+    /// The same with writes at ANY, ONE and QUORUM, a short `gc_grace` and incessant repair: in the end all replicas are
+    /// alike, with every acknowledged write, and nothing that was deleted.
+    Heal,
     /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
     /// far as the table promises.
     Append,
@@ -34,9 +38,10 @@ pub enum Workload {
 }
 
 impl Workload {
-    pub const ALL: [Workload; 6] = [
+    pub const ALL: [Workload; 7] = [
         Workload::Register,
         Workload::Quorum,
+        Workload::Heal,
         Workload::Cas,
         Workload::Batches,
         Workload::Append,
@@ -47,6 +52,7 @@ impl Workload {
         match self {
             Workload::Register => "register",
             Workload::Quorum => "quorum",
+            Workload::Heal => "heal",
             Workload::Cas => "cas",
             Workload::Batches => "batches",
             Workload::Append => "append",
@@ -94,7 +100,11 @@ pub(crate) async fn run(
         Workload::Register => register::run(cluster, plan, Protocol::Strong).await,
         Workload::Cas => register::run(cluster, plan, Protocol::Eventual).await,
         Workload::Batches => batches::run(cluster, plan).await,
-        Workload::Quorum => quorum::run(cluster, plan).await,
+        Workload::Quorum => quorum::run(cluster, plan, &[Level::Quorum]).await,
+        Workload::Heal => {
+            let levels = [Level::Any, Level::One, Level::Quorum, Level::Quorum];
+            quorum::run(cluster, plan, &levels).await
+        }
         Workload::Append => append::run(cluster, plan).await,
         Workload::Bank => bank::run(cluster, plan).await,
     }

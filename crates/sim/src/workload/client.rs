@@ -110,7 +110,7 @@ fn spec(shape: &Shape<'_>, protocol: Protocol, plan: &Plan) -> (Replication, Tab
         columns: columns.collect(),
         parent: None,
         cascade: false,
-        gc_grace_seconds: 864_000,
+        gc_grace_seconds: plan.gc_grace_seconds,
         default_ttl_seconds: 0,
         properties: BTreeMap::new(),
     };

@@ -1,4 +1,6 @@
-//! Last-write-wins registers on an eventual table, written and read at QUORUM with the clients' own timestamps.
+//! Last-write-wins registers on an eventual table, read at QUORUM and written with the clients' own timestamps at one of
+//! some levels. Writes at QUORUM are seen by later reads; in the end every replica, asked alone, shows the same, and
+//! nothing that is older than what was acknowledged at any level.
 
 use super::Counts;
 use super::client::{
@@ -19,11 +21,16 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 struct Game {
     cluster: Cluster,
     registers: Arc<Registers>,
     keys: u64,
+    levels: Vec<Level>,
+    /// The greatest write of each key that was acknowledged, at whatever level.
+    acknowledged: Mutex<BTreeMap<u64, Rank>>,
     counts: Mutex<Counts>,
     history: Mutex<BTreeMap<u64, Vec<Operation>>>,
     stamps: Mutex<BTreeMap<u64, Stamps>>,
@@ -37,12 +44,21 @@ struct Stamps {
     is_used_by_value: bool,
 }
 
-pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strikes), String> {
+/// After the faults the replicas may differ for so long.
+const CONVERGENCE: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(
+    cluster: &Cluster,
+    plan: &Plan,
+    levels: &[Level],
+) -> Result<(Counts, Strikes), String> {
     let registers = create(cluster, Protocol::Eventual, plan).await?;
     let game = Arc::new(Game {
         cluster: cluster.clone(),
         registers,
         keys: plan.keys * 2,
+        levels: levels.to_vec(),
+        acknowledged: Mutex::default(),
         counts: Mutex::default(),
         history: Mutex::default(),
         stamps: Mutex::default(),
@@ -59,6 +75,9 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
         })
     };
     let strikes = unleash(cluster, plan, step).await?;
+    if levels != [Level::Quorum] {
+        game.converge().await?;
+    }
     for key in 0..game.keys {
         for node in 0..cluster.size() {
             game.insist_on_read(node, key).await?;
@@ -112,9 +131,74 @@ impl Game {
             }
             number => {
                 let rank = self.draw_rank(key, number >= 85, &mut random);
-                self.write(door, key, rank).await;
+                let level = self.levels[random.random_range(0..self.levels.len())];
+                self.write(door, key, rank, level).await;
             }
         }
+    }
+
+    /// Waits until each node's replica, asked alone, shows for every key the same value, that of a write not older than
+    /// any that was acknowledged.
+    async fn converge(&self) -> Result<(), String> {
+        let deadline = Instant::now() + CONVERGENCE;
+        for key in 0..self.keys {
+            loop {
+                let mut shown = Vec::new();
+                for node in 0..self.cluster.size() {
+                    shown.push(self.peek(node, key).await);
+                }
+                let is_same = shown.windows(2).all(|pair| pair[0] == pair[1]);
+                if let (true, Some(Ok(value))) = (is_same, shown.first())
+                    && self.is_current(key, *value)
+                {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    let acknowledged = self.acknowledged.lock().get(&key).copied();
+                    return Err(format!(
+                        "{} s after all faults have ended, the replicas show {shown:?} for key {key}, of which \
+                         {acknowledged:?} was acknowledged",
+                        CONVERGENCE.as_secs()
+                    ));
+                }
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node's own replica shows.
+    async fn peek(&self, node: usize, key: u64) -> Result<Option<u64>, String> {
+        let door = self.cluster.door(node).ok_or("the node is down")?;
+        let mut request = self.read_request(Selection::Keys(vec![self.registers.key(key)]));
+        request.bound = ReadBound::Level(Level::One);
+        match read(&self.cluster, door, request).await {
+            Ending::Answer(response) => {
+                let row = response.rows.first().map(|read| &read.row);
+                Ok(self.registers.value_of(row))
+            }
+            failed => Err(failed.to_string()),
+        }
+    }
+
+    /// Whether a value is that of a write not older than what was acknowledged; none, the work of such a tombstone.
+    fn is_current(&self, key: u64, value: Option<u64>) -> bool {
+        let Some(floor) = self.acknowledged.lock().get(&key).copied() else {
+            return true;
+        };
+        let history = self.history.lock();
+        let operations = history.get(&key).map(Vec::as_slice).unwrap_or_default();
+        operations.iter().any(|operation| match operation.event {
+            Event::Write { rank, .. } => {
+                let shows = if rank.is_tombstone {
+                    value.is_none()
+                } else {
+                    value == Some(rank.value)
+                };
+                shows && rank >= floor
+            }
+            Event::Read { .. } => false,
+        })
     }
 
     fn record(&self, key: u64, operation: Operation) {
@@ -180,7 +264,7 @@ impl Game {
         }
     }
 
-    async fn write(&self, door: Door, key: u64, rank: Rank) -> Ending<WriteResponse> {
+    async fn write(&self, door: Door, key: u64, rank: Rank, level: Level) -> Ending<WriteResponse> {
         let called = self.cluster.now();
         let operation = if rank.is_tombstone {
             RowOperation::Delete
@@ -203,12 +287,19 @@ impl Game {
         };
         let mutation = Mutation::new(self.registers.table.id, target, operation);
         let mut request = WriteRequest::new(vec![mutation]);
-        request.level = Level::Quorum;
+        request.level = level;
         request.timestamp = Some(Timestamp(rank.timestamp));
         request.patience = Patience { ms: PATIENCE_MS };
         let ending = write(&self.cluster, door, request).await;
         if ending.may_have_happened(&self.counts) {
             let is_acknowledged = matches!(ending, Ending::Answer(_));
+            if is_acknowledged {
+                let mut acknowledged = self.acknowledged.lock();
+                let greatest = acknowledged.entry(key).or_insert(rank);
+                *greatest = rank.max(*greatest);
+            }
+            // What fewer have than a quorum, a quorum read may miss.
+            let is_acknowledged = is_acknowledged && level == Level::Quorum;
             self.record(
                 key,
                 Operation {
@@ -243,7 +334,7 @@ impl Game {
         let node = key as usize % self.cluster.size();
         let mut random = self.cluster.draw_random();
         let rank = self.draw_rank(key, false, &mut random);
-        let writing = |door| self.write(door, key, rank);
+        let writing = |door| self.write(door, key, rank, Level::Quorum);
         insist(
             &self.cluster,
             node,
