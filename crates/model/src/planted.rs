@@ -50,7 +50,6 @@ bugs! {
     BallotReuse,
     PromiseNotSynced,
     BatchlogNewTimestamps,
-    MoveLeavesBehind,
 }
 
 #[cfg(feature = "planted")]

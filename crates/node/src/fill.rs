@@ -76,6 +76,22 @@ pub(crate) async fn admit(core: &Core, tablet: TabletId, member: Member) -> Repl
     }
 }
 
+/// On the leader: says whether the group counts a replica, by the changes of members that are in force.
+pub(crate) fn counts(core: &Core, tablet: TabletId, replica: ReplicaId) -> Reply {
+    match core.groups.status(tablet) {
+        Some(status) if status.role == Role::Leader => Reply::Counted(
+            status
+                .members
+                .iter()
+                .any(|member| member.replica == replica && !member.is_learner),
+        ),
+        Some(status) => Reply::NotLeader {
+            leader: status.leader.map(|leader| leader.node),
+        },
+        None => Reply::NotLeader { leader: None },
+    }
+}
+
 /// Streams under way and done, on the learner's node.
 #[derive(Default)]
 pub(crate) struct Streams {

@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
-use world::planted::{self, Bug};
 
 const INTERVAL: Duration = Duration::from_millis(250);
 const STEPS_AT_ONCE_MAX: usize = 16;
@@ -111,7 +110,7 @@ async fn take_over(core: &Core, tablet: TabletId, leaving: Replica) {
     let answers = futures::future::join_all(filling).await;
     let is_complete =
         |answer: &Result<Reply, _>| matches!(answer, Ok(Reply::Admitted { is_complete: true }));
-    if answers.iter().all(is_complete) || planted::is(Bug::MoveLeavesBehind) {
+    if answers.iter().all(is_complete) {
         let command = Command::RemoveReplica {
             tablet,
             epoch: place.epoch,
@@ -259,11 +258,13 @@ async fn converge_groups(core: &Core) {
             (Some(replica), _) => ChangeMembers::AddLearner(member(replica)),
             (None, Some(known)) if known.node != core.node => ChangeMembers::Remove(known.replica),
             (None, Some(_)) => {
-                // The leader itself is to go: somebody else leads first.
-                let heir = status
-                    .members
-                    .iter()
-                    .find(|known| known.node != core.node && !known.is_learner);
+                // The leader itself is to go: somebody else leads first, who is there and stays.
+                let heir = status.members.iter().find(|known| {
+                    known.node != core.node
+                        && !known.is_learner
+                        && core.views.is_alive(known.node)
+                        && tablet.replica(known.replica).is_some()
+                });
                 if let Some(heir) = heir {
                     core.groups.transfer_leadership(status.tablet, heir.replica);
                 }

@@ -7,6 +7,7 @@ use crate::identity::Identity;
 use crate::meta::MetaMachine;
 use crate::others::NodeOthers;
 use crate::peers::NodePeers;
+use crate::rpc::{Reply, Request};
 use cluster::{META, Replica, Split, State, Tablet};
 use consensus::{GroupSpec, Member, Origin, Role};
 use model::{ReplicaId, TabletId};
@@ -15,7 +16,7 @@ use quorum::{EventualReplica, ReplicaConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use txn::{Seeded, StrongConfig, StrongTablet, TabletSpec};
 use world::planted::{self, Bug};
 use world::watch;
@@ -25,8 +26,9 @@ use world::{LogBatch, LogId, LogOperation};
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A replica that is to be made from one that is not as far is tried again so often.
 const SEED_INTERVAL: Duration = Duration::from_millis(50);
-/// A replica that is to go from here stays so long, while its group counts it.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// A replica that is to go asks so often whether its group still counts it.
+const LINGER_INTERVAL: Duration = Duration::from_millis(250);
+const COUNT_PATIENCE: Duration = Duration::from_millis(500);
 /// Replicas opened at one time.
 const OPEN_AT_ONCE: usize = 64;
 
@@ -102,11 +104,10 @@ impl Replicas {
 /// Follows the tablet map for as long as the node lives.
 pub(crate) async fn reconcile(core: Arc<Core>) {
     let mut versions = core.views.watch_version();
-    let mut leaving = BTreeMap::new();
     loop {
         versions.borrow_and_update();
         let state = Arc::clone(&core.view().state);
-        match bring_in_line(&core, &state, &mut leaving).await {
+        match bring_in_line(&core, &state).await {
             Opened::Open => {
                 core.replicas.version.send_replace(state.version());
                 if versions.changed().await.is_err() {
@@ -115,7 +116,7 @@ pub(crate) async fn reconcile(core: Arc<Core>) {
             }
             Opened::Lingers => {
                 core.replicas.version.send_replace(state.version());
-                let _ = timeout(SEED_INTERVAL, versions.changed()).await;
+                let _ = timeout(LINGER_INTERVAL, versions.changed()).await;
             }
             Opened::Waits => {
                 let _ = timeout(SEED_INTERVAL, versions.changed()).await;
@@ -138,10 +139,7 @@ enum Opened {
     Failed,
 }
 
-/// Since when replicas are to go from here.
-type Leaving = BTreeMap<TabletId, Instant>;
-
-async fn bring_in_line(core: &Arc<Core>, state: &State, leaving: &mut Leaving) -> Opened {
+async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
     let mut outcome = Opened::Open;
     if let Some(meta) = state.tablet(META)
         && let Some(replica) = meta.replica_on(core.node)
@@ -150,7 +148,9 @@ async fn bring_in_line(core: &Arc<Core>, state: &State, leaving: &mut Leaving) -
     {
         outcome = Opened::Failed;
     }
-    leave_meta(core, state).await;
+    if leave_meta(core, state).await {
+        outcome = outcome.max(Opened::Lingers);
+    }
     let is_removed = state
         .node(core.node)
         .is_some_and(|node| node.status == cluster::NodeStatus::Removed);
@@ -175,15 +175,15 @@ async fn bring_in_line(core: &Arc<Core>, state: &State, leaving: &mut Leaving) -
         }
     }
     for held in core.replicas.all().values() {
-        let tablet = held.tablet.id;
-        let place = state.tablet(tablet);
+        let place = state.tablet(held.tablet.id);
         if place.is_some_and(|place| place.replica_on(core.node).is_some()) {
-            leaving.remove(&tablet);
-        } else if place.is_some() && is_needed(core, tablet, leaving) {
-            outcome = outcome.max(Opened::Lingers);
-        } else {
-            leaving.remove(&tablet);
-            close(core, held).await;
+            continue;
+        }
+        match place {
+            Some(place) if is_counted(core, place).await => {
+                outcome = outcome.max(Opened::Lingers);
+            }
+            _ => close(core, held).await,
         }
     }
     for some in missing.chunks(OPEN_AT_ONCE) {
@@ -196,19 +196,30 @@ async fn bring_in_line(core: &Arc<Core>, state: &State, leaving: &mut Leaving) -
     outcome
 }
 
-/// A member that is to go takes part until its group goes on without it: its voice may be needed for just that.
-/// Not for ever, since nobody tells it.
-fn is_needed(core: &Core, tablet: TabletId, leaving: &mut Leaving) -> bool {
-    let Some(status) = core.groups.status(tablet) else {
+/// Whether the group still counts this node's replica, though the map does not show it any more. Then the replica
+/// takes part: its voice may be needed for just the change that ends it. Only a leader can say that it is not.
+async fn is_counted(core: &Core, place: &Tablet) -> bool {
+    let Some(status) = core.groups.status(place.id) else {
         return false;
     };
-    let now = Instant::now();
-    let since = *leaving.entry(tablet).or_insert(now);
-    let is_member = status
+    let is_voter = status
         .members
         .iter()
         .any(|member| member.replica == status.replica && !member.is_learner);
-    is_member && now.duration_since(since) < FAREWELL
+    if !is_voter || status.role == Role::Leader {
+        return is_voter;
+    }
+    for voter in place.voters().filter(|it| core.views.is_alive(it.node)) {
+        let request = Request::Counts {
+            tablet: place.id,
+            replica: status.replica,
+        };
+        let answer = core.call(voter.node, request, COUNT_PATIENCE).await;
+        if let Ok(Reply::Counted(is_counted)) = answer {
+            return is_counted;
+        }
+    }
+    true
 }
 
 fn tell(core: &Core, held: &HeldReplica, tablet: &Arc<Tablet>) {
@@ -424,20 +435,21 @@ pub(crate) fn member(replica: &Replica) -> Member {
     }
 }
 
-/// Ends this node's part in the meta group, once the map has none for it. Its leader goes on until another leads.
-async fn leave_meta(core: &Core, state: &State) {
-    let Some(status) = core.groups.status(META) else {
-        return;
+/// Ends this node's part in the meta group, once neither the map nor the group has one for it. Says whether that is
+/// still to come.
+async fn leave_meta(core: &Core, state: &State) -> bool {
+    let (Some(status), Some(meta)) = (core.groups.status(META), state.tablet(META)) else {
+        return false;
     };
-    let meta = state.tablet(META);
-    let is_gone = meta.is_some_and(|meta| meta.replica(status.replica).is_none())
-        && state.has_allotted(status.replica);
-    if !is_gone || status.role == Role::Leader {
-        return;
+    if meta.replica(status.replica).is_some() || !state.has_allotted(status.replica) {
+        return false;
+    }
+    if is_counted(core, meta).await {
+        return true;
     }
     let identity = match core.records.identity() {
         Ok(Some(identity)) => identity,
-        _ => return,
+        _ => return false,
     };
     let identity = Identity {
         meta_replica: None,
@@ -446,11 +458,12 @@ async fn leave_meta(core: &Core, state: &State) {
     };
     if let Err(error) = core.records.put_identity(&identity).await {
         tracing::error!(%error, "the end of the meta group's replica cannot be recorded");
-        return;
+        return false;
     }
     core.groups.remove(META).await;
     core.leads_meta.send_replace(false);
     remove(core, status.replica).await;
+    false
 }
 
 /// Becomes a member of the meta group, whose leader will send its state.

@@ -189,6 +189,7 @@ async fn serve(
         Request::Repair { tablet, from } => repair::step(core, tablet, &from).await,
         Request::Admit { tablet, member } => fill::admit(core, tablet, member).await,
         Request::Fill { tablet, replica } => fill::serve(core, tablet, replica),
+        Request::Counts { tablet, replica } => fill::counts(core, tablet, replica),
         Request::Campaign(tablets) => {
             for tablet in tablets {
                 core.groups.campaign(tablet);

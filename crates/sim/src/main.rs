@@ -273,11 +273,10 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::InstallLeavesOldRows
         | Bug::AppliedIndexOutsideBatch
         | Bug::VoteNotPersisted
-        | Bug::SplitForgetsPromised
         | Bug::SplitForgetsRowsEarly
         | Bug::SplitFoundsEmptyHalf => vec![Workload::Register],
+        Bug::SplitForgetsPromised => vec![Workload::Append],
         Bug::SkipReadRepair
-        | Bug::MoveLeavesBehind
         | Bug::CountFailedReplicaAsAcknowledged
         | Bug::MergeForgetsTombstoneAtEqualTimestamp
         | Bug::ReplayHintAfterGrace

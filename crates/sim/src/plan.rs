@@ -165,10 +165,15 @@ impl Plan {
         }
     }
 
-    /// Replicas go from node to node, while nodes crash and are cut off.
+    /// Replicas go from node to node, while nodes crash and are cut off, and many messages are lost.
     fn with_moves(self) -> Plan {
         Plan {
             nodes: 5,
+            conditions: Conditions {
+                loss_permille: 100,
+                ..Conditions::CALM
+            },
+            keys: 2,
             faults: vec![
                 Fault::Move,
                 Fault::Move,
@@ -177,16 +182,17 @@ impl Plan {
                 Fault::OneWay,
             ],
             nemesis_pause_ms: 1_500,
-            think_ms: 40,
+            think_ms: 15,
             fault_seconds: 16,
             ..self
         }
     }
 
-    /// Tablets are divided again and again, while nodes crash and clocks differ.
+    /// Tablets are divided again and again, while nodes crash and clocks differ as much as they may.
     fn with_splits(self) -> Plan {
         Plan {
             nodes: 3,
+            clock_bound_micros: 200_000,
             faults: vec![Fault::Split, Fault::Split, Fault::Crash, Fault::Skew],
             nemesis_pause_ms: 400,
             think_ms: 40,

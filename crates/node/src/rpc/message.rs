@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cluster::{Applied, NodeProfile, Proposal, Refusal, Replica, Tablet};
 use consensus::Member;
 use minicbor::{Decode, Encode};
-use model::{ClusterId, Interval, NodeId, TabletId};
+use model::{ClusterId, Interval, NodeId, ReplicaId, TabletId};
 use txn::{Step, Stepped};
 
 pub(crate) const ENVELOPE: u8 = 1;
@@ -122,6 +122,14 @@ pub(crate) enum Request {
         #[cbor(n(1), with = "minicbor::bytes")]
         from: Vec<u8>,
     },
+    /// To the leader of a strong tablet: does its group count this replica? Answered with `Counted`, or `NotLeader`.
+    #[n(15)]
+    Counts {
+        #[n(0)]
+        tablet: TabletId,
+        #[n(1)]
+        replica: ReplicaId,
+    },
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -168,6 +176,8 @@ pub(crate) enum Reply {
     Traces(#[n(0)] Vec<api::trace::Trace>),
     #[n(13)]
     Repaired(#[n(0)] quorum::RepairStep),
+    #[n(14)]
+    Counted(#[n(0)] bool),
 }
 
 impl Request {
