@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /health` | 200 `ok`, or 503 with the reason |
+//! | `GET /health` | 200 `ok`, with what an operator should look at, or 503 with the reason |
 //! | `GET /metrics` | Prometheus text (OpenMetrics 1.0) |
 //! | `GET /api/status` | what `tessera status` prints, as JSON |
 //! | `POST /api/command/NAME` | runs an operator's command with the JSON body as its arguments |
@@ -37,8 +37,8 @@ pub trait Source: Send + Sync + 'static {
     /// The cluster as this node sees it.
     fn status(&self) -> Value;
 
-    /// `Err` says why clients should go elsewhere.
-    fn health(&self) -> Result<(), String>;
+    /// `Ok` begins with "ok" and says what an operator should look at; `Err` says why clients should go elsewhere.
+    fn health(&self) -> Result<String, String>;
 
     /// Runs an operator's command. `Err` is shown as it is.
     async fn command(&self, name: &str, arguments: Value) -> Result<Value, CommandError>;
@@ -127,7 +127,7 @@ async fn answer(
             page::PAGE.into(),
         ),
         "/health" => match source.health() {
-            Ok(()) => text(StatusCode::OK, "ok\n".into()),
+            Ok(state) => text(StatusCode::OK, format!("{state}\n")),
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },
         "/metrics" => metrics(&registry),

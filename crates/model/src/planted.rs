@@ -50,6 +50,9 @@ bugs! {
     BallotReuse,
     PromiseNotSynced,
     BatchlogNewTimestamps,
+    FencingSwitchedOff,
+    NewMasterDoesNotWait,
+    SampleNeverExpires,
 }
 
 #[cfg(feature = "planted")]

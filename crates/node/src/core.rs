@@ -1,5 +1,6 @@
 //! What the parts of a node share. No part owns another: each is a module of functions over the core.
 
+use crate::clock::NodeClock;
 use crate::config::Config;
 use crate::identity::Records;
 use crate::leases::Led;
@@ -14,7 +15,7 @@ use crate::view::{View, Views};
 use api::trace::{Traces, event};
 use cluster::NodeProfile;
 use consensus::Groups;
-use model::{Incarnation, Interval, NodeId, RequestId, TabletId, Timestamp};
+use model::{Incarnation, Interval, NodeId, RequestId, TabletId};
 use parking_lot::{Mutex, RwLock};
 use quorum::{Batchlog, Hints};
 use std::collections::BTreeMap;
@@ -22,13 +23,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use world::World;
+use tokio::time::{Instant, sleep};
+use world::{Clock, ClockError, World};
 
 /// Leaseholders remembered for routing.
 const HINTS_MAX: usize = 100_000;
+/// How often a clock that has no reading is looked at again.
+const CLOCK_PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) struct Core {
+    /// Its clock is the node's own: `clock`.
     pub world: World,
+    pub clock: Arc<NodeClock>,
     pub config: Config,
     pub node: NodeId,
     pub incarnation: Incarnation,
@@ -72,6 +78,7 @@ pub(crate) struct Core {
 /// What a core is made from, beside its own fresh parts.
 pub(crate) struct Parts {
     pub world: World,
+    pub clock: Arc<NodeClock>,
     pub config: Config,
     pub node: NodeId,
     pub incarnation: Incarnation,
@@ -93,6 +100,7 @@ impl Core {
             repairs: Repairs::default(),
             records: Records::new(Arc::clone(&parts.world.log)),
             world: parts.world,
+            clock: parts.clock,
             config: parts.config,
             node: parts.node,
             incarnation: parts.incarnation,
@@ -221,16 +229,25 @@ impl Core {
         }
     }
 
-    /// The clock's reading; where it cannot bound its error, the wall clock stands in for what needs no
-    /// promise.
+    /// The clock's reading; where it cannot bound its error, an interval that ends late enough, for what needs no
+    /// more.
     pub fn now(&self) -> Interval {
-        self.world.clock.now().unwrap_or_else(|_| {
-            let wall = Timestamp(self.world.clock.wall_micros());
-            Interval {
-                earliest: wall,
-                latest: wall,
+        self.clock.now_or_later()
+    }
+
+    /// The clock's reading, waited for where it has none for the moment.
+    pub async fn now_within(&self, deadline: Instant) -> Result<Interval, api::Error> {
+        loop {
+            match self.clock.now() {
+                Ok(now) => return Ok(now),
+                Err(ClockError::Unbounded(_)) if Instant::now() < deadline => {
+                    sleep(CLOCK_PAUSE).await;
+                }
+                Err(error) => {
+                    return Err(api::Error::Retry(api::Retry::NotServing(error.to_string())));
+                }
             }
-        })
+        }
     }
 }
 

@@ -212,7 +212,7 @@ pub(crate) async fn beat(core: Arc<Core>) {
         };
         let view = core.view();
         let version = view.state.version();
-        let clock = core.world.clock.now().ok();
+        let clock = core.clock.raw();
         let led = leases::led_here(&core);
         let others: Vec<SocketAddr> = view
             .addresses()

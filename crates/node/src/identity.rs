@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
-use model::{ClusterId, Incarnation, NodeId, ReplicaId};
+use model::{ClusterId, Incarnation, NodeId, ReplicaId, Timestamp};
 use std::sync::Arc;
 use world::{Log, LogBatch, LogError, LogId, LogOperation, Random};
 
@@ -12,6 +12,7 @@ use world::{Log, LogBatch, LogError, LogId, LogOperation, Random};
 const OWN_LOG: LogId = LogId(0);
 const IDENTITY: &[u8] = b"identity";
 const PEERS: &[u8] = b"peers";
+const CLOCK_FLOOR: &[u8] = b"clock";
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Identity {
@@ -61,6 +62,16 @@ impl Records {
 
     pub async fn put_peers(&self, peers: &[String]) -> Result<(), LogError> {
         self.put(PEERS, &peers).await
+    }
+
+    /// No cluster time that this node has consented to has come so far.
+    pub fn clock_floor(&self) -> Option<Timestamp> {
+        let record = self.log.get(OWN_LOG, CLOCK_FLOOR);
+        record.and_then(|record| minicbor::decode(&record).ok())
+    }
+
+    pub async fn put_clock_floor(&self, floor: Timestamp) -> Result<(), LogError> {
+        self.put(CLOCK_FLOOR, &floor).await
     }
 
     async fn put<T: Encode<()>>(&self, key: &[u8], value: &T) -> Result<(), LogError> {

@@ -14,6 +14,7 @@
 //! * Everything it runs is a task of its own set: dropping the node stops it where it is.
 //! * A write is repeated only under its own command id, and what cannot be known is reported as unknown.
 
+mod clock;
 mod config;
 mod core;
 mod fill;
@@ -41,6 +42,7 @@ mod transactions;
 mod upkeep;
 mod view;
 
+pub use clock::ClockStatus;
 pub use config::Config;
 pub use quorum::HintLimits;
 pub use repair::RepairProgress;

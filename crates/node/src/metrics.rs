@@ -1,5 +1,6 @@
 //! The node's metrics: requests as the gateway answers them, and what is looked up at each scrape.
 
+use crate::clock::ClockStatus;
 use crate::core::Core;
 use crate::replicas::Held;
 use api::Error;
@@ -9,6 +10,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use quorum::RepairStep;
 use std::fmt;
@@ -225,14 +227,7 @@ impl Collector for Levels {
                 view.state.version() as usize,
             ),
         ] {
-            let gauge = ConstGauge::new(value as i64);
-            let metric = encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                prometheus_client::encoding::EncodeMetric::metric_type(&gauge),
-            )?;
-            gauge.encode(metric)?;
+            level(&mut encoder, name, help, value as i64)?;
         }
         let hints = core.missed.counts();
         for (name, help, count) in [
@@ -256,6 +251,65 @@ impl Collector for Levels {
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }
-        Ok(())
+        encode_clock(&mut encoder, &core.clock.status())
     }
+}
+
+fn level(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: i64,
+) -> Result<(), fmt::Error> {
+    let gauge = ConstGauge::new(value);
+    let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+    gauge.encode(metric)
+}
+
+/// What is not known has no sample.
+fn encode_clock(
+    encoder: &mut DescriptorEncoder<'_>,
+    clock: &ClockStatus,
+) -> Result<(), fmt::Error> {
+    let source = Info::new(vec![("source", clock.source.name())]);
+    let help = "Whose word the clock's bound is";
+    let metric = encoder.encode_descriptor("node_clock", help, None, source.metric_type())?;
+    source.encode(metric)?;
+    for (name, help, value) in [
+        (
+            "node_clock_bound_micros",
+            "Half the width of the interval that true time lies in",
+            clock.bound_micros,
+        ),
+        (
+            "node_clock_offset_micros",
+            "How far this machine's wall clock is ahead of the node's time: with the source `cluster`, the master's",
+            clock.offset_micros,
+        ),
+        (
+            "node_clock_sample_age_micros",
+            "Since the time master was asked for the sample in use",
+            clock.sample_age_micros,
+        ),
+        (
+            "node_clock_round_trip_micros",
+            "How long that took",
+            clock.round_trip_micros,
+        ),
+        (
+            "node_clock_fenced",
+            "1 while the node has fenced itself",
+            Some(i64::from(clock.fenced.is_some())),
+        ),
+        (
+            "node_clock_usable",
+            "1 while strong tables can be served",
+            Some(i64::from(clock.error.is_none())),
+        ),
+    ] {
+        if let Some(value) = value {
+            level(encoder, name, help, value)?;
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Takes what arrives from other nodes and hands it to whom it concerns. Every request is a task of its own;
 //! past a limit they are refused.
 
+use crate::clock;
 use crate::core::Core;
 use crate::fill;
 use crate::follow;
@@ -8,7 +9,8 @@ use crate::liveness::Input;
 use crate::repair;
 use crate::replicas::Held;
 use crate::rpc::{
-    self, CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc, Taken,
+    self, CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc, TIMED_CONSENSUS, Taken,
+    split_timed,
 };
 use cluster::{Command, Effect, META, NodeProfile};
 use consensus::Role;
@@ -26,8 +28,6 @@ const SERVED_AT_ONCE_MAX: usize = 8_192;
 /// A request that is ahead of this node waits so long for the node to catch up.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
 const JOIN_PATIENCE: Duration = Duration::from_secs(5);
-/// Clocks may be this far apart, beyond what both admit, before somebody should look: a message's way counts.
-const CLOCK_SLACK_MICROS: i64 = 500_000;
 
 /// Receives until the network is shut down. Before the node has its core, only answers count.
 pub(crate) async fn receive(
@@ -51,11 +51,20 @@ pub(crate) async fn receive(
                 }
             },
             (CONSENSUS, Some(core)) => core.groups.deliver(incoming.from.node, body),
+            (TIMED_CONSENSUS, Some(core)) => {
+                let Some((reading, frame)) = split_timed(body) else {
+                    tracing::warn!(from = %incoming.from.node, "a frame is cut short");
+                    continue;
+                };
+                // Before the frame is: what it may acknowledge must not be told by a clock that it shows to be wrong.
+                core.clock.heard(incoming.from.node, reading, false);
+                core.groups.deliver(incoming.from.node, frame);
+            }
             (GOSSIP, Some(core)) => {
                 // A full queue is a lost packet, which gossip expects.
                 let _ = core.gossip.try_send(Input::Packet(body));
             }
-            (CONSENSUS | GOSSIP, None) => {}
+            (CONSENSUS | TIMED_CONSENSUS | GOSSIP, None) => {}
             (tag, _) => tracing::warn!(from = %incoming.from.node, tag, "unknown kind of message"),
         }
     }
@@ -134,16 +143,7 @@ fn heard(
             follow::pull(&core, address).await;
         });
     }
-    if let (Some(theirs), Ok(ours)) = (clock, core.world.clock.now()) {
-        // Their reading is as old as the message's way is long: it can be behind, but hardly ahead.
-        let ahead = theirs.earliest.0.saturating_sub(ours.latest.0);
-        let behind = ours.earliest.0.saturating_sub(theirs.latest.0);
-        let disagree = ahead > 0 || behind > CLOCK_SLACK_MICROS;
-        let complaint = disagree.then(|| {
-            "the clocks disagree beyond their bounds: check the time sources of both".to_owned()
-        });
-        core.complain(&format!("clock of {from}"), complaint);
-    }
+    core.clock.heard(from, clock, false);
 }
 
 async fn serve(
@@ -187,6 +187,7 @@ async fn serve(
         },
         Request::Traces => Reply::Traces(core.traces.all()),
         Request::Repair { tablet, from } => repair::step(core, tablet, &from).await,
+        Request::Clock(poll) => clock::answer(core, from, poll).await,
         Request::Admit { tablet, member } => fill::admit(core, tablet, member).await,
         Request::Fill { tablet, replica } => fill::serve(core, tablet, replica),
         Request::Counts { tablet, replica } => fill::counts(core, tablet, replica),

@@ -1,6 +1,7 @@
 //! How a node comes to life: it founds a cluster, joins one, or returns to its own.
 
 use crate::StartError;
+use crate::clock::{self, NodeClock};
 use crate::config::Config;
 use crate::core::{Core, Parts};
 use crate::follow;
@@ -11,7 +12,7 @@ use crate::liveness;
 use crate::peers::NodePeers;
 use crate::placement;
 use crate::replicas;
-use crate::rpc::{CONSENSUS, Reply, Request, Rpc, tagged};
+use crate::rpc::{Reply, Request, Rpc, timed_frame};
 use crate::service;
 use crate::split;
 use crate::tasks::Tasks;
@@ -27,7 +28,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
-use world::World;
+use world::{Clock, World};
 
 /// The internode protocol's versions that this node speaks.
 const VERSION: u32 = 1;
@@ -40,12 +41,14 @@ const FIRST_REPLICA: ReplicaId = ReplicaId(1);
 struct Frames {
     rpc: Arc<Rpc>,
     views: Arc<Views>,
+    clock: Arc<NodeClock>,
 }
 
 impl Outbound for Frames {
     fn send(&self, to: NodeId, frame: Bytes) {
         if let Some(address) = self.views.current().address(to) {
-            self.rpc.send(address, tagged(CONSENSUS, &frame));
+            self.rpc
+                .send(address, timed_frame(self.clock.raw(), &frame));
         }
     }
 }
@@ -69,7 +72,7 @@ pub(crate) struct Started {
     pub stop: Stop,
 }
 
-pub(crate) async fn start(world: World, config: Config) -> Result<Started, StartError> {
+pub(crate) async fn start(mut world: World, config: Config) -> Result<Started, StartError> {
     let tasks = Arc::new(Tasks::new());
     let rpc = Arc::new(Rpc::new(
         Arc::clone(&world.network),
@@ -89,6 +92,12 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     let records = Records::new(Arc::clone(&world.log));
     let (identity, profile) = identify(&world, &config, &records, &rpc, &views).await?;
     views.set_this_node(identity.node);
+    let clock = Arc::new(NodeClock::new(
+        Arc::clone(&world.clock),
+        (identity.node, identity.incarnation),
+        records.clock_floor(),
+    ));
+    world.clock = Arc::clone(&clock) as Arc<dyn Clock>;
 
     let mut consensus = consensus::Config::new(identity.node, world.random.next_u64());
     if config.log_entries_kept > 0 {
@@ -99,12 +108,14 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
         Arc::new(Frames {
             rpc: Arc::clone(&rpc),
             views: Arc::clone(&views),
+            clock: Arc::clone(&clock),
         }),
         consensus,
     );
     let (gossip, packets) = mpsc::channel(liveness::PACKETS_MAX);
     let core = Arc::new(Core::new(Parts {
         world,
+        clock,
         config,
         node: identity.node,
         incarnation: identity.incarnation,
@@ -120,6 +131,7 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     let _ = core_cell.set(Arc::downgrade(&core));
     tasks.spawn(driver.run());
     tasks.spawn(liveness::run(Arc::clone(&core), packets));
+    tasks.spawn(clock::run(Arc::clone(&core)));
     register(&core, &identity).await?;
     tasks.spawn(follow::beat(Arc::clone(&core)));
     tasks.spawn(follow::remember_peers(Arc::clone(&core)));
@@ -148,6 +160,7 @@ pub(crate) async fn start(world: World, config: Config) -> Result<Started, Start
     tasks.spawn(upkeep::run(Arc::clone(&core)));
     let gateway = Gateway::new(&core, coordinator);
     liveness::settle(&core).await;
+    clock::settle(&core).await;
     core.set_serving();
     Ok(Started {
         core,

@@ -1,5 +1,6 @@
 //! What a node knows of its cluster, for people and their tools.
 
+use crate::clock::ClockStatus;
 use crate::core::Core;
 use crate::replicas::Held;
 use crate::service::{leader_of, leaseholder_of};
@@ -23,6 +24,7 @@ pub struct Status {
     pub health: Health,
     /// The cluster's settings, by name.
     pub settings: Vec<(&'static str, u64)>,
+    pub clock: ClockStatus,
     pub nodes: Vec<NodeStatus>,
     /// All tablets of the cluster; what only the node that holds a replica knows (`applied`, `size_bytes`, the
     /// leaseholder) is there for the replicas of this node.
@@ -132,6 +134,7 @@ pub(crate) fn status(core: &Core) -> Status {
         meta_leader: leader_of(core, META),
         health: health(core),
         settings: state.settings().collect(),
+        clock: core.clock.status(),
         nodes,
         tablets: state
             .tablets()

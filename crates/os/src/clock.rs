@@ -1,56 +1,55 @@
-//! The kernel's clock with a bound of its error that somebody vouches for.
+//! This machine's clocks, with a bound of the wall clock's error where somebody vouches for it.
 //!
-//! Readings never go back within a process: where the wall clock is set back, `now` stands still until it has caught
-//! up. What was promised before a restart is the leases' and promises' business.
+//! The monotonic clock is the raw one where there is such: time daemons bend the rate of the other while they
+//! correct the wall clock, by far more than two oscillators differ.
 
+use crate::kernel;
 use model::{Interval, Timestamp};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use world::{Clock, ClockError};
-
-/// Who vouches for the bound. Sources that measure it (`cluster`, `kernel`) will be further variants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClockSource {
-    /// One machine: its own clock is the common reference, so there is no error.
-    Single,
-    /// An operator's promise: all nodes' clocks are within `bound` of true time.
-    Fixed { bound: Duration },
-}
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use world::{Clock, ClockError, ClockSource};
 
 #[derive(Debug)]
 pub struct SystemClock {
     source: ClockSource,
+    /// Of the source `fixed`.
     bound_micros: i64,
-    started: Instant,
-    last: AtomicI64,
+    monotonic: Monotonic,
+    last_earliest: AtomicI64,
+    last_latest: AtomicI64,
 }
 
 impl SystemClock {
+    /// A clock that measures nothing itself: `single`, `cluster` (the node does the measuring) or `kernel`.
     pub fn new(source: ClockSource) -> SystemClock {
-        let bound = match source {
-            ClockSource::Single => Duration::ZERO,
-            ClockSource::Fixed { bound } => bound,
-        };
         SystemClock {
             source,
-            bound_micros: i64::try_from(bound.as_micros()).unwrap_or(i64::MAX),
-            started: Instant::now(),
-            last: AtomicI64::new(i64::MIN),
+            bound_micros: 0,
+            monotonic: Monotonic::start(),
+            last_earliest: AtomicI64::new(i64::MIN),
+            last_latest: AtomicI64::new(i64::MIN),
         }
     }
 
-    pub fn source(&self) -> ClockSource {
-        self.source
+    /// An operator's promise: all nodes' wall clocks are within `bound` of true time.
+    pub fn fixed(bound: Duration) -> SystemClock {
+        SystemClock {
+            bound_micros: i64::try_from(bound.as_micros()).unwrap_or(i64::MAX),
+            ..SystemClock::new(ClockSource::Fixed)
+        }
     }
 }
 
 impl Clock for SystemClock {
+    /// Where the wall clock is set back, the reading stands still until it has caught up. A node looks closer: it
+    /// compares this clock with the monotonic one and with its peers'.
     fn now(&self) -> Result<Interval, ClockError> {
-        let reading = self.wall_micros();
-        let now = reading.max(self.last.fetch_max(reading, Ordering::Relaxed));
+        let bound = self.wall_error_micros()?;
+        let wall = self.wall_micros();
+        let grow = |last: &AtomicI64, end: i64| end.max(last.fetch_max(end, Ordering::Relaxed));
         Ok(Interval {
-            earliest: Timestamp(now.saturating_sub(self.bound_micros)),
-            latest: Timestamp(now.saturating_add(self.bound_micros)),
+            earliest: Timestamp(grow(&self.last_earliest, wall.saturating_sub(bound))),
+            latest: Timestamp(grow(&self.last_latest, wall.saturating_add(bound))),
         })
     }
 
@@ -63,6 +62,61 @@ impl Clock for SystemClock {
     }
 
     fn monotonic_micros(&self) -> u64 {
+        self.monotonic.micros()
+    }
+
+    fn source(&self) -> ClockSource {
+        self.source
+    }
+
+    fn wall_error_micros(&self) -> Result<i64, ClockError> {
+        match self.source {
+            ClockSource::Single => Ok(0),
+            ClockSource::Fixed => Ok(self.bound_micros),
+            ClockSource::Kernel => kernel::error_micros().map_err(ClockError::Unbounded),
+            ClockSource::Cluster | ClockSource::Simulated => Err(ClockError::Unbounded(
+                "nobody vouches for the wall clock".into(),
+            )),
+        }
+    }
+}
+
+/// Time since the start, at the oscillator's own rate.
+#[derive(Debug)]
+struct Monotonic {
+    #[cfg(target_os = "linux")]
+    started_micros: u64,
+    #[cfg(not(target_os = "linux"))]
+    started: std::time::Instant,
+}
+
+#[cfg(target_os = "linux")]
+impl Monotonic {
+    fn start() -> Monotonic {
+        Monotonic {
+            started_micros: Monotonic::raw_micros(),
+        }
+    }
+
+    fn raw_micros() -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicRaw);
+        now.tv_sec.cast_unsigned() * 1_000_000 + now.tv_nsec.cast_unsigned() / 1_000
+    }
+
+    fn micros(&self) -> u64 {
+        Monotonic::raw_micros() - self.started_micros
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Monotonic {
+    fn start() -> Monotonic {
+        Monotonic {
+            started: std::time::Instant::now(),
+        }
+    }
+
+    fn micros(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
@@ -73,9 +127,7 @@ mod tests {
 
     #[test]
     fn the_interval_is_the_bound_on_both_sides_and_never_goes_back() {
-        let clock = SystemClock::new(ClockSource::Fixed {
-            bound: Duration::from_millis(2),
-        });
+        let clock = SystemClock::fixed(Duration::from_millis(2));
         let mut last = clock.now().unwrap();
         assert_eq!(last.latest.0 - last.earliest.0, 4_000);
         for _ in 0..1_000 {
@@ -91,11 +143,22 @@ mod tests {
     fn a_clock_that_is_set_back_stands_still() {
         let clock = SystemClock::new(ClockSource::Single);
         let ahead = clock.wall_micros() + 60_000_000;
-        clock.last.store(ahead, Ordering::Relaxed);
+        clock.last_earliest.store(ahead, Ordering::Relaxed);
+        clock.last_latest.store(ahead, Ordering::Relaxed);
         let now = clock.now().unwrap();
         assert_eq!(
             (now.earliest, now.latest),
             (Timestamp(ahead), Timestamp(ahead))
         );
+    }
+
+    #[test]
+    fn the_monotonic_clock_counts_microseconds() {
+        let clock = SystemClock::new(ClockSource::Cluster);
+        let before = clock.monotonic_micros();
+        std::thread::sleep(Duration::from_millis(20));
+        let elapsed = clock.monotonic_micros() - before;
+        assert!((19_000..5_000_000).contains(&elapsed), "{elapsed}");
+        assert!(clock.now().is_err(), "nobody vouches for it");
     }
 }

@@ -2,9 +2,10 @@
 //! stores own their formats.
 
 mod clock;
+mod kernel;
 mod network;
 mod random;
 
-pub use clock::{ClockSource, SystemClock};
+pub use clock::SystemClock;
 pub use network::{NetworkStatistics, TcpNetwork};
 pub use random::SystemRandom;

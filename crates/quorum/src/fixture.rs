@@ -9,7 +9,7 @@ use model::{
     Cell, CellContent, ColumnId, Deletion, Interval, Marker, Row, TableId, Timestamp, Type, Value,
 };
 use std::collections::BTreeMap;
-use world::{Clock, ClockError};
+use world::{Clock, ClockError, ClockSource};
 
 pub(crate) const VALUE: ColumnId = ColumnId(3);
 pub(crate) const STATIC: ColumnId = ColumnId(4);
@@ -28,6 +28,14 @@ impl Clock for Stopped {
 
     fn monotonic_micros(&self) -> u64 {
         0
+    }
+
+    fn source(&self) -> ClockSource {
+        ClockSource::Simulated
+    }
+
+    fn wall_error_micros(&self) -> Result<i64, ClockError> {
+        Ok(0)
     }
 }
 

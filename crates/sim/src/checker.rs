@@ -1,6 +1,7 @@
 //! Judges of histories: what clients have done and seen, and whether a correct database could have answered so.
 //! Pure; each has hand-made bad histories in its tests, and planted bugs that it is shown to notice.
 
+pub mod external;
 pub mod last_write;
 pub mod linearizable;
 #[cfg(feature = "nodes")]

@@ -1,11 +1,12 @@
-//! The clock of one simulated node: true time, which is tokio's paused time, with an error that the simulator
-//! sets. Within the bound the intervals are honest; beyond it they lie, as a broken time source does.
+//! The clocks of one simulated machine: an oscillator with a rate of its own, and a wall clock that is off true
+//! time, which is tokio's paused time. The simulator sets how far. Within the bound that is vouched for, intervals
+//! are honest; beyond it they lie, as a broken time source does.
 
 use model::{Interval, Timestamp};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::time::Instant;
-use world::{Clock, ClockError};
+use world::{Clock, ClockError, ClockSource};
 
 /// True time at the beginning of every run: 2026-01-01 00:00 UTC.
 pub const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
@@ -37,38 +38,108 @@ impl TrueTime {
 #[derive(Clone)]
 pub struct SimClock {
     time: TrueTime,
+    source: ClockSource,
     state: Arc<Mutex<State>>,
 }
 
 struct State {
-    /// Half the width of the intervals.
+    /// How far the wall clock may be off, as is vouched for.
     bound_micros: i64,
-    /// How far the reading is off.
+    /// How far it is.
     skew_micros: i64,
+    /// How far it was before it was set.
+    right_micros: Option<i64>,
     is_unbounded: bool,
-    last_wall: i64,
+    /// What the oscillator had counted when its rate changed last, and when that was.
+    counted_micros: u64,
+    counted_at: u64,
+    /// How fast it is.
+    drift_ppm: i64,
     last_earliest: i64,
     last_latest: i64,
 }
 
+impl State {
+    fn oscillator_micros(&self, elapsed: u64) -> u64 {
+        let since = elapsed - self.counted_at;
+        let drift = since as i64 / 1_000 * self.drift_ppm / 1_000;
+        (self.counted_micros + since).saturating_add_signed(drift)
+    }
+}
+
 impl SimClock {
+    /// Somebody vouches that the wall clock is within the bound.
     pub fn new(time: TrueTime, bound_micros: i64) -> SimClock {
+        SimClock::with_source(time, ClockSource::Simulated, bound_micros)
+    }
+
+    /// Nobody does: the node is to measure.
+    pub fn unbounded(time: TrueTime) -> SimClock {
+        SimClock::with_source(time, ClockSource::Cluster, 0)
+    }
+
+    fn with_source(time: TrueTime, source: ClockSource, bound_micros: i64) -> SimClock {
         SimClock {
             time,
+            source,
             state: Arc::new(Mutex::new(State {
                 bound_micros,
                 skew_micros: 0,
+                right_micros: None,
                 is_unbounded: false,
-                last_wall: i64::MIN,
+                counted_micros: 1_000_000,
+                counted_at: time.elapsed_micros(),
+                drift_ppm: 0,
                 last_earliest: i64::MIN,
                 last_latest: i64::MIN,
             })),
         }
     }
 
-    /// Lets the reading be off by so much from now on. Beyond the bound, intervals no longer hold true time.
+    /// Lets the wall clock be off by so much from now on. Beyond the bound, intervals no longer hold true time.
     pub fn set_skew(&self, skew_micros: i64) {
         self.state.lock().skew_micros = skew_micros;
+    }
+
+    /// The wall clock is set, to so much off.
+    pub fn step(&self, skew_micros: i64) {
+        let mut state = self.state.lock();
+        let before = state.skew_micros;
+        state.right_micros.get_or_insert(before);
+        state.skew_micros = skew_micros;
+    }
+
+    /// A wall clock that was set is set right.
+    pub fn set_right(&self) {
+        let mut state = self.state.lock();
+        if let Some(right) = state.right_micros.take() {
+            state.skew_micros = right;
+        }
+    }
+
+    /// How fast the oscillator is from now on.
+    pub fn set_drift_ppm(&self, drift_ppm: i64) {
+        let mut state = self.state.lock();
+        let elapsed = self.time.elapsed_micros();
+        state.counted_micros = state.oscillator_micros(elapsed);
+        state.counted_at = elapsed;
+        state.drift_ppm = drift_ppm;
+    }
+
+    /// The oscillator jumps ahead, and the wall clock that counts with it: no two clocks of this machine differ.
+    pub fn jump(&self, micros: u64) {
+        let mut state = self.state.lock();
+        state.counted_micros += micros;
+        state.skew_micros += micros as i64;
+    }
+
+    /// The machine stood still for so long without noticing, as one does whose virtual machine is moved.
+    pub fn lose(&self, micros: u64) {
+        let mut state = self.state.lock();
+        let elapsed = self.time.elapsed_micros();
+        state.counted_micros = state.oscillator_micros(elapsed).saturating_sub(micros);
+        state.counted_at = elapsed;
+        state.skew_micros -= micros as i64;
     }
 
     pub fn bound_micros(&self) -> i64 {
@@ -83,14 +154,12 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> Result<Interval, ClockError> {
+        let bound = self.wall_error_micros()?;
         let mut state = self.state.lock();
-        if state.is_unbounded {
-            return Err(ClockError::Unbounded("the simulator says so".into()));
-        }
         let reading = self.time.micros() + state.skew_micros;
         // Each end by itself may only grow: an end once true stays true on its side.
-        state.last_earliest = state.last_earliest.max(reading - state.bound_micros);
-        state.last_latest = state.last_latest.max(reading + state.bound_micros);
+        state.last_earliest = state.last_earliest.max(reading - bound);
+        state.last_latest = state.last_latest.max(reading + bound);
         Ok(Interval {
             earliest: Timestamp(state.last_earliest),
             latest: Timestamp(state.last_latest),
@@ -98,13 +167,24 @@ impl Clock for SimClock {
     }
 
     fn wall_micros(&self) -> i64 {
-        let mut state = self.state.lock();
-        state.last_wall = state.last_wall.max(self.time.micros() + state.skew_micros);
-        state.last_wall
+        self.time.micros() + self.state.lock().skew_micros
     }
 
     fn monotonic_micros(&self) -> u64 {
-        self.time.elapsed_micros()
+        let elapsed = self.time.elapsed_micros();
+        self.state.lock().oscillator_micros(elapsed)
+    }
+
+    fn source(&self) -> ClockSource {
+        self.source
+    }
+
+    fn wall_error_micros(&self) -> Result<i64, ClockError> {
+        let state = self.state.lock();
+        match state.is_unbounded || self.source == ClockSource::Cluster {
+            true => Err(ClockError::Unbounded("the simulator says so".into())),
+            false => Ok(state.bound_micros),
+        }
     }
 }
 
@@ -132,5 +212,20 @@ mod tests {
         assert!(clock.now().unwrap().earliest.0 > time.micros());
         clock.set_unbounded(true);
         assert!(clock.now().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oscillator_has_a_rate_of_its_own_and_takes_the_wall_clock_along_when_it_jumps() {
+        let time = TrueTime::start();
+        let clock = SimClock::unbounded(time);
+        let before = clock.monotonic_micros();
+        clock.set_drift_ppm(100);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(clock.monotonic_micros() - before, 10_001_000);
+        clock.set_drift_ppm(0);
+        clock.jump(500);
+        clock.lose(200);
+        assert_eq!(clock.monotonic_micros() - before, 10_001_300);
+        assert_eq!(clock.wall_micros() - time.micros(), 300);
     }
 }

@@ -76,6 +76,17 @@ fn address(index: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, index as u8 + 1], 7000))
 }
 
+/// Oscillators differ by less than nodes allow for, and wall clocks that nobody vouches for by seconds.
+fn clock(time: TrueTime, plan: &Plan, index: usize) -> SimClock {
+    if !plan.is_cluster_time {
+        return SimClock::new(time, plan.clock_bound_micros);
+    }
+    let clock = SimClock::unbounded(time);
+    clock.set_drift_ppm([-60, 60, 0, 30, -30][index % 5]);
+    clock.set_skew([0, 2_000_000, -3_000_000, 400_000, -50][index % 5]);
+    clock
+}
+
 impl Cluster {
     /// Call within the simulator's runtime. No node is started yet.
     pub fn new(plan: &Plan, network: SimNetwork, trace: Trace, mut random: SmallRng) -> Cluster {
@@ -84,7 +95,7 @@ impl Cluster {
             .map(|index| Member {
                 address: address(index),
                 disk: SimDisk::new(random.random()),
-                clock: SimClock::new(time, plan.clock_bound_micros),
+                clock: clock(time, plan, index),
                 life: 0,
                 state: Life::Down,
             })
@@ -275,6 +286,22 @@ impl Cluster {
         disk.crash();
     }
 
+    /// Who keeps the cluster's time, as far as anybody says.
+    pub fn time_master(&self) -> Option<usize> {
+        let mut claims = (0..self.size()).filter_map(|index| {
+            let (node, _) = self.node(index)?;
+            let clock = node.status().clock;
+            (clock.master == Some(node.id()) && clock.error.is_none()).then_some(index)
+        });
+        claims.next_back()
+    }
+
+    /// Why a node has fenced itself.
+    pub fn fenced(&self, index: usize) -> Option<String> {
+        let (node, _) = self.node(index)?;
+        node.status().clock.fenced
+    }
+
     pub fn is_up(&self, index: usize) -> bool {
         matches!(self.shared.members.lock()[index].state, Life::Up { .. })
     }
@@ -345,6 +372,7 @@ impl Cluster {
         for index in 0..self.size() {
             network.release(address(index));
             self.disk(index).set_slow(1);
+            self.clock(index).set_right();
             self.start(index);
         }
     }

@@ -33,8 +33,8 @@ pub use cluster::{Cluster, Door};
 #[cfg(feature = "nodes")]
 pub use nemesis::Strikes;
 #[cfg(feature = "nodes")]
-pub use plan::{Fault, Plan};
+pub use plan::{Fault, Plan, Script};
 #[cfg(feature = "nodes")]
-pub use run::{Report, run, watch_panics};
+pub use run::{Report, run, run_script, watch_panics};
 #[cfg(feature = "nodes")]
 pub use workload::{Counts, Workload};

@@ -276,6 +276,9 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::SplitForgetsRowsEarly
         | Bug::SplitFoundsEmptyHalf => vec![Workload::Register],
         Bug::SplitForgetsPromised => vec![Workload::Append],
+        Bug::FencingSwitchedOff | Bug::NewMasterDoesNotWait | Bug::SampleNeverExpires => {
+            vec![Workload::External]
+        }
         Bug::SkipReadRepair
         | Bug::CountFailedReplicaAsAcknowledged
         | Bug::MergeForgetsTombstoneAtEqualTimestamp

@@ -2,7 +2,7 @@
 
 use crate::ambush::Spot;
 use crate::cluster::{Cluster, STOP_PATIENCE};
-use crate::plan::{Fault, Plan, draw_conditions};
+use crate::plan::{Fault, Plan, Script, draw_conditions};
 use crate::workload::NAMESPACE;
 use model::{TableId, Value};
 use node::TRANSACTION_STEPS;
@@ -21,6 +21,11 @@ pub type Strikes = BTreeMap<Fault, u64>;
 /// Breaks things until `until`, then ends all faults.
 pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Instant) -> Strikes {
     let mut strikes = Strikes::new();
+    if let Some(script) = plan.script {
+        play(&cluster, script, &mut random, until).await;
+        cluster.heal();
+        return strikes;
+    }
     while Instant::now() < until {
         let pause = random.random_range(plan.nemesis_pause_ms / 10..=plan.nemesis_pause_ms);
         sleep(Duration::from_millis(pause)).await;
@@ -54,6 +59,49 @@ fn mend(cluster: &Cluster, random: &mut SmallRng) {
     for index in 0..cluster.size() {
         cluster.network().release(cluster.address(index));
         cluster.disk(index).set_slow(1);
+        cluster.clock(index).set_right();
+    }
+}
+
+/// How far clocks go wrong: beyond any bound, and by more than a lease.
+const STEP_MICROS: i64 = 5_000_000;
+/// A fault of a script lasts so long, and then what it has done is mended.
+const SCENE: Duration = Duration::from_secs(4);
+
+async fn play(cluster: &Cluster, script: Script, random: &mut SmallRng, until: Instant) {
+    while Instant::now() + SCENE * 2 < until {
+        sleep(Duration::from_millis(random.random_range(100..1_500))).await;
+        let master = cluster.time_master();
+        let other = |random: &mut SmallRng| random.random_range(0..cluster.size());
+        let victim = match script {
+            Script::NodeStepped => other(random),
+            Script::NodeForward | Script::NodeBack => {
+                let master = master.unwrap_or_default();
+                (master + random.random_range(1..cluster.size().max(2))) % cluster.size()
+            }
+            _ => match master {
+                Some(master) => master,
+                None => continue,
+            },
+        };
+        cluster.note("strike", victim as u64, || {
+            format!("{script:?} (node {})", victim + 1)
+        });
+        let clock = cluster.clock(victim);
+        match script {
+            Script::MasterKilled => cluster.crash(victim),
+            Script::MasterPaused => cluster.network().hold(cluster.address(victim)),
+            Script::MasterPartitioned => isolate(cluster, victim),
+            Script::MasterForward | Script::NodeForward => clock.jump(STEP_MICROS as u64),
+            Script::MasterBack | Script::NodeBack => clock.lose(STEP_MICROS as u64),
+            Script::NodeStepped => clock.step(match random.random_bool(0.5) {
+                true => STEP_MICROS,
+                false => -STEP_MICROS,
+            }),
+        }
+        sleep(SCENE).await;
+        mend(cluster, random);
+        sleep(SCENE / 2).await;
     }
 }
 
@@ -117,6 +165,13 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
                 };
                 cluster.clock(index).set_skew(skew);
             }
+        }
+        Fault::Step => {
+            let beyond = plan.clock_bound_micros * 4 + STEP_MICROS;
+            cluster.clock(victim).step(match random.random_bool(0.5) {
+                true => beyond,
+                false => -beyond,
+            });
         }
         Fault::Ambush => ambush(cluster, random).await,
         Fault::Weather => cluster.network().set_conditions(draw_conditions(random)),

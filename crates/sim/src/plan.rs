@@ -27,6 +27,8 @@ pub enum Fault {
     SlowDisk,
     /// Clocks jump and strobe within their bound.
     Skew,
+    /// One wall clock is set, to far beyond what anybody vouches for, and later set right. Not drawn, but added.
+    Step,
     /// The network turns lossy, slow, or calm.
     Weather,
     /// Somebody is struck in the middle of a transaction: at the sending or the arrival of one of its messages, or at
@@ -87,6 +89,40 @@ pub struct Plan {
     pub late_nodes: usize,
     /// How long a node may be dead before its replicas are made anew elsewhere; 0: the cluster's default.
     pub rebuild_after_seconds: u64,
+    /// Nobody vouches for the wall clocks: the cluster keeps a time of its own.
+    pub is_cluster_time: bool,
+    /// Instead of drawn faults.
+    pub script: Option<Script>,
+}
+
+/// What happens to clocks and to who keeps the time, again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    MasterKilled,
+    /// Its messages are held, for longer than its authority lasts, and then all delivered.
+    MasterPaused,
+    MasterPartitioned,
+    /// Its oscillator jumps, its wall clock with it.
+    MasterForward,
+    MasterBack,
+    /// The wall clock of a node whose wall clock is vouched for is set.
+    NodeStepped,
+    /// The oscillator of a node that follows the time master jumps.
+    NodeForward,
+    NodeBack,
+}
+
+impl Script {
+    pub const ALL: [Script; 8] = [
+        Script::MasterKilled,
+        Script::MasterPaused,
+        Script::MasterPartitioned,
+        Script::MasterForward,
+        Script::MasterBack,
+        Script::NodeStepped,
+        Script::NodeForward,
+        Script::NodeBack,
+    ];
 }
 
 impl Plan {
@@ -117,6 +153,8 @@ impl Plan {
             split_size_bytes: [0, 0, 0, 40][random.random_range(0..4)],
             late_nodes: 0,
             rebuild_after_seconds: [0, 0, 2][random.random_range(0..3)],
+            is_cluster_time: false,
+            script: None,
         };
         match random.random_range(0..12) {
             0 => plan.with_laggards(),
@@ -125,6 +163,41 @@ impl Plan {
             3 | 4 => plan.with_splits(),
             5 | 6 => plan.with_moves(),
             _ => plan,
+        }
+    }
+
+    /// In some seeds the cluster keeps its own time, and in some a wall clock is set. Not for eventual tables, which
+    /// take their timestamps from wall clocks, as good as they are; nor where staleness is held against true time.
+    pub fn with_clocks(mut self, seed: u64) -> Plan {
+        self.is_cluster_time = seed.is_multiple_of(3);
+        if seed % 4 == 1 {
+            self.faults.push(Fault::Step);
+        }
+        self
+    }
+
+    /// Commit timestamps over many keys.
+    pub fn with_external_order(self) -> Plan {
+        Plan {
+            is_external: true,
+            think_ms: self.think_ms.min(60),
+            split_size_bytes: 0,
+            ..self
+        }
+    }
+
+    /// Nothing but what the script says, on three nodes.
+    pub fn with_script(self, script: Script) -> Plan {
+        Plan {
+            nodes: 3,
+            conditions: Conditions::CALM,
+            clock_bound_micros: 5_000,
+            faults: Vec::new(),
+            fault_seconds: 24,
+            think_ms: 40,
+            is_cluster_time: script != Script::NodeStepped,
+            script: Some(script),
+            ..self.with_external_order()
         }
     }
 

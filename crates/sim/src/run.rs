@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::nemesis::Strikes;
 use crate::network::{SimNetwork, Statistics};
-use crate::plan::Plan;
+use crate::plan::{Plan, Script};
 use crate::trace::{Lines, Trace};
 use crate::workload::{self, Counts, Workload};
 use rand::rngs::SmallRng;
@@ -61,6 +61,21 @@ pub fn watch_panics() {
 
 /// Runs one seed on this thread.
 pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Report {
+    run_one(seed, workload, None, bug, lines)
+}
+
+/// Runs one seed of a script on this thread, with the workload `external`.
+pub fn run_script(seed: u64, script: Script, bug: Option<Bug>, lines: Lines) -> Report {
+    run_one(seed, Workload::External, Some(script), bug, lines)
+}
+
+fn run_one(
+    seed: u64,
+    workload: Workload,
+    script: Option<Script>,
+    bug: Option<Bug>,
+    lines: Lines,
+) -> Report {
     planted::plant(bug);
     let panics = PANICS.get();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -69,7 +84,7 @@ pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Rep
         .build()
         .expect("a runtime without input and output needs nothing that could be missing");
     let trace = Trace::new(lines);
-    let mut report = runtime.block_on(run_within(seed, workload, trace));
+    let mut report = runtime.block_on(run_within(seed, workload, script, trace));
     drop(runtime);
     planted::plant(None);
     report.bug = bug;
@@ -80,7 +95,7 @@ pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Rep
     report
 }
 
-async fn run_within(seed: u64, workload: Workload, trace: Trace) -> Report {
+async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace: Trace) -> Report {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut plan = Plan::draw(&mut random);
     if workload == Workload::Cas {
@@ -88,6 +103,15 @@ async fn run_within(seed: u64, workload: Workload, trace: Trace) -> Report {
     }
     if workload == Workload::Heal {
         plan = plan.with_healing();
+    }
+    if matches!(workload, Workload::Register | Workload::External) {
+        plan = plan.with_clocks(seed);
+    }
+    if workload == Workload::External {
+        plan = plan.with_external_order();
+    }
+    if let Some(script) = script {
+        plan = plan.with_script(script);
     }
     let network = SimNetwork::new(random.random(), plan.conditions, trace.clone());
     let postman = tokio::spawn(network.clone().run());

@@ -4,6 +4,7 @@ mod append;
 mod bank;
 mod batches;
 mod client;
+mod external;
 mod quorum;
 mod register;
 
@@ -35,6 +36,9 @@ pub enum Workload {
     Append,
     /// Transfers between accounts of a strong table: at every timestamp and replica, the books balance.
     Bank,
+    /// Single writes one after the other over many tablets of an `external` table, and snapshots of all keys: commit
+    /// timestamps follow real time.
+    External,
 }
 
 impl Workload {
@@ -46,6 +50,7 @@ impl Workload {
         Workload::Batches,
         Workload::Append,
         Workload::Bank,
+        Workload::External,
     ];
 
     pub fn name(self) -> &'static str {
@@ -57,6 +62,7 @@ impl Workload {
             Workload::Batches => "batches",
             Workload::Append => "append",
             Workload::Bank => "bank",
+            Workload::External => "external",
         }
     }
 }
@@ -107,5 +113,6 @@ pub(crate) async fn run(
         }
         Workload::Append => append::run(cluster, plan).await,
         Workload::Bank => bank::run(cluster, plan).await,
+        Workload::External => external::run(cluster, plan).await,
     }
 }

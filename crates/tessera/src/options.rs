@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use world::ClockSource;
 
 #[derive(Parser)]
 #[command(
@@ -144,8 +145,12 @@ pub struct StartOptions {
     /// Copies of a table that does not say, as the founding node gives it [default: 3]
     #[arg(long, value_name = "COPIES")]
     pub replication_factor: Option<u32>,
-    /// How far this machine's clock may be from true time: your promise, which strong tables rely on. Must be given
-    /// when nodes run on several machines, where a clock daemon keeps it [default on loopback: 0]
+    /// What strong tables take the time from, the same on all nodes: `single`, one node's own clock; `cluster`, the
+    /// time master's clock, which the others measure; `kernel`, this machine's, kept by a time daemon; `fixed`, this
+    /// machine's, wrong by no more than --clock-bound-ms [default: single while there is one node, then cluster]
+    #[arg(long, value_name = "SOURCE")]
+    pub clock: Option<String>,
+    /// How far this machine's clock may be from true time: your promise, with --clock fixed, which it implies
     #[arg(long, value_name = "MILLISECONDS")]
     pub clock_bound_ms: Option<u64>,
     /// Listens beyond loopback although neither clients nor nodes are authenticated or encrypted yet
@@ -201,13 +206,45 @@ pub struct Settings {
     pub cluster_name: String,
     pub replication_factor: u32,
     pub ports: Ports,
-    pub clock_bound_ms: u64,
+    pub clock: ClockSettings,
     pub memtable_bytes: Option<u64>,
     pub cache_bytes: Option<u64>,
     pub hint_window_seconds: u32,
     pub repair_interval_seconds: u32,
     pub log_level: String,
     pub end_with_parent: bool,
+}
+
+/// Where the time comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockSettings {
+    /// From something that says itself how wrong it may be.
+    Measured(ClockSource),
+    /// From the wall clock, as somebody promises.
+    Fixed { bound_ms: u64 },
+}
+
+impl ClockSettings {
+    fn resolve(source: Option<&str>, bound_ms: Option<u64>) -> Result<ClockSettings, String> {
+        let source = source.map(str::parse::<ClockSource>).transpose()?;
+        match (source, bound_ms) {
+            (None | Some(ClockSource::Fixed), Some(bound_ms)) => {
+                Ok(ClockSettings::Fixed { bound_ms })
+            }
+            (Some(ClockSource::Fixed), None) => Err(
+                "--clock fixed is your promise about this machine's clock: give --clock-bound-ms, the most by which \
+                 it may be wrong (100 with an ordinary NTP daemon)"
+                    .into(),
+            ),
+            (Some(source), Some(_)) => Err(format!(
+                "--clock {source} finds out by itself how wrong the clock may be: leave out --clock-bound-ms"
+            )),
+            // A cluster of one node is its own time master.
+            (source, None) => Ok(ClockSettings::Measured(
+                source.unwrap_or(ClockSource::Cluster),
+            )),
+        }
+    }
 }
 
 /// 0 is any free port.
@@ -248,12 +285,10 @@ impl Settings {
                  encrypted yet; if the network around it is trusted, add --insecure"
             ));
         }
-        let clock_bound_ms = line.clock_bound_ms.or(file.clock_bound_ms);
-        if !listen.is_loopback() && clock_bound_ms.is_none() {
-            return Err("nodes on several machines need a promise about their clocks: give --clock-bound-ms, \
-                        the most by which this machine's clock may be wrong (100 with an ordinary NTP daemon)"
-                .into());
-        }
+        let clock = ClockSettings::resolve(
+            line.clock.as_deref().or(file.clock.as_deref()),
+            line.clock_bound_ms.or(file.clock_bound_ms),
+        )?;
         if advertise.is_unspecified() {
             return Err(format!(
                 "{advertise} is no address to be reached at: give one with --advertise"
@@ -299,7 +334,7 @@ impl Settings {
                 admin: port(line.admin_port, file.admin_port, 8080),
                 internode: port(line.internode_port, file.internode_port, 7000),
             },
-            clock_bound_ms: clock_bound_ms.unwrap_or(0),
+            clock,
             memtable_bytes: line.memtable_bytes.or(file.memtable_bytes),
             cache_bytes: line.cache_bytes.or(file.cache_bytes),
             hint_window_seconds: line
@@ -342,9 +377,10 @@ fn parse_locality(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CommandLine, Settings, StartOptions};
+    use super::{ClockSettings, CommandLine, Settings, StartOptions};
     use clap::CommandFactory;
     use std::io::Write;
+    use world::ClockSource;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -418,15 +454,6 @@ mod tests {
             insecure: true,
             ..line
         };
-        assert!(
-            Settings::resolve(line.clone())
-                .unwrap_err()
-                .contains("--clock-bound-ms")
-        );
-        let line = StartOptions {
-            clock_bound_ms: Some(100),
-            ..line
-        };
         assert!(Settings::resolve(line).unwrap_err().contains("--advertise"));
         let locality = Some("zone=1".to_owned());
         let line = StartOptions {
@@ -434,6 +461,37 @@ mod tests {
             ..StartOptions::default()
         };
         assert!(Settings::resolve(line).unwrap_err().contains("dc=NAME"));
+    }
+
+    #[test]
+    fn the_clock_needs_no_promise_but_with_the_source_fixed() {
+        let resolve = |clock: Option<&str>, clock_bound_ms| {
+            let clock = clock.map(str::to_owned);
+            let line = StartOptions {
+                clock,
+                clock_bound_ms,
+                ..StartOptions::default()
+            };
+            Settings::resolve(line).map(|settings| settings.clock)
+        };
+        let cluster = ClockSettings::Measured(ClockSource::Cluster);
+        assert_eq!(resolve(None, None), Ok(cluster));
+        let single = ClockSettings::Measured(ClockSource::Single);
+        assert_eq!(resolve(Some("single"), None), Ok(single));
+        let fixed = ClockSettings::Fixed { bound_ms: 100 };
+        assert_eq!(resolve(None, Some(100)), Ok(fixed));
+        assert_eq!(resolve(Some("fixed"), Some(100)), Ok(fixed));
+        assert!(
+            resolve(Some("fixed"), None)
+                .unwrap_err()
+                .contains("--clock-bound-ms")
+        );
+        assert!(resolve(Some("kernel"), Some(1)).is_err());
+        assert!(
+            resolve(Some("sundial"), None)
+                .unwrap_err()
+                .contains("sundial")
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use admin::{CommandError, Source};
 use async_trait::async_trait;
 use catalog::Table;
 use model::{NodeId, Type, Value as Cell};
-use node::{Health, Node, NodeState, Status, TabletStatus};
+use node::{ClockStatus, Health, Node, NodeState, Status, TabletStatus};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -18,9 +18,10 @@ impl Source for NodeSource {
         render(&self.node.status())
     }
 
-    fn health(&self) -> Result<(), String> {
+    fn health(&self) -> Result<String, String> {
         match self.node.status().health {
-            Health::Serving | Health::Degraded(_) => Ok(()),
+            Health::Serving => Ok("ok".into()),
+            Health::Degraded(why) => Ok(format!("ok, but {why}")),
             Health::Starting => Err("starting".into()),
             Health::Stopping => Err("stopping".into()),
         }
@@ -198,8 +199,34 @@ fn render(status: &Status) -> Value {
         "meta_leader": status.meta_leader.map(|node| node.0),
         "settings": status.settings.iter().map(|(name, value)| (name.to_string(), json!(value)))
             .collect::<serde_json::Map<String, Value>>(),
+        "clock": clock(&status.clock),
         "nodes": nodes,
         "tablets": status.tablets.iter().map(tablet).collect::<Vec<_>>(),
+    })
+}
+
+/// `summary` is the rest in one line.
+fn clock(clock: &ClockStatus) -> Value {
+    let mut summary = match clock.bound_micros {
+        Some(bound) => format!("{}, within {} us", clock.source, bound),
+        None => clock.source.to_string(),
+    };
+    if let Some(master) = clock.master {
+        summary += &format!(", time master {}", master.0);
+    }
+    if let Some(error) = &clock.error {
+        summary += &format!("; {error}");
+    }
+    json!({
+        "summary": summary,
+        "source": clock.source.name(),
+        "bound_micros": clock.bound_micros,
+        "offset_micros": clock.offset_micros,
+        "master": clock.master.map(|node| node.0),
+        "sample_age_micros": clock.sample_age_micros,
+        "round_trip_micros": clock.round_trip_micros,
+        "fenced": clock.fenced,
+        "error": clock.error,
     })
 }
 

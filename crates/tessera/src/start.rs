@@ -2,7 +2,7 @@
 //! others what they are; doors open when the node serves; at the end they close before the node hands over its
 //! leases and the storage lets go of its files.
 
-use crate::options::{Settings, StartOptions};
+use crate::options::{ClockSettings, Settings, StartOptions};
 use crate::registry;
 use crate::source::NodeSource;
 use api::Database;
@@ -111,7 +111,12 @@ async fn serve(settings: &Settings, folder: &Path, began: Instant) -> Result<(),
         })?;
     let storage = open(settings, folder)?;
     let world = World {
-        clock: Arc::new(os::SystemClock::new(clock_source(settings))),
+        clock: Arc::new(match settings.clock {
+            ClockSettings::Measured(source) => os::SystemClock::new(source),
+            ClockSettings::Fixed { bound_ms } => {
+                os::SystemClock::fixed(Duration::from_millis(bound_ms))
+            }
+        }),
         network,
         log: storage.log.clone(),
         stores: storage.stores.clone(),
@@ -178,15 +183,6 @@ async fn serve(settings: &Settings, folder: &Path, began: Instant) -> Result<(),
     drop(node);
     storage.close();
     ended
-}
-
-fn clock_source(settings: &Settings) -> os::ClockSource {
-    match settings.clock_bound_ms {
-        0 => os::ClockSource::Single,
-        bound => os::ClockSource::Fixed {
-            bound: Duration::from_millis(bound),
-        },
-    }
 }
 
 fn open(settings: &Settings, folder: &Path) -> Result<storage::Storage, String> {

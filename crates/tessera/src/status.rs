@@ -35,6 +35,7 @@ fn render(status: &Value) -> String {
     ] {
         out += &format!("{:<16}{}\n", name.replace('_', " "), text(&status[name]));
     }
+    out += &format!("{:<19} {}\n", "clock", text(&status["clock"]["summary"]));
     for (name, value) in status["settings"].as_object().into_iter().flatten() {
         out += &format!("{:<19} {}\n", name.replace('_', " "), text(value));
     }
@@ -153,6 +154,7 @@ mod tests {
     fn nodes_and_tablets_are_listed() {
         let status = json!({
             "cluster": "tessera", "health": "serving", "this_node": 1,
+            "clock": { "summary": "cluster, within 90 us, time master 2" },
             "nodes": [{ "id": 1, "alive": true, "client_address": "127.0.0.1" }, { "id": 2, "alive": false }],
             "tablets": [{ "id": 3, "table": "n.t", "replication": "strong", "leaseholder": 1,
                           "replicas": [{ "node": 1 }, { "node": 2, "learner": true }] }],
@@ -160,6 +162,10 @@ mod tests {
         let shown = render(&status);
         assert!(shown.contains("alive  1     127.0.0.1"), "{shown}");
         assert!(shown.contains("dead   2"), "{shown}");
+        assert!(
+            shown.contains("clock               cluster, within 90 us"),
+            "{shown}"
+        );
         assert!(
             shown.contains("n.t    strong       1            1 2+"),
             "{shown}"

@@ -19,14 +19,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
-use world::Store;
 use world::planted::{self, Bug};
+use world::{ClockError, Store};
 
 /// The longest that back-pressure slows one write down.
 const PRESSURE_DELAY_MAX: Duration = Duration::from_millis(50);
 const PRESSURE_STOP: u32 = 1_000;
 /// A commit timestamp may lie so far before the gateway's reading of its own clock.
 const CLOCK_MARGIN_MICROS: i64 = 1_000_000;
+/// How often a clock that has no reading is looked at again.
+const CLOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What is to be evaluated and proposed.
 pub(crate) struct Task<'a> {
@@ -561,7 +563,14 @@ pub(crate) async fn wait_out(
 ) -> Result<(), TabletError> {
     loop {
         // It is applied: with a clock that fails, how it went is known, but not whether it may be told.
-        let now = inner.now().map_err(|_| no_leader(Outcome::Unknown))?;
+        let now = match inner.spec.clock.now() {
+            Ok(now) => now,
+            Err(ClockError::Unbounded(_)) => {
+                sleep(CLOCK_PAUSE).await;
+                continue;
+            }
+            Err(ClockError::Fenced(_)) => return Err(no_leader(Outcome::Unknown)),
+        };
         let reached = if is_external && !planted::is(Bug::NoCommitWait) {
             now.earliest.0 - 1
         } else {

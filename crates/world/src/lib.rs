@@ -11,7 +11,7 @@ pub use model::planted;
 mod store;
 pub mod watch;
 
-pub use clock::{Clock, ClockError};
+pub use clock::{Clock, ClockError, ClockSource};
 pub use log::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, LogOperation};
 pub use network::{Identity, Incoming, Network, Rejection};
 pub use store::{

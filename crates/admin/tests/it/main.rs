@@ -21,10 +21,10 @@ impl Source for Hand {
         json!({ "nodes": [{ "id": 1 }] })
     }
 
-    fn health(&self) -> Result<(), String> {
+    fn health(&self) -> Result<String, String> {
         match self.is_ill.load(Ordering::SeqCst) {
             true => Err("no quorum".into()),
-            false => Ok(()),
+            false => Ok("ok".into()),
         }
     }
 

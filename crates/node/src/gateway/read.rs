@@ -75,21 +75,22 @@ fn is_same(table: &Table, newer: &Catalog) -> bool {
 
 impl Reading<'_> {
     /// A read of several tablets of an external table is made at one timestamp, so that it is a snapshot.
-    fn bound(&self, bound: ReadBound) -> ReadBound {
-        let now = || self.core.now();
-        match bound {
+    async fn bound(&self, bound: ReadBound) -> Result<ReadBound, Ended> {
+        let now = || self.core.now_within(self.deadline);
+        Ok(match bound {
             ReadBound::Strong | ReadBound::Level(_)
                 if self.table.spec.replication.ordering == Ordering::External =>
             {
-                ReadBound::At(now().latest)
+                ReadBound::At(now().await?.latest)
             }
             ReadBound::ExactStaleness { micros } | ReadBound::MaxStaleness { micros } => {
                 let micros = i64::try_from(micros).unwrap_or(i64::MAX);
-                ReadBound::At(Timestamp(now().earliest.0.saturating_sub(micros)))
+                let now = now().await?;
+                ReadBound::At(Timestamp(now.earliest.0.saturating_sub(micros)))
             }
             ReadBound::MinTimestamp(timestamp) => ReadBound::At(timestamp),
             bound => bound,
-        }
+        })
     }
 
     async fn tablet(
@@ -133,7 +134,7 @@ impl Reading<'_> {
             bound: match request.locking {
                 // What is locked is read as it is now.
                 Some(_) => request.bound,
-                None => self.bound(request.bound),
+                None => self.bound(request.bound).await?,
             },
             ..request.clone()
         };
@@ -169,7 +170,7 @@ impl Reading<'_> {
             return Ok(part);
         }
         let mut request = request.clone();
-        request.bound = self.bound(request.bound);
+        request.bound = self.bound(request.bound).await?;
         let mut reading = Pages {
             response: ReadResponse::default(),
             rows_left: request.row_limit,

@@ -45,6 +45,8 @@ struct Path<'a> {
     prefers_local: bool,
     /// Others held locks when it was asked last.
     is_locked: bool,
+    /// Why the node that was asked last serves nothing.
+    refusal: Option<String>,
 }
 
 impl<'a> Path<'a> {
@@ -56,6 +58,7 @@ impl<'a> Path<'a> {
             attempt: 0,
             prefers_local: false,
             is_locked: false,
+            refusal: None,
         }
     }
 
@@ -65,7 +68,12 @@ impl<'a> Path<'a> {
             let reason = "it waited too long for what others have locked";
             return Ended::Error(Error::Retry(Retry::Aborted(reason.into())));
         }
-        no_leader(is_ambiguous)
+        match &self.refusal {
+            Some(why) if !is_ambiguous => {
+                Ended::Error(Error::Retry(Retry::NotServing(why.clone())))
+            }
+            _ => no_leader(is_ambiguous),
+        }
     }
 
     fn target(&self) -> Option<NodeId> {
@@ -144,7 +152,12 @@ async fn after(core: &Core, path: &mut Path<'_>, asked: NodeId, error: TabletErr
             await_schema(core, current, path.remaining_ms()).await;
             Next::End(Ended::Error(Error::Retry(Retry::StaleSchema { current })))
         }
-        TabletError::Api(Error::Retry(Retry::NoLeader { .. } | Retry::NotServing(_))) => {
+        TabletError::Api(Error::Retry(Retry::NoLeader { .. })) => {
+            path.not_there(asked, None).await;
+            Next::Again
+        }
+        TabletError::Api(Error::Retry(Retry::NotServing(why))) => {
+            path.refusal = Some(format!("{asked}: {why}"));
             path.not_there(asked, None).await;
             Next::Again
         }

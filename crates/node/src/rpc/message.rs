@@ -1,16 +1,19 @@
 //! What nodes say to each other. The first byte of a message says what follows it: an envelope (CBOR), a
 //! frame of the consensus loop, or a packet of gossip. See `docs/formats/internode-requests.md`.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::clock::{Claim, Grant};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cluster::{Applied, NodeProfile, Proposal, Refusal, Replica, Tablet};
 use consensus::Member;
 use minicbor::{Decode, Encode};
-use model::{ClusterId, Interval, NodeId, ReplicaId, TabletId};
+use model::{ClusterId, Interval, NodeId, ReplicaId, TabletId, Timestamp};
 use txn::{Step, Stepped};
 
 pub(crate) const ENVELOPE: u8 = 1;
 pub(crate) const CONSENSUS: u8 = 2;
 pub(crate) const GOSSIP: u8 = 3;
+/// The sender's clock, then a frame of the consensus loop.
+pub(crate) const TIMED_CONSENSUS: u8 = 4;
 
 #[derive(Debug, Encode, Decode)]
 pub(crate) enum Envelope {
@@ -130,6 +133,45 @@ pub(crate) enum Request {
         #[n(1)]
         replica: ReplicaId,
     },
+    /// Answered with `Clock`.
+    #[n(16)]
+    Clock(#[n(0)] ClockPoll),
+}
+
+/// What a node asks a peer about its clock.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ClockPoll {
+    /// The sender's own reading.
+    #[n(0)]
+    pub reading: Option<Interval>,
+    /// The sender finds that the receiver's clock contradicts its own.
+    #[n(1)]
+    pub accuses: bool,
+    /// The sender claims to be time master.
+    #[n(2)]
+    pub claim: Option<Claim>,
+    /// The claimant's.
+    #[n(3)]
+    pub life: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ClockAnswer {
+    /// The answering node's reading when the question came.
+    #[n(0)]
+    pub received: Option<Interval>,
+    /// Its reading when the answer left.
+    #[n(1)]
+    pub sent: Option<Interval>,
+    /// For so long it is time master without further news; 0 where it is not.
+    #[n(2)]
+    pub authority_micros: u64,
+    /// Who is, as far as it knows.
+    #[n(3)]
+    pub master: Option<NodeId>,
+    /// Its consent to the sender's claim.
+    #[n(4)]
+    pub grant: Option<Grant>,
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -178,6 +220,8 @@ pub(crate) enum Reply {
     Repaired(#[n(0)] quorum::RepairStep),
     #[n(14)]
     Counted(#[n(0)] bool),
+    #[n(15)]
+    Clock(#[n(0)] ClockAnswer),
 }
 
 impl Request {
@@ -329,6 +373,34 @@ pub(crate) fn tagged(tag: u8, body: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
+/// Stands for a clock that has no reading.
+const NO_READING: Interval = Interval {
+    earliest: Timestamp::MIN,
+    latest: Timestamp::MAX,
+};
+
+pub(crate) fn timed_frame(clock: Option<Interval>, frame: &[u8]) -> Bytes {
+    let clock = clock.unwrap_or(NO_READING);
+    let mut bytes = BytesMut::with_capacity(frame.len() + 17);
+    bytes.put_u8(TIMED_CONSENSUS);
+    bytes.put_i64(clock.earliest.0);
+    bytes.put_i64(clock.latest.0);
+    bytes.put_slice(frame);
+    bytes.freeze()
+}
+
+/// What follows the tag of a timed frame. `None`: it is cut short.
+pub(crate) fn split_timed(mut body: Bytes) -> Option<(Option<Interval>, Bytes)> {
+    if body.len() < 16 {
+        return None;
+    }
+    let clock = Interval {
+        earliest: Timestamp(body.get_i64()),
+        latest: Timestamp(body.get_i64()),
+    };
+    Some(((clock != NO_READING).then_some(clock), body))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,6 +471,21 @@ mod tests {
         assert!(!is_nested_too_deeply(&wide));
         let closed = [0x9f, 0xff].repeat(5_000);
         assert!(!is_nested_too_deeply(&closed));
+    }
+
+    #[test]
+    fn a_frame_brings_its_senders_clock_along() {
+        let clock = Interval {
+            earliest: Timestamp(-5),
+            latest: Timestamp(7),
+        };
+        for clock in [Some(clock), None] {
+            let message = timed_frame(clock, b"frame");
+            assert_eq!(message[0], TIMED_CONSENSUS);
+            let split = split_timed(message.slice(1..));
+            assert_eq!(split, Some((clock, Bytes::from_static(b"frame"))));
+        }
+        assert_eq!(split_timed(Bytes::from_static(b"too short")), None);
     }
 
     #[test]

@@ -6,7 +6,8 @@ mod message;
 mod taken;
 
 pub(crate) use message::{
-    CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, decode, encode, tagged,
+    CONSENSUS, ClockAnswer, ClockPoll, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request,
+    TIMED_CONSENSUS, decode, encode, split_timed, tagged, timed_frame,
 };
 pub use message::{TRANSACTION_STEPS, transaction_step};
 pub(crate) use taken::Taken;

@@ -1,6 +1,8 @@
 //! Whole clusters from seeds, a few of each workload: the rest is `cargo xtask sim`'s business.
 #![cfg(feature = "nodes")]
 
+mod clocks;
+
 use sim::{Lines, Workload, run};
 use world::planted::Bug;
 
