@@ -9,8 +9,8 @@ use crate::liveness::Input;
 use crate::repair;
 use crate::replicas::Held;
 use crate::rpc::{
-    self, CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc, TIMED_CONSENSUS, Taken,
-    split_timed,
+    self, CONSENSUS, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request, Rpc, TIMED_CONSENSUS,
+    Taken, split_timed,
 };
 use cluster::{Command, Effect, META, NodeProfile};
 use consensus::Role;
