@@ -431,7 +431,7 @@ pub fn needs_read(mutation: &Mutation) -> bool {
 /// what needs the row as it is.
 pub fn blind_change(table: &Table, mutation: &Mutation, moment: Moment) -> Result<Row, Error> {
     if needs_read(mutation) {
-        return Err(Error::invalid(format!(
+        return Err(Error::unsupported(format!(
             "a write of table {}.{} depends on what is there: it is not blind",
             table.namespace(),
             table.name(),
