@@ -82,4 +82,15 @@ mod tests {
         let longer = [&bytes[..], &[0]].concat();
         PagingState::decode(&longer, TableId(7)).unwrap_err();
     }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_states_are_read_or_refused(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
+        ) {
+            if let Ok(state) = PagingState::decode(&bytes, TableId(7)) {
+                assert_eq!(state.encode(), bytes);
+            }
+        }
+    }
 }

@@ -190,4 +190,27 @@ mod tests {
             assert!(take(&mut input, compression, 4999).is_err());
         }
     }
+
+    proptest::proptest! {
+        /// Whatever comes, behind a good header or none: a frame, a refusal, or a wait for more.
+        #[test]
+        fn arbitrary_bytes_are_taken_or_refused(
+            flags in proptest::prelude::any::<u8>(),
+            opcode in 0u8..20,
+            body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            junk in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+        ) {
+            for compression in [Compression::None, Compression::Lz4, Compression::Snappy] {
+                for version in [3, 4, 5] {
+                    let mut input = request(version, opcode, &body);
+                    input[1] = flags;
+                    let _ = take(&mut input, compression, 1 << 20);
+                }
+                let mut input = BytesMut::from(&junk[..]);
+                if let Ok(None) = take(&mut input, compression, 1 << 20) {
+                    assert_eq!(&input[..], &junk[..], "what is not taken stays");
+                }
+            }
+        }
+    }
 }

@@ -216,4 +216,30 @@ mod tests {
             assert!(!matches!(taken, Ok(Some(_))), "bit {bit}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_and_damaged_segments_are_taken_or_refused(
+            junk in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+            envelope in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            at in proptest::prelude::any::<proptest::sample::Index>(),
+            flip in 1u8..,
+        ) {
+            for compression in [Compression::None, Compression::Lz4] {
+                let _ = take(&mut BytesMut::from(&junk[..]), compression);
+                let mut bytes = Vec::new();
+                let mut packer = Packer::new(compression);
+                packer.add(&envelope, &mut bytes);
+                packer.flush(&mut bytes);
+                if bytes.is_empty() {
+                    continue;
+                }
+                let position = at.index(bytes.len());
+                bytes[position] ^= flip;
+                // One flipped byte never passes both checksums.
+                let taken = take(&mut BytesMut::from(&bytes[..]), compression);
+                assert!(!matches!(taken, Ok(Some(_))), "a damaged segment is taken");
+            }
+        }
+    }
 }
