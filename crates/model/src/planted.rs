@@ -38,7 +38,6 @@ bugs! {
     ClosedPassesPrepared,
     CoordinatorForgets,
     PrepareUnderOldEpoch,
-    DecideTwice,
     FollowerReadPastSafeTime,
     ReadOnlyParticipantNotValidated,
     CommitAbovePromises,

@@ -292,7 +292,6 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::ClosedPassesPrepared
         | Bug::CoordinatorForgets
         | Bug::PrepareUnderOldEpoch
-        | Bug::DecideTwice
         | Bug::FollowerReadPastSafeTime
         | Bug::ReadOnlyParticipantNotValidated
         | Bug::CommitAbovePromises => vec![Workload::Append, Workload::Bank],

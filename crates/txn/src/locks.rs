@@ -289,7 +289,7 @@ impl Locks {
 
     /// Whether nothing in the range has changed since then, because the transaction has kept it locked.
     pub fn has_kept(&self, transaction: TransactionId, range: &KeyRange, since: Timestamp) -> bool {
-        if planted::is(Bug::ReadOnlyParticipantNotValidated) {
+        if planted::is(Bug::PrepareUnderOldEpoch) {
             return true;
         }
         let owner = self.owners.get(&transaction);

@@ -455,6 +455,9 @@ async fn ask(inner: &Inner, id: CommandId) -> Result<Stepped, TabletError> {
     inner.hold().await?;
     {
         let state = inner.replica.state.lock();
+        if planted::is(Bug::CoordinatorForgets) && !state.prepared.contains_key(&id) {
+            return Ok(Stepped::Ended(Ending::Aborted));
+        }
         if let Some(ending) = state.endings.find(id) {
             return Ok(Stepped::Ended(ending));
         }

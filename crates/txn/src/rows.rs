@@ -277,7 +277,7 @@ impl Rows {
     fn apply_prepare(&mut self, batch: &mut Batch<'_>, prepare: Prepare) -> Verdict {
         let id = prepare.head.id;
         let is_current = self.is_current(prepare.head.epoch);
-        if !is_current && !planted::is(Bug::PrepareUnderOldEpoch) || !self.holds(&prepare.rows) {
+        if !is_current || !self.holds(&prepare.rows) {
             return Verdict::OldEpoch;
         }
         if let Some(ending) = self.replica.state.lock().endings.find(id) {
@@ -354,9 +354,8 @@ impl Rows {
         decision: Decision,
     ) -> Result<Verdict, MachineError> {
         let known = self.replica.state.lock().endings.find(id);
-        match known {
-            Some(ending) if !planted::is(Bug::DecideTwice) => return Ok(Verdict::Ended(ending)),
-            _ => {}
+        if let Some(ending) = known {
+            return Ok(Verdict::Ended(ending));
         }
         let Some(share) = self.prepared.get(&id) else {
             return Ok(Verdict::Ended(Ending::Aborted));
@@ -376,12 +375,10 @@ impl Rows {
             Ending::Committed(decision.timestamp),
             decision.timestamp,
         )?;
-        if !planted::is(Bug::CoordinatorForgets) {
-            batch.operations.push(StoreOperation::Put {
-                key: keys::decision(id),
-                value: encode(&decision),
-            });
-        }
+        batch.operations.push(StoreOperation::Put {
+            key: keys::decision(id),
+            value: encode(&decision),
+        });
         let decision = Arc::new(decision);
         self.decisions.insert(id, decision.clone());
         batch.shown.push(Shown::Decided(id, decision));
@@ -397,6 +394,9 @@ impl Rows {
     ) -> Result<Verdict, MachineError> {
         let known = self.replica.state.lock().endings.find(id);
         if let Some(known) = known {
+            if known != ending {
+                error!(?id, ?known, told = ?ending, "an attempt is said to have ended in two ways");
+            }
             return Ok(Verdict::Ended(known));
         }
         self.end(batch, id, ending, at)?;

@@ -267,8 +267,7 @@ impl Commit<'_> {
         let mut is_in_doubt = false;
         while Instant::now() < self.deadline {
             let Some(tablet) = self.core.view().tablet_of(*root, &range.start).cloned() else {
-                // The table is dropped, with what would have been decided about it.
-                self.give_up(attempt);
+                // The table is dropped, and what was decided with it: the participants ask by themselves.
                 return Err(unknown());
             };
             let asked = strong::step(

@@ -369,6 +369,7 @@ pub(super) async fn step(
                     );
                 match after(core, &mut path, target, error).await {
                     Next::Again => {}
+                    Next::End(ended) if is_ambiguous => return Err(undecided(ended)),
                     Next::End(ended) => return Err(ended),
                 }
             }
@@ -377,6 +378,15 @@ pub(super) async fn step(
                 path.not_there(target, None).await;
             }
         }
+    }
+}
+
+/// How a decision ended of which an earlier try may have been carried out. That it was given up is certain, for
+/// whoever says so has looked; what else a later try meets says nothing about the earlier one.
+fn undecided(ended: Ended) -> Ended {
+    match ended {
+        Ended::Error(Error::Retry(Retry::Aborted(_))) | Ended::Rerouted => ended,
+        Ended::Error(_) => no_leader(true),
     }
 }
 
