@@ -55,6 +55,8 @@ fn report(ended: Result<Tally, String>) -> Result<(), String> {
 
 /// The repository's root: two folders above this package.
 fn root() -> PathBuf {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().nth(2).unwrap_or(package).to_owned()
+    // As cargo says it now: what is built may be shared by several checkouts.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.ancestors().nth(2).unwrap_or(&package).to_owned()
 }
