@@ -408,6 +408,9 @@ pub(crate) async fn remove_strays(core: &Core) {
         .chain(view.state.splits().values().map(|split| &split.right))
         .filter_map(|tablet| tablet.replica_on(core.node))
         .map(|replica| replica.id)
+        // The meta group's replica runs by now. If the map has no place for it any more, it leaves as it should: with
+        // its record, so that the founder's replica never begins the group anew, and not under its group's feet.
+        .chain(core.groups.statuses().iter().map(|group| group.replica))
         .collect();
     let mut found: BTreeSet<ReplicaId> = core
         .world
