@@ -6,7 +6,7 @@ mod process;
 mod tidy;
 
 use process::Tally;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask NAME

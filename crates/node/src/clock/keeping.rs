@@ -321,16 +321,13 @@ impl Timekeeping {
         if ahead_micros <= 0 && !is_accused {
             return false;
         }
-        let ahead_micros = match ahead_micros > 0 {
-            true => ahead_micros,
-            false => theirs.latest.0.saturating_sub(ours.earliest.0).min(-1),
+        let verdict = match ahead_micros > 0 {
+            true => Verdict::Contradicts { ahead_micros },
+            false => Verdict::Accused {
+                ahead_micros: theirs.latest.0.saturating_sub(ours.earliest.0).min(-1),
+            },
         };
-        self.note(
-            peer,
-            Verdict::Contradicts { ahead_micros },
-            moment.local,
-            moment,
-        )
+        self.note(peer, verdict, moment.local, moment)
     }
 
     fn note(&mut self, peer: NodeId, verdict: Verdict, since: Local, moment: &Moment) -> bool {

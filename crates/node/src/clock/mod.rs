@@ -124,7 +124,7 @@ impl NodeClock {
         self.with(|keeping, moment| {
             let poll = ClockPoll {
                 reading: keeping.read_raw(moment).ok(),
-                accuses: keeping.comparisons().contradicts(peer),
+                accuses: keeping.comparisons().accuses(peer),
                 claim,
                 life: keeping.reference().claimant().life,
             };

@@ -29,6 +29,11 @@ pub(crate) enum Verdict {
     Contradicts {
         ahead_micros: i64,
     },
+    /// The peer says so; this node has not seen it. It counts against this clock, but is not passed on: two that
+    /// accuse each other because each is accused would do so for ever.
+    Accused {
+        ahead_micros: i64,
+    },
 }
 
 /// Compares a peer's reading, taken between two moments, with this node's readings at these moments.
@@ -115,6 +120,13 @@ impl Comparisons {
             .is_some_and(|opinion| opinion.verdict != Verdict::Agrees)
     }
 
+    /// Whether this node has seen by itself that the peer's clock does not agree with this one.
+    pub fn accuses(&self, peer: NodeId) -> bool {
+        self.opinions
+            .get(&peer)
+            .is_some_and(|opinion| matches!(opinion.verdict, Verdict::Contradicts { .. }))
+    }
+
     /// Only members have a say.
     pub fn keep_members(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.opinions.retain(|peer, _| is_member(*peer));
@@ -153,7 +165,9 @@ impl Comparisons {
         self.opinions
             .iter()
             .filter_map(|(peer, opinion)| match opinion.verdict {
-                Verdict::Contradicts { ahead_micros } => Some((*peer, ahead_micros)),
+                Verdict::Contradicts { ahead_micros } | Verdict::Accused { ahead_micros } => {
+                    Some((*peer, ahead_micros))
+                }
                 Verdict::Agrees => None,
             })
     }
@@ -350,6 +364,16 @@ mod tests {
         assert_eq!(clock.judge(at(500), alone), None);
         assert_eq!(clock.judge(at(1_500), WELL), None, "peers must have agreed");
         assert_eq!(clock.judge(at(1_500), alone), Some(Change::Recovered));
+    }
+
+    #[test]
+    fn who_is_merely_accused_accuses_nobody() {
+        let mut clock = Comparisons::new();
+        let accused = Verdict::Accused { ahead_micros: -1 };
+        assert!(clock.note(NodeId(2), accused, at(10), at(11)));
+        assert!(clock.contradicts(NodeId(2)) && !clock.accuses(NodeId(2)));
+        clock.note(NodeId(2), BEHIND, at(12), at(13));
+        assert!(clock.accuses(NodeId(2)));
     }
 
     #[test]

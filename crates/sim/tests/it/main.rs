@@ -19,6 +19,13 @@ fn quorum_reads_miss_nothing() {
     passes(Workload::Quorum, 1..15);
 }
 
+/// In these a node whose meta replica has to go starts again before its group has let it go.
+#[test]
+fn a_meta_replica_that_leaves_is_not_removed_under_its_group() {
+    passes(Workload::Quorum, 661..662);
+    passes(Workload::Quorum, 958..959);
+}
+
 #[test]
 fn registers_are_linearizable() {
     passes(Workload::Register, 1..15);
