@@ -109,6 +109,11 @@ impl SimClock {
         state.skew_micros = skew_micros;
     }
 
+    /// Whether the wall clock was set, and not yet set right.
+    pub fn is_set(&self) -> bool {
+        self.state.lock().right_micros.is_some()
+    }
+
     /// A wall clock that was set is set right.
     pub fn set_right(&self) {
         let mut state = self.state.lock();
