@@ -472,6 +472,26 @@ def test_queries(database, sql, wanted):
     assert query(database, sql) == wanted
 
 
+def test_joins_and_subqueries(database):
+    put_singers(database, (1, "a", None), (2, "b", None), (3, "c", None))
+    with database.batch() as batch:
+        albums = [(1, 1, "x", decimal.Decimal(5)), (1, 2, "y", decimal.Decimal(7)), (2, 1, "z", None)]
+        batch.insert("Albums", ("SingerId", "AlbumId", "Title", "Price"), albums)
+    joined = "SELECT s.FirstName, a.Title FROM Singers AS s {} Albums AS a ON a.SingerId = s.SingerId ORDER BY 1, 2"
+    assert query(database, joined.format("JOIN")) == [["a", "x"], ["a", "y"], ["b", "z"]]
+    assert query(database, joined.format("LEFT JOIN"))[-1] == ["c", None]
+    counts = (
+        "SELECT SingerId, (SELECT COUNT(*) FROM Albums AS a WHERE a.SingerId = s.SingerId AND a.Price > @least) "
+        "FROM Singers AS s WHERE EXISTS (SELECT 1 FROM Albums AS a WHERE a.SingerId = s.SingerId) ORDER BY 1"
+    )
+    arguments = {"params": {"least": decimal.Decimal(5)}, "param_types": {"least": param_types.NUMERIC}}
+    assert query(database, counts, **arguments) == [[1, 1], [2, 0]]
+    total = "SELECT SingerId, SUM(Price) FROM Singers JOIN Albums USING (SingerId) GROUP BY SingerId HAVING COUNT(*) > 1"
+    assert query(database, total) == [[1, decimal.Decimal(12)]]
+    without = "SELECT SingerId FROM Singers EXCEPT DISTINCT SELECT SingerId FROM Albums"
+    assert query(database, without) == [[3]]
+
+
 def test_parameters(database):
     put_singers(database, *[(number, f"n{number}", None) for number in range(10)])
     typed = query(
@@ -568,7 +588,7 @@ def test_errors_of_mutations(database):
         ("SELECT 1 + b'a'", exceptions.InvalidArgument, "No matching signature"),
         ("SELECT 1 / 0", exceptions.OutOfRange, "division by zero"),
         ("SELECT @missing", exceptions.InvalidArgument, "missing"),
-        ("SELECT * FROM Singers JOIN Albums USING (SingerId)", exceptions.MethodNotImplemented, "JOIN"),
+        ("SELECT SingerId FROM Singers, Albums", exceptions.InvalidArgument, "ambiguous"),
         ("SELECT ROW_NUMBER() OVER () FROM Singers", exceptions.MethodNotImplemented, "window"),
         ("CREATE TABLE T (A INT64) PRIMARY KEY (A)", exceptions.InvalidArgument, "UpdateDatabaseDdl"),
         ("DELETE FROM Singers WHERE TRUE", exceptions.InvalidArgument, "read-write or partitioned-dml"),

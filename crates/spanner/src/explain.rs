@@ -40,6 +40,22 @@ fn add(relation: &Relation, nodes: &mut Vec<PlanNode>) -> i32 {
             ("Limit", detail, vec![input])
         }
         Relation::Trim { input, .. } => ("Project", String::new(), vec![input]),
+        Relation::Set {
+            operation,
+            left,
+            right,
+            ..
+        } => ("Set", format!("{operation:?}"), vec![left, right]),
+        Relation::Join(join) => {
+            let detail = format!("{:?}, {} keys", join.kind, join.keys.len());
+            ("Hash Join", detail, vec![&join.left, &join.right])
+        }
+        Relation::Flatten { input, .. } => ("Array Unnest", String::new(), vec![input]),
+        Relation::Apply { input, applied } => {
+            let subqueries = applied.iter().map(|applied| &applied.root);
+            let children = std::iter::once(input.as_ref()).chain(subqueries);
+            ("Apply", String::new(), children.collect())
+        }
         Relation::UnionAll(inputs) => ("Union All", String::new(), inputs.iter().collect()),
     };
     let index = nodes.len() as i32;

@@ -7,16 +7,18 @@
 mod call;
 mod coercion;
 mod expression;
+mod from;
 mod grouping;
 mod manipulation;
 mod query;
 mod scope;
-mod shape;
+pub(crate) mod shape;
+mod subquery;
 
 use crate::ast::Statement;
 use crate::error::Error;
 use crate::parse::parse_statement;
-use crate::plan::{Aggregate, Manipulation, Plan, Subquery};
+use crate::plan::{Aggregate, Applied, Manipulation, Plan, Subquery};
 use crate::types::SqlType;
 use catalog::{Catalog, Table};
 use model::{Timestamp, Value};
@@ -95,6 +97,21 @@ pub(crate) struct Analyser<'a> {
     /// WITH queries in sight, innermost last.
     with: Vec<(String, crate::ast::Query)>,
     selects: usize,
+    /// Results of subqueries and values of outer rows have places of their own, counted here.
+    slots: usize,
+    /// The subqueries around the expression under analysis, innermost last.
+    frames: Vec<Frame>,
+    /// Correlated subqueries of the select under analysis; `None` where they have no place.
+    applied: Option<Vec<Applied>>,
+}
+
+/// A subquery under analysis.
+#[derive(Default)]
+struct Frame {
+    /// Slots for columns of the row that it is about.
+    parameters: Vec<(usize, usize)>,
+    /// Whether it depends on any row around it.
+    is_correlated: bool,
 }
 
 impl<'a> Analyser<'a> {
@@ -105,7 +122,15 @@ impl<'a> Analyser<'a> {
             aggregates: None,
             with: Vec::new(),
             selects: 0,
+            slots: 0,
+            frames: Vec::new(),
+            applied: None,
         }
+    }
+
+    fn new_slot(&mut self) -> usize {
+        self.slots += 1;
+        self.slots - 1
     }
 
     fn table(&self, path: &crate::ast::Path) -> Result<Arc<Table>, Error> {

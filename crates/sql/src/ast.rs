@@ -51,7 +51,19 @@ pub struct Query {
 pub enum Body {
     Select(Box<Select>),
     Query(Box<Query>),
-    UnionAll(Vec<Body>),
+    Set {
+        operator: SetOperator,
+        /// DISTINCT, not ALL.
+        distinct: bool,
+        bodies: Vec<Body>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetOperator {
+    Union,
+    Intersect,
+    Except,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +107,28 @@ pub enum From {
         alias: Option<Name>,
         offset: Option<Name>,
     },
+    Join {
+        left: Box<From>,
+        right: Box<From>,
+        kind: JoinKind,
+        condition: JoinCondition,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Also CROSS, and the comma.
+    Inner,
+    Left,
+    Right,
+    Full,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum JoinCondition {
+    None,
+    On(Expression),
+    Using(Vec<Name>),
 }
 
 #[derive(Clone, Debug, PartialEq)]

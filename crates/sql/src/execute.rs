@@ -3,12 +3,14 @@
 //! beyond. Knows no door and no transaction: it reads and writes through `Storage`.
 
 mod aggregate;
+mod apply;
+mod join;
 mod manipulation;
 
 pub use manipulation::{Effect, execute_manipulation, refuse_orphans};
 
 use crate::error::{Error, ErrorKind};
-use crate::plan::{Plan, Relation, Row, Scan, SortKey, Subquery, SubqueryForm};
+use crate::plan::{Applied, Plan, Relation, Row, Scan, SortKey, Subquery};
 use crate::rows;
 use crate::typed::{Expression, Scope, evaluate_all};
 use crate::value;
@@ -48,6 +50,15 @@ pub struct Cursor {
 struct State {
     slots: Vec<Value>,
     memory: Memory,
+}
+
+impl State {
+    fn put(&mut self, slot: usize, value: Value) {
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, Value::Null);
+        }
+        self.slots[slot] = value;
+    }
 }
 
 /// Counts what is held against the limit.
@@ -113,34 +124,8 @@ async fn run_subqueries(
     storage: &mut dyn Storage,
 ) -> Result<(), Error> {
     for subquery in subqueries {
-        let mut operator = Operator::of(subquery.root);
-        let mut rows: Vec<Row> = Vec::new();
-        while let Some(batch) = operator.next(state, storage).await? {
-            for row in &batch {
-                state.memory.hold(row)?;
-            }
-            rows.extend(batch);
-            if subquery.form == SubqueryForm::Exists {
-                break;
-            }
-        }
-        let mut firsts = rows
-            .into_iter()
-            .map(|row| row.into_iter().next().unwrap_or(Value::Null));
-        let value = match subquery.form {
-            SubqueryForm::Exists => Value::Bool(firsts.next().is_some()),
-            SubqueryForm::Array => Value::List(firsts.collect()),
-            SubqueryForm::Scalar => {
-                let value = firsts.next().unwrap_or(Value::Null);
-                if firsts.next().is_some() {
-                    return Err(Error::out_of_range(
-                        "A scalar subquery cannot produce more than one row",
-                    ));
-                }
-                value
-            }
-        };
-        state.slots.push(value);
+        let value = apply::result(subquery.root, subquery.form, state, storage).await?;
+        state.put(subquery.slot, value);
     }
     Ok(())
 }
@@ -181,6 +166,13 @@ enum Operator {
         width: usize,
     },
     Union(VecDeque<Operator>),
+    Set(Box<join::SetState>),
+    Join(Box<join::JoinState>),
+    Flatten(Box<join::FlattenState>),
+    Apply {
+        input: Box<Operator>,
+        applied: Vec<Applied>,
+    },
 }
 
 /// A row under the total order of `value::order`.
@@ -276,6 +268,33 @@ impl Operator {
             Relation::UnionAll(relations) => {
                 Operator::Union(relations.into_iter().map(Operator::of).collect())
             }
+            Relation::Set {
+                operation,
+                distinct,
+                left,
+                right,
+            } => Operator::Set(Box::new(join::SetState::new(
+                operation,
+                distinct,
+                Operator::of(*left),
+                Operator::of(*right),
+            ))),
+            Relation::Join(join) => Operator::Join(Box::new(join::JoinState::new(*join))),
+            Relation::Flatten {
+                input,
+                array,
+                with_offset,
+                keeps_all,
+            } => Operator::Flatten(Box::new(join::FlattenState {
+                input: Operator::of(*input),
+                array,
+                with_offset,
+                keeps_all,
+            })),
+            Relation::Apply { input, applied } => Operator::Apply {
+                input: boxed(input),
+                applied,
+            },
         }
     }
 
@@ -360,25 +379,9 @@ impl Operator {
                         .map(not_empty),
                     None => Ok(None),
                 },
-                Operator::Limit { input, left, skip } => loop {
-                    if *left == Some(0) {
-                        return Ok(None);
-                    }
-                    let Some(mut batch) = input.next(state, storage).await? else {
-                        return Ok(None);
-                    };
-                    let skipped = (*skip).min(batch.len() as u64);
-                    *skip -= skipped;
-                    batch.drain(..skipped as usize);
-                    if let Some(left) = left {
-                        let wanted = usize::try_from(*left).unwrap_or(usize::MAX);
-                        batch.truncate(wanted);
-                        *left -= batch.len() as u64;
-                    }
-                    if !batch.is_empty() {
-                        return Ok(Some(batch));
-                    }
-                },
+                Operator::Limit { input, left, skip } => {
+                    limited(input, left, skip, state, storage).await
+                }
                 Operator::Trim { input, width } => {
                     let mut batch = input.next(state, storage).await?;
                     for row in batch.iter_mut().flatten() {
@@ -395,6 +398,12 @@ impl Operator {
                     }
                     Ok(None)
                 }
+                Operator::Set(set) => set.next(state, storage).await,
+                Operator::Join(join) => join.next(state, storage).await,
+                Operator::Flatten(flatten) => flatten.next(state, storage).await,
+                Operator::Apply { input, applied } => {
+                    apply::next(input, applied, state, storage).await
+                }
             }
         })
     }
@@ -404,6 +413,34 @@ fn not_empty(rows: Vec<Row>) -> Option<Vec<Row>> {
     match rows.is_empty() {
         true => None,
         false => Some(rows),
+    }
+}
+
+async fn limited(
+    input: &mut Operator,
+    left: &mut Option<u64>,
+    skip: &mut u64,
+    state: &mut State,
+    storage: &mut dyn Storage,
+) -> Result<Option<Vec<Row>>, Error> {
+    loop {
+        if *left == Some(0) {
+            return Ok(None);
+        }
+        let Some(mut batch) = input.next(state, storage).await? else {
+            return Ok(None);
+        };
+        let skipped = (*skip).min(batch.len() as u64);
+        *skip -= skipped;
+        batch.drain(..skipped as usize);
+        if let Some(left) = left {
+            let wanted = usize::try_from(*left).unwrap_or(usize::MAX);
+            batch.truncate(wanted);
+            *left -= batch.len() as u64;
+        }
+        if !batch.is_empty() {
+            return Ok(Some(batch));
+        }
     }
 }
 

@@ -10,9 +10,9 @@
 //! transaction. Beside them: `definition` turns data definition into catalog changes and back, `rows` holds the
 //! rules for what a row may contain, `value` what GoogleSQL does with values.
 //!
-//! Built: queries over one table, INFORMATION_SCHEMA view, array or subquery; aggregates; subqueries that are
-//! not correlated; INSERT, UPDATE, DELETE; CREATE, ALTER and DROP TABLE. Not built yet, and refused by name:
-//! joins, correlated subqueries, window functions, set operations but UNION ALL, indexes, views.
+//! Built: queries over tables, INFORMATION_SCHEMA views, arrays and subqueries, and joins of them; aggregates; set
+//! operations; correlated subqueries; INSERT, UPDATE, DELETE; CREATE, ALTER and DROP TABLE. Not built yet, and refused
+//! by name: window functions, grouping sets, indexes, views.
 
 pub mod analyse;
 pub mod ast;

@@ -1,6 +1,6 @@
 //! What the analyser makes and the executor runs: a tree of relations with typed expressions, no names left.
 
-use crate::ast::OnConflict;
+use crate::ast::{JoinKind, OnConflict};
 use crate::typed::Expression;
 use crate::types::SqlType;
 use api::{Direction, Selection};
@@ -30,6 +30,8 @@ pub struct Plan {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subquery {
+    /// Where its result goes.
+    pub slot: usize,
     pub form: SubqueryForm,
     pub root: Relation,
 }
@@ -90,9 +92,108 @@ pub enum Relation {
         width: usize,
     },
     UnionAll(Vec<Relation>),
+    /// INTERSECT and EXCEPT.
+    Set {
+        operation: SetOperation,
+        distinct: bool,
+        left: Box<Relation>,
+        right: Box<Relation>,
+    },
+    Join(Box<Join>),
+    /// Each row of the input with each element of an array that is made of it, and the element's index if asked.
+    Flatten {
+        input: Box<Relation>,
+        array: Expression,
+        with_offset: bool,
+        /// A row without elements stays, with NULLs.
+        keeps_all: bool,
+    },
+    /// Each row of the input, with the results of subqueries about it behind its own values.
+    Apply {
+        input: Box<Relation>,
+        applied: Vec<Applied>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetOperation {
+    Intersect,
+    Except,
+}
+
+/// Rows of both sides, those of the right behind those of the left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Join {
+    pub kind: JoinKind,
+    pub left: Relation,
+    pub right: Relation,
+    pub left_width: usize,
+    pub right_width: usize,
+    /// What must be equal: an expression over the left row, and one over the right.
+    pub keys: Vec<(Expression, Expression)>,
+    /// What else must hold, over both.
+    pub condition: Option<Expression>,
+}
+
+/// A correlated subquery.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The slots that it reads, and the columns of the row that go there.
+    pub parameters: Vec<(usize, usize)>,
+    pub form: SubqueryForm,
+    pub root: Relation,
 }
 
 impl Relation {
+    pub fn inputs_mut(&mut self) -> Vec<&mut Relation> {
+        match self {
+            Relation::Rows(_) | Relation::Values(_) | Relation::Scan(_) => Vec::new(),
+            Relation::Unnest { .. } => Vec::new(),
+            Relation::Filter { input, .. }
+            | Relation::Project { input, .. }
+            | Relation::Aggregate { input, .. }
+            | Relation::Distinct { input }
+            | Relation::Sort { input, .. }
+            | Relation::Limit { input, .. }
+            | Relation::Trim { input, .. }
+            | Relation::Flatten { input, .. } => vec![input],
+            Relation::UnionAll(inputs) => inputs.iter_mut().collect(),
+            Relation::Set { left, right, .. } => vec![left, right],
+            Relation::Join(join) => vec![&mut join.left, &mut join.right],
+            Relation::Apply { input, applied } => {
+                let roots = applied.iter_mut().map(|applied| &mut applied.root);
+                std::iter::once(input.as_mut()).chain(roots).collect()
+            }
+        }
+    }
+
+    /// The expressions of this relation itself.
+    pub fn expressions_mut(&mut self) -> Vec<&mut Expression> {
+        match self {
+            Relation::Values(rows) => rows.iter_mut().flatten().collect(),
+            Relation::Unnest { array, .. } | Relation::Flatten { array, .. } => vec![array],
+            Relation::Filter { predicate, .. } => vec![predicate],
+            Relation::Project { expressions, .. } => expressions.iter_mut().collect(),
+            Relation::Aggregate {
+                keys, aggregates, ..
+            } => {
+                let arguments = aggregates.iter_mut().flat_map(|aggregate| {
+                    aggregate
+                        .argument
+                        .iter_mut()
+                        .chain(&mut aggregate.delimiter)
+                });
+                keys.iter_mut().chain(arguments).collect()
+            }
+            Relation::Join(join) => {
+                let keys = join.keys.iter_mut();
+                let keys = keys.flat_map(|(left, right)| [left, right]);
+                keys.chain(&mut join.condition).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The scan whose rows are all there is to the relation, each by itself: parts of the scan yield parts of the
     /// answer.
     fn partitionable(&mut self) -> Option<&mut Scan> {

@@ -6,7 +6,7 @@ use super::{Analyser, ParameterType};
 use crate::ast::{self, BinaryOperator, InSet, IndexAccess, IsWhat, Name, UnaryOperator};
 use crate::error::{Error, Offset};
 use crate::functions;
-use crate::plan::{Subquery, SubqueryForm};
+use crate::plan::SubqueryForm;
 use crate::typed::{Comparison, Expression, Node};
 use crate::types::SqlType;
 use crate::value;
@@ -147,16 +147,16 @@ impl<'a> Analyser<'a> {
             N::Struct(fields) => self.structure(fields, at, scope),
             N::Interval(..) => Err(Error::unimplemented("the type INTERVAL")),
             N::Exists(query) => {
-                let (slot, _) = self.subquery(query, SubqueryForm::Exists, scope)?;
-                firm(Node::Slot(slot), SqlType::Bool)
+                let (node, _) = self.subquery(query, SubqueryForm::Exists, scope)?;
+                firm(node, SqlType::Bool)
             }
             N::Subquery(query) => {
-                let (slot, kind) = self.subquery(query, SubqueryForm::Scalar, scope)?;
-                firm(Node::Slot(slot), kind)
+                let (node, kind) = self.subquery(query, SubqueryForm::Scalar, scope)?;
+                firm(node, kind)
             }
             N::ArraySubquery(query) => {
-                let (slot, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
-                firm(Node::Slot(slot), SqlType::array(kind))
+                let (node, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
+                firm(node, SqlType::array(kind))
             }
             N::Default => Err(Error::invalid("Unexpected keyword DEFAULT")),
         }
@@ -317,8 +317,11 @@ impl<'a> Analyser<'a> {
             text: name.to_owned(),
             at,
         };
-        match scope.find(None, &name)? {
-            Some(position) => Ok(column(scope, position, at)),
+        if let Some(position) = scope.find(None, &name)? {
+            return Ok(column(scope, position, at));
+        }
+        match self.outer_column(None, &name, scope)? {
+            Some(outer) => Ok(outer),
             None if scope.has_qualifier(&name.text) => {
                 Err(Error::unimplemented("a table's row as a value"))
             }
@@ -335,6 +338,11 @@ impl<'a> Analyser<'a> {
         if let ast::Node::Name(qualifier) = &operand.node {
             if let Some(position) = scope.find(Some(qualifier), field)? {
                 return Ok(column(scope, position, operand.at));
+            }
+            if !scope.has_qualifier(qualifier)
+                && let Some(outer) = self.outer_column(Some(qualifier), field, scope)?
+            {
+                return Ok(outer);
             }
             if scope.has_qualifier(qualifier) {
                 return Err(Error::invalid(format!(
@@ -535,10 +543,10 @@ impl<'a> Analyser<'a> {
             }
             InSet::Query(query) => {
                 let operand = self.draft(operand, scope)?;
-                let (slot, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
+                let (node, kind) = self.subquery(query, SubqueryForm::Array, scope)?;
                 let array = Expression {
                     kind: SqlType::array(kind.clone()),
-                    node: Node::Slot(slot),
+                    node,
                     at: query.at,
                 };
                 let common = match self.can_coerce(&operand, &kind) {
@@ -683,31 +691,6 @@ impl<'a> Analyser<'a> {
             at: operand.at,
             node: Node::Call(function, vec![operand, zone]),
         }))
-    }
-
-    /// Analyses a subquery into a slot.
-    fn subquery(
-        &mut self,
-        query: &ast::Query,
-        form: SubqueryForm,
-        scope: &NameScope<'_>,
-    ) -> Result<(usize, SqlType), Error> {
-        let outer_aggregates = self.aggregates.take();
-        let result = self.query(query, Some(scope));
-        self.aggregates = outer_aggregates;
-        let (root, columns) = result?;
-        let kind = match (form, columns.as_slice()) {
-            (SubqueryForm::Exists, _) => SqlType::Bool,
-            (_, [column]) => column.kind.clone(),
-            _ => {
-                return Err(Error::invalid(
-                    "A scalar, IN or ARRAY subquery cannot have more than one column",
-                )
-                .at(query.at));
-            }
-        };
-        self.subqueries.push(Subquery { form, root });
-        Ok((self.subqueries.len() - 1, kind))
     }
 }
 

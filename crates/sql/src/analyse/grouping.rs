@@ -48,10 +48,12 @@ pub(super) fn lift(
     match &mut lifted.node {
         Node::Aggregate(index) => lifted.node = Node::Column(keys.len() + *index),
         Node::Column(position) => {
-            let name = scope
-                .columns
-                .get(*position)
-                .map_or("", |column| &column.name);
+            let Some(column) = scope.columns.get(*position) else {
+                return Err(
+                    Error::unimplemented("a correlated subquery over groups").at(expression.at)
+                );
+            };
+            let name = &column.name;
             return Err(Error::invalid(format!(
                 "SELECT list expression references column {name} which is neither grouped nor aggregated"
             ))

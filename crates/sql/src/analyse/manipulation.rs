@@ -315,6 +315,7 @@ fn table_scope(table: &Table, alias: Option<&Name>) -> NameScope<'static> {
                 None => String::new(),
             },
             kind: kind.unwrap_or(SqlType::String),
+            is_hidden: false,
         }
     });
     NameScope {

@@ -1,15 +1,13 @@
 //! Queries: FROM, WHERE, GROUP BY, SELECT, DISTINCT, ORDER BY, LIMIT, in the order in which they take effect.
 
+use super::from::Source;
 use super::grouping::{has_aggregate, lift, same};
 use super::scope::{NameScope, ScopeColumn};
-use super::shape::{
-    cast_columns, filtered, order_from_scan, prune, push_limit, sort_and_trim, whole_scan,
-};
+use super::shape::{applied, cast_columns, order_from_scan, prune, push_limit, sort_and_trim};
 use super::{Analyser, Environment, SELECTS_MAX};
-use crate::ast::{self, Body, From, OrderItem, SelectItem};
+use crate::ast::{self, Body, OrderItem, SelectItem, SetOperator};
 use crate::error::Error;
-use crate::information_schema;
-use crate::plan::{OutputColumn, Plan, Relation, SortKey};
+use crate::plan::{OutputColumn, Plan, Relation, SetOperation, SortKey};
 use crate::typed::Expression;
 use crate::types::SqlType;
 use model::Value;
@@ -28,12 +26,6 @@ pub(super) fn analyse_query(
         root,
         subqueries: analyser.subqueries,
     })
-}
-
-/// What FROM comes to: rows, and their names.
-struct Source<'o> {
-    relation: Relation,
-    scope: NameScope<'o>,
 }
 
 /// A select list: what its items are called, and what they are.
@@ -73,8 +65,12 @@ impl<'a> Analyser<'a> {
                 let (relation, columns) = self.query(inner, outer)?;
                 self.sort_output(relation, columns, &query.order_by, keep)?
             }
-            Body::UnionAll(bodies) => {
-                let (relation, columns) = self.union(bodies, outer)?;
+            Body::Set {
+                operator,
+                distinct,
+                bodies,
+            } => {
+                let (relation, columns) = self.set(*operator, *distinct, bodies, outer)?;
                 self.sort_output(relation, columns, &query.order_by, keep)?
             }
         };
@@ -111,24 +107,36 @@ impl<'a> Analyser<'a> {
         }
     }
 
-    fn union(
+    fn set(
         &mut self,
+        operator: SetOperator,
+        distinct: bool,
         bodies: &[Body],
         outer: Option<&NameScope<'_>>,
     ) -> Result<(Relation, Vec<OutputColumn>), Error> {
+        let name = match operator {
+            SetOperator::Union => "UNION",
+            SetOperator::Intersect => "INTERSECT",
+            SetOperator::Except => "EXCEPT",
+        };
+        let name = format!("{name} {}", if distinct { "DISTINCT" } else { "ALL" });
         let mut parts = Vec::new();
         for body in bodies {
             parts.push(match body {
                 Body::Select(select) => self.select(select, &[], None, outer)?,
                 Body::Query(query) => self.query(query, outer)?,
-                Body::UnionAll(bodies) => self.union(bodies, outer)?,
+                Body::Set {
+                    operator,
+                    distinct,
+                    bodies,
+                } => self.set(*operator, *distinct, bodies, outer)?,
             });
         }
         let mut columns = parts[0].1.clone();
         for (_, other) in &parts {
             if other.len() != columns.len() {
                 return Err(Error::invalid(format!(
-                    "Queries in UNION ALL have mismatched column count: {} and {}",
+                    "Queries in {name} have mismatched column count: {} and {}",
                     columns.len(),
                     other.len()
                 )));
@@ -136,17 +144,46 @@ impl<'a> Analyser<'a> {
             for (column, other) in columns.iter_mut().zip(other) {
                 column.kind = column.kind.supertype(&other.kind).ok_or_else(|| {
                     Error::invalid(format!(
-                        "Column {} in UNION ALL has incompatible types: {}, {}",
+                        "Column {} in {name} has incompatible types: {}, {}",
                         column.name, column.kind, other.kind
                     ))
                 })?;
             }
         }
-        let relations = parts
+        let compares = distinct || operator != SetOperator::Union;
+        if compares && let Some(column) = columns.iter().find(|it| !it.kind.is_comparable()) {
+            return Err(Error::invalid(format!(
+                "Column {} of type {} cannot be used in {name}",
+                column.name, column.kind
+            )));
+        }
+        let mut relations = parts
             .into_iter()
-            .map(|(relation, own)| cast_columns(relation, &own, &columns))
-            .collect();
-        Ok((Relation::UnionAll(relations), columns))
+            .map(|(relation, own)| cast_columns(relation, &own, &columns));
+        let operation = match operator {
+            SetOperator::Union => {
+                let all = Relation::UnionAll(relations.collect());
+                return Ok(match distinct {
+                    true => (
+                        Relation::Distinct {
+                            input: Box::new(all),
+                        },
+                        columns,
+                    ),
+                    false => (all, columns),
+                });
+            }
+            SetOperator::Intersect => SetOperation::Intersect,
+            SetOperator::Except => SetOperation::Except,
+        };
+        let first = relations.next().unwrap_or(Relation::Rows(Vec::new()));
+        let relation = relations.fold(first, |left, right| Relation::Set {
+            operation,
+            distinct,
+            left: Box::new(left),
+            right: Box::new(right),
+        });
+        Ok((relation, columns))
     }
 
     /// ORDER BY over nothing but the output's columns.
@@ -185,124 +222,6 @@ impl<'a> Analyser<'a> {
         Ok((sorted, columns))
     }
 
-    // ---- FROM ----
-
-    fn source<'o>(
-        &mut self,
-        from: Option<&From>,
-        outer: Option<&'o NameScope<'o>>,
-    ) -> Result<Source<'o>, Error> {
-        let (relation, columns) = match from {
-            None => (Relation::Rows(vec![Vec::new()]), Vec::new()),
-            Some(From::Table { path, hints, alias }) => {
-                check_hints(hints, path)?;
-                self.table_source(path, alias.as_ref())?
-            }
-            Some(From::Query { query, alias }) => {
-                let (relation, columns) = self.query(query, outer)?;
-                let qualifier = alias.as_ref().map(|alias| alias.text.clone());
-                (relation, scope_of(&columns, qualifier))
-            }
-            Some(From::Unnest {
-                array,
-                alias,
-                offset,
-            }) => {
-                let array = self.expression(
-                    array,
-                    &NameScope {
-                        columns: Vec::new(),
-                        outer,
-                    },
-                )?;
-                let SqlType::Array(element) = array.kind.clone() else {
-                    return Err(Error::invalid(format!(
-                        "Values referenced in UNNEST must be arrays. UNNEST contains expression of type {}",
-                        array.kind
-                    ))
-                    .at(array.at));
-                };
-                if let SqlType::Struct(_) = *element {
-                    return Err(Error::unimplemented("UNNEST of an array of structs").at(array.at));
-                }
-                let name = alias
-                    .as_ref()
-                    .map_or(String::new(), |alias| alias.text.clone());
-                let mut columns = vec![ScopeColumn {
-                    qualifier: None,
-                    name,
-                    kind: *element,
-                }];
-                if let Some(offset) = offset {
-                    columns.push(ScopeColumn {
-                        qualifier: None,
-                        name: offset.text.clone(),
-                        kind: SqlType::Int64,
-                    });
-                }
-                let relation = Relation::Unnest {
-                    array,
-                    with_offset: offset.is_some(),
-                };
-                (relation, columns)
-            }
-        };
-        Ok(Source {
-            relation,
-            scope: NameScope { columns, outer },
-        })
-    }
-
-    fn table_source(
-        &mut self,
-        path: &ast::Path,
-        alias: Option<&ast::Name>,
-    ) -> Result<(Relation, Vec<ScopeColumn>), Error> {
-        let last = path.parts.last().map_or("", |name| name.text.as_str());
-        let qualifier = Some(alias.map_or(last, |alias| alias.text.as_str()).to_owned());
-        if let [name] = path.parts.as_slice() {
-            let found = self
-                .with
-                .iter()
-                .rposition(|(with, _)| with.eq_ignore_ascii_case(&name.text));
-            if let Some(index) = found {
-                let query = self.with[index].1.clone();
-                // A WITH query sees those before it.
-                let hidden = self.with.split_off(index);
-                let result = self.query(&query, None);
-                self.with.extend(hidden);
-                let (relation, columns) = result?;
-                return Ok((relation, scope_of(&columns, qualifier)));
-            }
-        }
-        if let [schema, name] = path.parts.as_slice() {
-            if schema.text.eq_ignore_ascii_case("INFORMATION_SCHEMA") {
-                let Environment {
-                    catalog, namespace, ..
-                } = self.environment;
-                let table = information_schema::table(catalog, namespace, &name.text)
-                    .map_err(|error| error.at(path.at()))?;
-                return Ok((
-                    Relation::Rows(table.rows),
-                    scope_of(&table.columns, qualifier),
-                ));
-            }
-            if schema.text.eq_ignore_ascii_case("SPANNER_SYS") {
-                return Err(Error::unimplemented("SPANNER_SYS").at(path.at()));
-            }
-            return Err(
-                Error::invalid(format!("Table not found: {}", path.dotted())).at(path.at()),
-            );
-        }
-        let table = self.table(path)?;
-        let (scan, columns) = whole_scan(&table);
-        let columns = columns.into_iter().map(|column| ScopeColumn {
-            qualifier: qualifier.clone(),
-            ..column
-        });
-        Ok((Relation::Scan(scan), columns.collect()))
-    }
-
     // ---- SELECT ----
 
     fn select(
@@ -320,6 +239,20 @@ impl<'a> Analyser<'a> {
             .at(select.at));
         }
         let Source { relation, scope } = self.source(select.from.as_ref(), outer)?;
+        let outer_applied = self.applied.replace(Vec::new());
+        let result = self.select_from(select, order_by, keep, relation, &scope);
+        self.applied = outer_applied;
+        result
+    }
+
+    fn select_from(
+        &mut self,
+        select: &ast::Select,
+        order_by: &[OrderItem],
+        keep: Option<u64>,
+        relation: Relation,
+        scope: &NameScope<'_>,
+    ) -> Result<(Relation, Vec<OutputColumn>), Error> {
         let filter = match &select.filter {
             Some(filter) => {
                 if select.from.is_none() {
@@ -328,22 +261,31 @@ impl<'a> Analyser<'a> {
                     )
                     .at(filter.at));
                 }
-                Some(self.condition(filter, &scope, "WHERE clause")?)
+                Some(self.condition(filter, scope, "WHERE clause")?)
             }
             None => None,
         };
+        let of_filter = self.applied.as_ref().map_or(0, Vec::len);
         let outer_aggregates = self.aggregates.replace(Vec::new());
-        let result = self.select_over(select, order_by, &scope);
+        let result = self.select_over(select, order_by, scope);
         let aggregates =
             std::mem::replace(&mut self.aggregates, outer_aggregates).unwrap_or_default();
         let mut body = result?;
-        let mut input = filtered(relation, filter);
+        let mut subqueries = self.applied.replace(Vec::new()).unwrap_or_default();
+        let of_items = subqueries.split_off(of_filter);
+        let mut input = applied(relation, filter, subqueries, scope.columns.len());
+        if !of_items.is_empty() {
+            input = Relation::Apply {
+                input: Box::new(input),
+                applied: of_items,
+            };
+        }
         let is_aggregated = !aggregates.is_empty() || !select.group_by.is_empty();
         if is_aggregated {
             let having = body.having.take();
             let keys = body.keys.clone();
             for expression in body.expressions_mut() {
-                *expression = lift(expression, &keys, &scope)?;
+                *expression = lift(expression, &keys, scope)?;
             }
             input = Relation::Aggregate {
                 input: Box::new(input),
@@ -351,7 +293,7 @@ impl<'a> Analyser<'a> {
                 aggregates,
             };
             if let Some((having, keys)) = having {
-                let predicate = lift(&having, &keys, &scope)?;
+                let predicate = lift(&having, &keys, scope)?;
                 input = Relation::Filter {
                     input: Box::new(input),
                     predicate,
@@ -590,21 +532,6 @@ enum OrderTarget {
     Expression(Expression),
 }
 
-fn check_hints(hints: &[ast::Hint], path: &ast::Path) -> Result<(), Error> {
-    for hint in hints {
-        let is_index = hint.name.eq_ignore_ascii_case("FORCE_INDEX");
-        if is_index && !hint.value.eq_ignore_ascii_case("_BASE_TABLE") {
-            return Err(Error::invalid(format!(
-                "The table {} does not have a secondary index called {}",
-                path.dotted(),
-                hint.value
-            ))
-            .at(path.at()));
-        }
-    }
-    Ok(())
-}
-
 fn expand_star(
     of: Option<&ast::Name>,
     except: &[ast::Name],
@@ -637,7 +564,8 @@ fn expand_star(
         let is_excepted = except
             .iter()
             .any(|name| name.text.eq_ignore_ascii_case(&column.name));
-        if is_of && !is_excepted {
+        let is_shown = of.is_some() || !column.is_hidden;
+        if is_of && is_shown && !is_excepted {
             made.columns.push(OutputColumn {
                 name: column.name.clone(),
                 kind: column.kind.clone(),
@@ -658,13 +586,14 @@ fn implied_name(expression: &ast::Expression) -> String {
     }
 }
 
-fn scope_of(columns: &[OutputColumn], qualifier: Option<String>) -> Vec<ScopeColumn> {
+pub(super) fn scope_of(columns: &[OutputColumn], qualifier: Option<String>) -> Vec<ScopeColumn> {
     columns
         .iter()
         .map(|column| ScopeColumn {
             qualifier: qualifier.clone(),
             name: column.name.clone(),
             kind: column.kind.clone(),
+            is_hidden: false,
         })
         .collect()
 }

@@ -9,6 +9,8 @@ pub struct ScopeColumn {
     pub qualifier: Option<String>,
     pub name: String,
     pub kind: SqlType,
+    /// USING has put another column in its place: found by its qualifier only.
+    pub is_hidden: bool,
 }
 
 /// The columns of the row that an expression is evaluated over, by position.
@@ -27,7 +29,7 @@ impl NameScope<'_> {
             .enumerate()
             .filter(|(_, column)| same(&column.name, name))
             .filter(|(_, column)| match (qualifier, &column.qualifier) {
-                (None, _) => true,
+                (None, _) => !column.is_hidden,
                 (Some(wanted), Some(own)) => same(wanted, own),
                 (Some(_), None) => false,
             })
@@ -55,12 +57,27 @@ impl NameScope<'_> {
                 );
             }
         }
+        Ok(None)
+    }
+
+    /// A column of a row around this one: how many subqueries lie between, its position, and its type.
+    pub fn find_outer(
+        &self,
+        qualifier: Option<&str>,
+        name: &Name,
+    ) -> Result<Option<(usize, usize, SqlType)>, Error> {
         let mut outer = self.outer;
+        let mut level = 1;
         while let Some(scope) = outer {
-            if !scope.matching(qualifier, &name.text).is_empty() {
-                return Err(Error::unimplemented("a correlated subquery").at(name.at));
+            if let Some(position) = scope.find(qualifier, name)? {
+                return Ok(Some((
+                    level,
+                    position,
+                    scope.columns[position].kind.clone(),
+                )));
             }
             outer = scope.outer;
+            level += 1;
         }
         Ok(None)
     }

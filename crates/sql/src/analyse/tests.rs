@@ -99,8 +99,8 @@ fn errors() {
             "Query without FROM clause cannot have a WHERE clause [at 1:16]",
         ),
         (
-            "SELECT (SELECT id FROM UNNEST([1]) WHERE TRUE) FROM t",
-            "a correlated subquery is not supported by Tessera yet [at 1:16]",
+            "SELECT id, (SELECT MAX(u.id) FROM t AS u WHERE u.s = t.s) FROM t GROUP BY id",
+            "a correlated subquery over groups is not supported by Tessera yet [at 1:12]",
         ),
         (
             "SELECT NO_SUCH(1)",

@@ -233,6 +233,176 @@ fn queries_over_a_table() {
     }
 }
 
+/// Singers 1 to 4; albums of 1, 2 and one whose singer is not there.
+fn with_albums() -> Memory {
+    let mut memory = Memory::new(&[
+        "CREATE TABLE S (Id INT64 NOT NULL, Name STRING(10), Tags ARRAY<STRING(10)>) PRIMARY KEY (Id)",
+        "CREATE TABLE A (Id INT64 NOT NULL, Singer INT64, Price FLOAT64) PRIMARY KEY (Id)",
+    ]);
+    for text in [
+        "INSERT INTO S (Id, Name, Tags) VALUES (1, 'a', ['x', 'y']), (2, 'b', []), (3, 'c', NULL), (4, NULL, ['z'])",
+        "INSERT INTO A (Id, Singer, Price) VALUES (10, 1, 5), (11, 1, 7), (12, 2, 5), (13, 9, 1), (14, NULL, 2)",
+    ] {
+        memory.manipulate(text).unwrap();
+    }
+    memory
+}
+
+#[test]
+fn joins() {
+    let mut memory = with_albums();
+    for (text, wanted) in [
+        (
+            "SELECT S.Name, A.Id FROM S JOIN A ON S.Id = A.Singer ORDER BY 2",
+            "'a' 10; 'a' 11; 'b' 12",
+        ),
+        (
+            "SELECT S.Id, A.Id FROM S LEFT JOIN A ON A.Singer = S.Id AND A.Price > 5 ORDER BY 1, 2",
+            "1 11; 2 NULL; 3 NULL; 4 NULL",
+        ),
+        (
+            "SELECT s.Id, a.Id FROM S AS s RIGHT OUTER JOIN A AS a ON a.Singer = s.Id WHERE a.Id > 11 ORDER BY 2",
+            "2 12; NULL 13; NULL 14",
+        ),
+        (
+            "SELECT s.Id, a.Id FROM S s FULL JOIN A a ON a.Singer = s.Id WHERE s.Id IS NULL OR a.Id IS NULL ORDER BY 1, 2",
+            "NULL 13; NULL 14; 3 NULL; 4 NULL",
+        ),
+        (
+            "SELECT COUNT(*), COUNT(DISTINCT s.Id) FROM S s, A a",
+            "20 4",
+        ),
+        (
+            "SELECT s.Id, a.Id FROM S s, A a WHERE s.Id = a.Singer AND a.Price = 5 AND s.Id < 2",
+            "1 10",
+        ),
+        (
+            "SELECT s.Id, a.Id FROM S s CROSS JOIN A a WHERE s.Id > a.Singer ORDER BY 1, 2 LIMIT 3",
+            "2 10; 2 11; 3 10",
+        ),
+        (
+            "SELECT * FROM (SELECT 1 AS k, 'l' AS l UNION ALL SELECT 2, 'm') JOIN (SELECT 2.0 AS k, 'r' AS r) USING (k)",
+            "2 'm' 'r'",
+        ),
+        (
+            "SELECT k, l.k, r.k FROM (SELECT 1 AS k) l FULL JOIN (SELECT 2 AS k) r USING (k) ORDER BY k",
+            "1 1 NULL; 2 NULL 2",
+        ),
+        (
+            "SELECT s.Id, tag, o FROM S s, UNNEST(s.Tags) AS tag WITH OFFSET AS o ORDER BY 1, 3",
+            "1 'x' 0; 1 'y' 1; 4 'z' 0",
+        ),
+        (
+            "SELECT s.Id, tag FROM S s LEFT JOIN s.Tags AS tag WHERE s.Id < 4 ORDER BY 1, 2",
+            "1 'x'; 1 'y'; 2 NULL; 3 NULL",
+        ),
+        (
+            "SELECT a.Id FROM A a JOIN S s ON a.Singer = s.Id JOIN A b ON b.Singer = s.Id AND b.Id > a.Id",
+            "10",
+        ),
+        (
+            "SELECT s.Name, SUM(a.Price) FROM S s JOIN A a ON a.Singer = s.Id GROUP BY s.Name HAVING COUNT(*) > 1",
+            "'a' 12",
+        ),
+        (
+            "SELECT x FROM UNNEST([NULL, 1, 1]) AS x JOIN UNNEST([NULL, 1]) AS y ON x = y",
+            "1; 1",
+        ),
+        ("SELECT Id FROM S JOIN A USING (Id)", ""),
+        (
+            "SELECT Nothing FROM S JOIN A USING (Name)",
+            "ERROR Column Name in USING clause not found on both sides of the JOIN [at 1:37]",
+        ),
+        (
+            "SELECT Id FROM S, A",
+            "ERROR Column name Id is ambiguous [at 1:8]",
+        ),
+    ] {
+        assert_eq!(rows(&mut memory, text), wanted, "{text}");
+    }
+}
+
+#[test]
+fn correlated_subqueries() {
+    let mut memory = with_albums();
+    for (text, wanted) in [
+        (
+            "SELECT Id, (SELECT COUNT(*) FROM A WHERE A.Singer = S.Id) FROM S ORDER BY Id",
+            "1 2; 2 1; 3 0; 4 0",
+        ),
+        (
+            "SELECT Id FROM S WHERE EXISTS (SELECT 1 FROM A WHERE Singer = S.Id AND Price > 5)",
+            "1",
+        ),
+        (
+            "SELECT Id FROM S WHERE NOT EXISTS (SELECT 1 FROM A WHERE Singer = S.Id) AND Id < 4",
+            "3",
+        ),
+        (
+            "SELECT Id FROM A WHERE 'x' IN (SELECT tag FROM S, UNNEST(S.Tags) tag WHERE S.Id = A.Singer) ORDER BY Id",
+            "10; 11",
+        ),
+        (
+            "SELECT s.Id, ARRAY(SELECT Price FROM A WHERE Singer = s.Id ORDER BY Price DESC) FROM S s WHERE s.Id < 3",
+            "1 [7,5]; 2 [5]",
+        ),
+        (
+            "SELECT Id FROM S WHERE (SELECT MAX(Price) FROM A WHERE Singer = S.Id) = \
+             (SELECT MAX(Price) FROM A WHERE Singer IS NOT NULL) ORDER BY Id",
+            "1",
+        ),
+        // Two levels down, past a subquery that is about no row of its own.
+        (
+            "SELECT Id, (SELECT MAX(x) FROM UNNEST([0, 1, 2]) AS x WHERE x <= (SELECT COUNT(*) FROM A WHERE Singer = S.Id)) FROM S \
+             ORDER BY (SELECT SUM(Price) FROM A WHERE Singer = S.Id) DESC, Id LIMIT 2",
+            "1 2; 2 1",
+        ),
+        (
+            "SELECT SUM((SELECT COUNT(*) FROM A WHERE Singer = S.Id)) FROM S",
+            "3",
+        ),
+        (
+            "SELECT (SELECT Id FROM A WHERE Singer = S.Id) FROM S",
+            "ERROR A scalar subquery cannot produce more than one row",
+        ),
+    ] {
+        assert_eq!(rows(&mut memory, text), wanted, "{text}");
+    }
+}
+
+#[test]
+fn a_correlated_subquery_reads_what_its_row_is_about() {
+    let mut memory = with_albums();
+    memory.rows_read = 0;
+    rows(
+        &mut memory,
+        "SELECT Id, (SELECT Name FROM S WHERE S.Id = A.Singer) FROM A",
+    );
+    assert!(memory.rows_read <= 10, "{}", memory.rows_read);
+}
+
+#[test]
+fn set_operations() {
+    let mut memory = Memory::new(&[]);
+    let (left, right) = (
+        "UNNEST([1, 1, 1, 2, 3, NULL])",
+        "UNNEST([1, 1, 3, 4, NULL])",
+    );
+    for (operation, wanted) in [
+        ("UNION DISTINCT", "NULL; 1; 2; 3; 4"),
+        ("INTERSECT ALL", "NULL; 1; 1; 3"),
+        ("INTERSECT DISTINCT", "NULL; 1; 3"),
+        ("EXCEPT ALL", "1; 2"),
+        ("EXCEPT DISTINCT", "2"),
+    ] {
+        let text =
+            format!("SELECT * FROM {left} AS x {operation} SELECT * FROM {right} AS x ORDER BY 1");
+        assert_eq!(rows(&mut memory, &text), wanted, "{text}");
+    }
+    let text = "SELECT 1 EXCEPT ALL (SELECT 2 UNION ALL SELECT 1) EXCEPT ALL SELECT 3";
+    assert_eq!(rows(&mut memory, text), "");
+}
+
 #[test]
 fn manipulation() {
     let mut memory = singers();

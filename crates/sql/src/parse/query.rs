@@ -1,9 +1,28 @@
 //! Queries.
 
 use super::Parser;
-use crate::ast::{Body, From, Hint, OrderItem, Query, Select, SelectItem};
+use crate::ast::{
+    Body, From, Hint, JoinCondition, JoinKind, OrderItem, Query, Select, SelectItem, SetOperator,
+};
 use crate::error::Error;
 use crate::lexer::TokenKind;
+
+/// Spanner has 20 a query.
+const JOINS_MAX: usize = 50;
+
+fn join(left: From, right: From, kind: JoinKind, condition: JoinCondition) -> From {
+    From::Join {
+        left: Box::new(left),
+        right: Box::new(right),
+        kind,
+        condition,
+    }
+}
+
+/// `t.column`: an array of the row beside it, perhaps.
+fn is_path(from: &From) -> bool {
+    matches!(from, From::Table { path, .. } if path.parts.len() > 1)
+}
 
 impl Parser {
     pub(super) fn query(&mut self) -> Result<Query, Error> {
@@ -59,23 +78,38 @@ impl Parser {
     fn query_body(&mut self) -> Result<Body, Error> {
         let first = self.query_primary()?;
         let mut bodies = vec![first];
+        let mut operation: Option<(SetOperator, bool)> = None;
         loop {
-            match self.keyword_here().as_deref() {
-                Some("UNION") => {
-                    self.advance();
-                    if self.is_keyword("DISTINCT") {
-                        return Err(self.unimplemented("UNION DISTINCT"));
-                    }
-                    self.expect("ALL")?;
-                    bodies.push(self.query_primary()?);
-                }
-                Some(word @ ("INTERSECT" | "EXCEPT")) => return Err(self.unimplemented(word)),
+            let operator = match self.keyword_here().as_deref() {
+                Some("UNION") => SetOperator::Union,
+                Some("INTERSECT") => SetOperator::Intersect,
+                Some("EXCEPT") => SetOperator::Except,
                 _ => break,
+            };
+            let at = self.here();
+            self.advance();
+            self.skip_statement_hint()?;
+            let distinct = self.accept("DISTINCT");
+            if !distinct {
+                self.expect("ALL")?;
             }
+            if operation.is_some_and(|known| known != (operator, distinct)) {
+                return Err(Error::invalid(
+                    "Different set operations cannot be used in the same query without using parentheses for \
+                     grouping",
+                )
+                .at(at));
+            }
+            operation = Some((operator, distinct));
+            bodies.push(self.query_primary()?);
         }
-        Ok(match bodies.len() {
-            1 => bodies.remove(0),
-            _ => Body::UnionAll(bodies),
+        Ok(match operation {
+            None => bodies.remove(0),
+            Some((operator, distinct)) => Body::Set {
+                operator,
+                distinct,
+                bodies,
+            },
         })
     }
 
@@ -213,15 +247,73 @@ impl Parser {
     }
 
     fn from(&mut self) -> Result<From, Error> {
-        let from = self.source_item()?;
-        match self.keyword_here().as_deref() {
-            Some("JOIN" | "INNER" | "LEFT" | "RIGHT" | "FULL" | "CROSS" | "NATURAL" | "HASH") => {
-                Err(self.unimplemented("JOIN"))
+        let mut from = self.source_item()?;
+        for _ in 0..=JOINS_MAX {
+            let at = self.here();
+            let (kind, is_cross) = match self.keyword_here().as_deref() {
+                Some("JOIN" | "INNER" | "HASH") => {
+                    self.accept("INNER");
+                    (JoinKind::Inner, false)
+                }
+                Some("CROSS") => {
+                    self.advance();
+                    (JoinKind::Inner, true)
+                }
+                Some(word @ ("LEFT" | "RIGHT" | "FULL")) => {
+                    let kind = match word {
+                        "LEFT" => JoinKind::Left,
+                        "RIGHT" => JoinKind::Right,
+                        _ => JoinKind::Full,
+                    };
+                    self.advance();
+                    self.accept("OUTER");
+                    (kind, false)
+                }
+                Some(word @ ("NATURAL" | "PIVOT" | "UNPIVOT" | "TABLESAMPLE")) => {
+                    return Err(self.unimplemented(word));
+                }
+                _ if self.accept_symbol(",") => {
+                    from = join(
+                        from,
+                        self.source_item()?,
+                        JoinKind::Inner,
+                        JoinCondition::None,
+                    );
+                    continue;
+                }
+                _ => return Ok(from),
+            };
+            // Which algorithm to take is the executor's to know.
+            self.accept("HASH");
+            self.expect("JOIN")?;
+            if self.is_symbol("@{") {
+                self.hints()?;
             }
-            Some(word @ ("PIVOT" | "UNPIVOT" | "TABLESAMPLE")) => Err(self.unimplemented(word)),
-            _ if self.is_symbol(",") => Err(self.unimplemented("FROM with several tables (JOIN)")),
-            _ => Ok(from),
+            let right = self.source_item()?;
+            let condition = match self.keyword_here().as_deref() {
+                Some("ON") if !is_cross => {
+                    self.advance();
+                    JoinCondition::On(self.expression()?)
+                }
+                Some("USING") if !is_cross => {
+                    self.advance();
+                    self.expect_symbol("(")?;
+                    let names = self.list(Parser::name)?;
+                    self.expect_symbol(")")?;
+                    JoinCondition::Using(names)
+                }
+                _ => JoinCondition::None,
+            };
+            let needs_condition = !is_cross && !matches!(right, From::Unnest { .. });
+            if needs_condition && condition == JoinCondition::None && !is_path(&right) {
+                return Err(Error::invalid(
+                    "JOIN must have an immediately following ON or USING clause",
+                )
+                .at(at));
+            }
+            from = join(from, right, kind, condition);
         }
+        Err(Error::invalid(format!("a FROM clause has at most {JOINS_MAX} joins")).at(self.here()))
     }
 
     fn source_item(&mut self) -> Result<From, Error> {
@@ -249,7 +341,9 @@ impl Parser {
         }
         if self.accept_symbol("(") {
             if !self.is_query_here() && !self.is_symbol("(") {
-                return Err(self.unimplemented("JOIN"));
+                let from = self.nested(Parser::from)?;
+                self.expect_symbol(")")?;
+                return Ok(from);
             }
             let query = self.nested(Parser::query)?;
             self.expect_symbol(")")?;

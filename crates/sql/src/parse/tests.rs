@@ -124,11 +124,11 @@ fn errors_say_what_and_where() {
         ),
         (
             "SELECT a FROM t JOIN u",
-            "JOIN is not supported by Tessera yet [at 1:17]",
+            "JOIN must have an immediately following ON or USING clause [at 1:17]",
         ),
         (
-            "SELECT a INTERSECT DISTINCT SELECT b",
-            "INTERSECT is not supported by Tessera yet [at 1:10]",
+            "SELECT 1 INTERSECT DISTINCT SELECT 2 UNION ALL SELECT 3",
+            "Different set operations cannot be used in the same query without using parentheses for grouping [at 1:38]",
         ),
         (
             "MERGE INTO t",
