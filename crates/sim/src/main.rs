@@ -266,13 +266,18 @@ fn complain(report: &Report) {
 /// Which workloads can show a bug.
 fn suspects(bug: Bug) -> Vec<Workload> {
     match bug {
-        Bug::ServeAfterLeaseEnd
-        | Bug::NewLeaseholderDoesNotWait
+        Bug::NewLeaseholderDoesNotWait
         | Bug::ApplyOldEpoch
         | Bug::LosePromised
         | Bug::InstallLeavesOldRows
+        | Bug::VoteNotPersisted => vec![
+            Workload::Register,
+            Workload::Append,
+            Workload::Bank,
+            Workload::External,
+        ],
+        Bug::ServeAfterLeaseEnd
         | Bug::AppliedIndexOutsideBatch
-        | Bug::VoteNotPersisted
         | Bug::SplitForgetsRowsEarly
         | Bug::SplitFoundsEmptyHalf => vec![Workload::Register],
         Bug::SplitForgetsPromised => vec![Workload::Append],

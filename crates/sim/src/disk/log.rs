@@ -1,7 +1,7 @@
 //! The simulated log. Batches queue up; a sync takes seeded time and covers what was queued when it began; what
 //! comes meanwhile waits for the next one.
 
-use super::{Disk, SYNC_MICROS};
+use super::{CRASHED, Disk, SYNC_MICROS};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::Rng;
@@ -259,7 +259,7 @@ impl SimLog {
 
 fn alive(disk: &Disk, generation: u64) -> Result<(), LogError> {
     if disk.generation != generation {
-        return Err(LogError::Failed("the node has crashed".to_owned()));
+        return Err(LogError::Failed(CRASHED.to_owned()));
     }
     match &disk.log.failed {
         Some(reason) => Err(LogError::Failed(reason.clone())),

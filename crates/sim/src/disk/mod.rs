@@ -23,6 +23,8 @@ use std::time::Duration;
 use stores::{SimStores, StoresDisk};
 use tokio::time::Instant;
 
+/// What a disk says to those who still hold it when their node has crashed.
+pub const CRASHED: &str = "the node has crashed";
 /// A sync of the log on a healthy disk.
 const SYNC_MICROS: std::ops::Range<u64> = 200..3_000;
 /// A flush of a store on a healthy disk.

@@ -2,7 +2,7 @@
 //! flushed yet; a flush takes seeded time and covers the batches applied when it began. They begin by
 //! themselves, at seeded moments, and when they are asked for.
 
-use super::{Disk, FLUSH_MICROS};
+use super::{CRASHED, Disk, FLUSH_MICROS};
 use bytes::Bytes;
 use model::ReplicaId;
 use parking_lot::Mutex;
@@ -455,7 +455,7 @@ impl SimStores {
 
 fn usable(disk: &Disk, generation: u64) -> Result<(), StoreError> {
     if disk.generation != generation {
-        return Err(StoreError::Io("the node has crashed".to_owned()));
+        return Err(StoreError::Io(CRASHED.to_owned()));
     }
     if disk.failing {
         return Err(StoreError::Io("simulated failure of a file".to_owned()));
