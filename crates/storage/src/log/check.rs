@@ -147,8 +147,9 @@ fn record_at(content: &[u8], offset: usize, sequence: u64) -> Option<usize> {
     let length_and_type = u64::from_be_bytes(*record.first_chunk()?);
     let length = usize::try_from(length_and_type >> 8).ok()?;
     let footer = usize::try_from(u64::from_be_bytes(*record.get(8..)?.first_chunk()?)).ok()?;
-    let known_type = length_and_type & 0xff <= 1;
-    if !known_type || footer < RECORD_HEADER_BYTES || footer >= length || length > record.len() {
+    // No checksum covers this byte: nothing is ever written compressed.
+    let is_plain = length_and_type & 0xff == 0;
+    if !is_plain || footer < RECORD_HEADER_BYTES || footer >= length || length > record.len() {
         return None;
     }
     // The file's number is mixed into this checksum, so that a record is good in its own file only.

@@ -203,3 +203,21 @@ proptest! {
         check(directory.path(), inside.starts_with("log"));
     }
 }
+
+/// No checksum of the log's format covers the byte that says how a record is compressed.
+#[test]
+fn a_record_that_says_that_it_is_compressed_is_damage() {
+    const FIRST_RECORDS_TYPE: usize = 53 + 16 + 7;
+    let directory = TempDir::new().unwrap();
+    copy(SAMPLE.directory.path(), directory.path());
+    let mut files = Vec::new();
+    list(&directory.path().join("log"), &mut files);
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "raftlog");
+    let path = files.into_iter().find(is_log).unwrap();
+    let mut content = fs::read(&path).unwrap();
+    assert_eq!(content[FIRST_RECORDS_TYPE], 0);
+    content[FIRST_RECORDS_TYPE] = 1;
+    fs::write(&path, content).unwrap();
+    let opened = open(directory.path(), Options::default());
+    assert!(matches!(opened, Err(OpenError::Corrupt(_))));
+}
