@@ -15,9 +15,9 @@ import time
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from google.api_core.client_options import ClientOptions
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import spanner
+
+from conftest import spanner_client
 
 ACCOUNTS = 12
 START = 1_000
@@ -101,12 +101,7 @@ class Spanner:
         self.databases = []
         for address in addresses:
             os.environ["SPANNER_EMULATOR_HOST"] = address
-            client = spanner.Client(
-                project="bank",
-                credentials=AnonymousCredentials(),
-                client_options=ClientOptions(api_endpoint=address),
-                disable_builtin_metrics=True,
-            )
+            client = spanner_client(address, "bank")
             self.instance = client.instance("bank", "projects/bank/instanceConfigs/emulator-config", node_count=1)
             self.databases.append(self.instance.database("bank"))
         os.environ["SPANNER_EMULATOR_HOST"] = addresses[0]

@@ -24,10 +24,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from google.api_core.client_options import ClientOptions
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import spanner
 
 ROOT = Path(__file__).resolve().parents[2]
 DOORS = ("cql", "dynamo", "spanner")
 START_SECONDS_MAX = 30
+
+
+def spanner_client(address, project):
+    """A client of one node of several; SPANNER_EMULATOR_HOST must be there as well, for its administration."""
+    return spanner.Client(
+        project=project,
+        credentials=AnonymousCredentials(),
+        client_options=ClientOptions(api_endpoint=address),
+        disable_builtin_metrics=True,
+    )
 
 
 @dataclass

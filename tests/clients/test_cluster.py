@@ -9,11 +9,9 @@ from botocore.config import Config
 from cassandra import ConsistencyLevel
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster as CqlCluster, ExecutionProfile
 from cassandra.policies import RoundRobinPolicy
-from google.api_core.client_options import ClientOptions
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import spanner
 
-from conftest import wait_until
+from conftest import spanner_client, wait_until
 
 
 class Writer(threading.Thread):
@@ -114,12 +112,7 @@ def spanner_database(cluster, monkeypatch):
     for index in range(3):
         address = cluster.addresses(index).spanner
         monkeypatch.setenv("SPANNER_EMULATOR_HOST", address)
-        client = spanner.Client(
-            project="test",
-            credentials=AnonymousCredentials(),
-            client_options=ClientOptions(api_endpoint=address),
-            disable_builtin_metrics=True,
-        )
+        client = spanner_client(address, "test")
         instance = client.instance("survivors", "projects/test/instanceConfigs/emulator-config", node_count=1)
         if index == 0:
             instance.create().result(30)

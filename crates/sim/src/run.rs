@@ -110,6 +110,9 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     if workload == Workload::Register {
         plan = plan.with_aim(seed);
     }
+    if matches!(workload, Workload::Cas | Workload::Register) && seed % 8 == 4 {
+        plan = plan.with_slow_syncs();
+    }
     if workload == Workload::Heal {
         plan = plan.with_healing();
     }

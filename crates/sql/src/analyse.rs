@@ -12,7 +12,7 @@ mod grouping;
 mod manipulation;
 mod query;
 mod scope;
-pub(crate) mod shape;
+mod shape;
 mod subquery;
 
 use crate::ast::Statement;

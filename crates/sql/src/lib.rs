@@ -24,6 +24,7 @@ mod information_schema;
 pub mod lexer;
 pub mod parse;
 pub mod plan;
+mod push_down;
 mod ranges;
 pub mod rows;
 #[cfg(test)]

@@ -156,6 +156,39 @@ impl Expression {
         }
     }
 
+    /// The same as another type, which it can be cast to.
+    pub fn cast(self, kind: &SqlType) -> Expression {
+        if self.kind == *kind {
+            return self;
+        }
+        Expression {
+            kind: kind.clone(),
+            at: self.at,
+            node: Node::Cast {
+                operand: Box::new(self),
+                safe: false,
+            },
+        }
+    }
+
+    /// Evaluated if it is constant; what fails stays, and fails when it runs.
+    pub fn folded(self) -> Expression {
+        if matches!(self.node, Node::Literal(_)) || !self.is_constant() {
+            return self;
+        }
+        let scope = Scope {
+            row: &[],
+            slots: &[],
+        };
+        match self.evaluate(scope) {
+            Ok(value) => Expression {
+                node: Node::Literal(value),
+                ..self
+            },
+            Err(_) => self,
+        }
+    }
+
     pub fn children_mut(&mut self) -> Vec<&mut Expression> {
         match &mut self.node {
             Node::Literal(_) | Node::Column(_) | Node::Slot(_) | Node::Aggregate(_) => Vec::new(),

@@ -83,16 +83,8 @@ impl Analyser<'_> {
                 .map_err(|error| error.at(at))?,
             _ if expression.kind == *to => return Ok(expression),
             _ => {
-                let cast = Expression {
-                    kind: to.clone(),
-                    at,
-                    node: Node::Cast {
-                        operand: Box::new(expression),
-                        safe: false,
-                    },
-                };
                 // A literal that cannot be read as the type is the statement's fault, not the data's.
-                return match (loose, fold(cast)) {
+                return match (loose, expression.cast(to).folded()) {
                     (Loose::No, folded) => Ok(folded),
                     (_, folded) if folded.as_literal().is_some() => Ok(folded),
                     (_, folded) => match folded.evaluate(Scope {
@@ -183,24 +175,6 @@ pub(super) fn null(at: Offset) -> Draft {
             at,
         },
         loose: Loose::Null,
-    }
-}
-
-/// Evaluates what is constant; what fails stays, and fails when it runs.
-pub(super) fn fold(expression: Expression) -> Expression {
-    if matches!(expression.node, Node::Literal(_)) || !expression.is_constant() {
-        return expression;
-    }
-    let scope = Scope {
-        row: &[],
-        slots: &[],
-    };
-    match expression.evaluate(scope) {
-        Ok(value) => Expression {
-            node: Node::Literal(value),
-            ..expression
-        },
-        Err(_) => expression,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Expressions.
 
-use super::coercion::{Draft, Loose, fold, literal, null};
+use super::coercion::{Draft, Loose, literal, null};
 use super::scope::NameScope;
 use super::{Analyser, ParameterType};
 use crate::ast::{self, BinaryOperator, InSet, IndexAccess, IsWhat, Name, UnaryOperator};
@@ -59,7 +59,7 @@ impl<'a> Analyser<'a> {
             draft.expression.at = text.at;
         }
         if draft.loose == Loose::No {
-            draft.expression = fold(draft.expression);
+            draft.expression = draft.expression.folded();
         }
         Ok(draft)
     }
@@ -447,7 +447,7 @@ impl<'a> Analyser<'a> {
                 let loose = draft.loose.clone();
                 let mut negated = self.function("u-", vec![draft], at)?;
                 if matches!(loose, Loose::IntegerLiteral | Loose::FloatLiteral) {
-                    negated.expression = fold(negated.expression);
+                    negated.expression = negated.expression.folded();
                     negated.loose = loose;
                 }
                 Ok(negated)
@@ -714,19 +714,7 @@ fn negate(node: Node, negated: bool, at: Offset) -> Node {
 }
 
 fn cast_array(array: Expression, element: &SqlType) -> Expression {
-    let kind = SqlType::array(element.clone());
-    if array.kind == kind {
-        return array;
-    }
-    let at = array.at;
-    fold(Expression {
-        kind,
-        at,
-        node: Node::Cast {
-            operand: Box::new(array),
-            safe: false,
-        },
-    })
+    array.cast(&SqlType::array(element.clone())).folded()
 }
 
 fn must_order(kind: &SqlType, what: &str) -> Result<(), Error> {

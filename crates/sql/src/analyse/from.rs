@@ -2,12 +2,13 @@
 
 use super::query::scope_of;
 use super::scope::{NameScope, ScopeColumn};
-use super::shape::{filtered, joined, whole_scan};
+use super::shape::whole_scan;
 use super::{Analyser, Environment};
 use crate::ast::{self, From, JoinCondition, JoinKind};
 use crate::error::Error;
 use crate::information_schema;
 use crate::plan::{Join, Relation};
+use crate::push_down::{filtered, joined};
 use crate::typed::{Comparison, Expression, Node};
 use crate::types::SqlType;
 
@@ -138,6 +139,7 @@ impl<'a> Analyser<'a> {
             columns: left_columns,
             outer,
         };
+        let at = array.at;
         let (array, elements) = self.array_source(array, alias, offset, &scope)?;
         scope.columns.extend(elements);
         let keeps_all = kind == JoinKind::Left;
@@ -150,7 +152,12 @@ impl<'a> Analyser<'a> {
         let condition = match condition {
             JoinCondition::None => return Ok((relation, scope.columns)),
             JoinCondition::On(condition) if !keeps_all => condition,
-            _ => return Err(Error::unimplemented("LEFT JOIN with UNNEST ON a condition")),
+            JoinCondition::On(_) => {
+                return Err(Error::unimplemented("LEFT JOIN with UNNEST ON a condition").at(at));
+            }
+            JoinCondition::Using(_) => {
+                return Err(Error::unimplemented("JOIN with UNNEST USING columns").at(at));
+            }
         };
         let condition = self.condition(condition, &scope, "JOIN ON clause")?;
         Ok((filtered(relation, Some(condition)), scope.columns))
@@ -198,11 +205,8 @@ impl<'a> Analyser<'a> {
                 ))
                 .at(name.at)
             })?;
-            let own = cast(Expression::column(left_at, left_kind), &common);
-            let other = cast(
-                Expression::column(left_width + right_at, right_kind),
-                &common,
-            );
+            let own = Expression::column(left_at, left_kind).cast(&common);
+            let other = Expression::column(left_width + right_at, right_kind).cast(&common);
             let value = match kind {
                 JoinKind::Inner | JoinKind::Left => own.clone(),
                 JoinKind::Right => other.clone(),
@@ -350,20 +354,6 @@ fn join(
     };
     let columns = left_columns.into_iter().chain(right_columns).collect();
     (joined(made, condition), columns)
-}
-
-fn cast(expression: Expression, kind: &SqlType) -> Expression {
-    if expression.kind == *kind {
-        return expression;
-    }
-    Expression {
-        kind: kind.clone(),
-        at: expression.at,
-        node: Node::Cast {
-            operand: Box::new(expression),
-            safe: false,
-        },
-    }
 }
 
 fn check_hints(hints: &[ast::Hint], path: &ast::Path) -> Result<(), Error> {

@@ -1,13 +1,13 @@
 //! INSERT, UPDATE, DELETE.
 
 use super::scope::{NameScope, ScopeColumn};
-use super::shape::{filtered, whole_range};
 use super::{Analyser, Environment, find_column};
 use crate::ast::{self, InsertSource as Source, Name, Node, SelectItem, Statement, ThenReturn};
 use crate::error::Error;
 use crate::plan::{
     Action, CellExpression, InsertSource, Manipulation, OutputColumn, Relation, Returning, Scan,
 };
+use crate::push_down::{filtered, whole_range};
 use crate::rows::is_key;
 use crate::typed::Expression;
 use crate::types::SqlType;
@@ -359,18 +359,7 @@ fn fit(
                 table.columns()[*index].name
             )));
         }
-        let value = Expression::column(position, own.kind.clone());
-        expressions.push(match own.kind == kind {
-            true => value,
-            false => Expression {
-                kind,
-                at: 0,
-                node: crate::typed::Node::Cast {
-                    operand: Box::new(value),
-                    safe: false,
-                },
-            },
-        });
+        expressions.push(Expression::column(position, own.kind.clone()).cast(&kind));
     }
     Ok(Relation::Project {
         input: Box::new(relation),

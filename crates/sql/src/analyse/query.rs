@@ -3,11 +3,12 @@
 use super::from::Source;
 use super::grouping::{has_aggregate, lift, same};
 use super::scope::{NameScope, ScopeColumn};
-use super::shape::{applied, cast_columns, order_from_scan, prune, push_limit, sort_and_trim};
+use super::shape::{cast_columns, order_from_scan, prune, push_limit, sort_and_trim};
 use super::{Analyser, Environment, SELECTS_MAX};
 use crate::ast::{self, Body, OrderItem, SelectItem, SetOperator};
 use crate::error::Error;
 use crate::plan::{OutputColumn, Plan, Relation, SetOperation, SortKey};
+use crate::push_down::applied;
 use crate::typed::Expression;
 use crate::types::SqlType;
 use model::Value;

@@ -1,9 +1,9 @@
 //! Subqueries: one result each, once for a statement or, where it is about a row, for each row.
 
 use super::{Operator, State, Storage};
-use crate::analyse::shape::bind;
 use crate::error::Error;
 use crate::plan::{Applied, Relation, Row, SubqueryForm};
+use crate::push_down::bind;
 use model::Value;
 
 /// Runs a subquery and returns what it comes to.

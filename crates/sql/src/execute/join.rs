@@ -1,6 +1,7 @@
 //! What brings two inputs together: joins, INTERSECT and EXCEPT, rows with the elements of their arrays.
 //!
-//! The right side is held in memory, by its keys; the left side streams past it. Without keys each pair is tried.
+//! The right side is held in memory, by its keys; the left side streams past it. Without keys all rows have the
+//! same, the empty one.
 
 use super::{Operator, OrderedRow, PAGE_ROWS, State, Storage, not_empty};
 use crate::ast::JoinKind;
@@ -86,9 +87,7 @@ impl JoinState {
             for row in batch {
                 state.memory.hold(&row)?;
                 let keys = self.join.keys.iter().map(|(_, right)| right);
-                if !self.join.keys.is_empty()
-                    && let Some(key) = key(keys, &row, state)?
-                {
+                if let Some(key) = key(keys, &row, state)? {
                     state.memory.hold(&key.0)?;
                     let indexes = self.by_key.entry(key).or_default();
                     indexes.push(self.rows.len());
@@ -103,14 +102,8 @@ impl JoinState {
     /// The pairs of a left row.
     fn probe(&mut self, left: Row, state: &State, out: &mut Vec<Row>) -> Result<(), Error> {
         let keys = self.join.keys.iter().map(|(left, _)| left);
-        let all: Vec<usize>;
-        let candidates: &[usize] = if self.join.keys.is_empty() {
-            all = (0..self.rows.len()).collect();
-            &all
-        } else {
-            let found = key(keys, &left, state)?.and_then(|key| self.by_key.get(&key));
-            found.map_or(&[], Vec::as_slice)
-        };
+        let found = key(keys, &left, state)?.and_then(|key| self.by_key.get(&key));
+        let candidates = found.map_or(&[] as &[usize], Vec::as_slice);
         let mut is_alone = true;
         for index in candidates {
             let mut row = left.clone();

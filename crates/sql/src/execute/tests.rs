@@ -317,6 +317,10 @@ fn joins() {
             "SELECT Id FROM S, A",
             "ERROR Column name Id is ambiguous [at 1:8]",
         ),
+        (
+            "SELECT Id FROM S JOIN UNNEST([1]) AS Id USING (Id)",
+            "ERROR JOIN with UNNEST USING columns is not supported by Tessera yet [at 1:30]",
+        ),
     ] {
         assert_eq!(rows(&mut memory, text), wanted, "{text}");
     }
@@ -362,12 +366,23 @@ fn correlated_subqueries() {
             "3",
         ),
         (
+            "SELECT S.Id FROM S JOIN A ON EXISTS (SELECT 1 FROM UNNEST([1]) AS x WHERE x = S.Id)",
+            "ERROR a correlated subquery here is not supported by Tessera yet [at 1:38]",
+        ),
+        (
+            "SELECT COUNT(*), (SELECT COUNT(*) FROM A WHERE Singer = S.Id) FROM S",
+            "ERROR a correlated subquery over groups is not supported by Tessera yet [at 1:18]",
+        ),
+        (
             "SELECT (SELECT Id FROM A WHERE Singer = S.Id) FROM S",
             "ERROR A scalar subquery cannot produce more than one row",
         ),
     ] {
         assert_eq!(rows(&mut memory, text), wanted, "{text}");
     }
+    let text = "DELETE FROM S WHERE EXISTS (SELECT 1 FROM A WHERE Singer = S.Id)";
+    let error = memory.manipulate(text).unwrap_err().to_string();
+    assert!(error.starts_with("a correlated subquery here"), "{error}");
 }
 
 #[test]
