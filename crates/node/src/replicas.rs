@@ -132,7 +132,7 @@ pub(crate) async fn reconcile(core: Arc<Core>) {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Opened {
     Open,
-    /// All is there, and something that is to go is there still.
+    /// Something that is to go is there still, perhaps in the place of what is to come.
     Lingers,
     /// It is to be made from a replica here that is not as far yet.
     Waits,
@@ -167,6 +167,9 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
                     tell(core, &held, tablet);
                 }
             }
+            // Here again, while the group may not have let go of the one that was here: both cannot be at one time, and
+            // only the old one's voice counts.
+            Some(_) if is_counted(core, tablet).await => outcome = outcome.max(Opened::Lingers),
             Some(held) => {
                 close(core, &held).await;
                 missing.push((Arc::clone(tablet), *replica));
