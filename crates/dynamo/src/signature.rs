@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// How far a signature's time may lie from ours.
 const SKEW_SECONDS_MAX: i64 = 15 * 60;
 
@@ -107,6 +108,7 @@ fn check_query(query: &BTreeMap<&str, &str>) -> Result<(), Failure> {
 
 /// What an Authorization header says.
 struct Parameters {
+    algorithm: String,
     credential: String,
     signature: String,
     signed_headers: String,
@@ -140,6 +142,7 @@ fn check_header(header: &str, headers: &HeaderMap) -> Result<Parameters, Failure
     }
     if message.is_empty() {
         return Ok(Parameters {
+            algorithm: header.split_whitespace().next().unwrap_or("").to_owned(),
             credential,
             signature,
             signed_headers,
@@ -157,6 +160,12 @@ fn verify(
 ) -> Result<(), Failure> {
     if credentials.secrets.is_empty() {
         return Ok(());
+    }
+    if parameters.algorithm != ALGORITHM {
+        return Err(Failure::new(
+            INCOMPLETE_SIGNATURE,
+            format!("Unsupported AWS 'algorithm': '{}'.", parameters.algorithm),
+        ));
     }
     let scope: Vec<&str> = parameters
         .credential
@@ -183,7 +192,7 @@ fn verify(
     check_time(&time, now_seconds)?;
     let canonical = canonical_request(request, &parameters.signed_headers);
     let to_sign = format!(
-        "AWS4-HMAC-SHA256\n{time}\n{date}/{region}/{service}/{terminator}\n{}",
+        "{ALGORITHM}\n{time}\n{date}/{region}/{service}/{terminator}\n{}",
         hex(&Sha256::digest(canonical.as_bytes()))
     );
     let mut key = format!("AWS4{secret}").into_bytes();
@@ -342,6 +351,72 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    const NOW: i64 = 1_440_938_160;
+
+    fn credentials() -> Credentials {
+        let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_string();
+        Credentials {
+            secrets: BTreeMap::from([("AKIDEXAMPLE".to_string(), secret)]),
+        }
+    }
+
+    fn checked(method: &str, authorization: &str, date: &str, query: &str) -> Result<(), Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", "example.amazonaws.com".parse().expect("a value"));
+        for (name, text) in [("x-amz-date", date), ("authorization", authorization)] {
+            // Hyper has refused what is no header's value before a signature is looked at.
+            if let Ok(value) = text.parse() {
+                headers.insert(name, value);
+            }
+        }
+        let request = Signed {
+            method,
+            path: "/",
+            query,
+            headers: &headers,
+            body: b"",
+        };
+        check(&request, &credentials(), NOW)
+    }
+
+    const DATED: &str = "20150830T123600Z";
+    const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \
+        SignedHeaders=host;x-amz-date, \
+        Signature=5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31";
+
+    proptest! {
+        #[test]
+        fn whatever_is_not_a_signature_is_refused(
+            authorization in "(AWS4-HMAC-SHA256 )?(Credential=|SignedHeaders=|Signature=|AKIDEXAMPLE|[/,;= ]|[a-f0-9]{2}|\\PC){0,12}",
+            date in "(20150830T123600Z|[0-9TZ]{16}|\\PC{0,20})",
+            query in "(X-Amz-Algorithm|[&=]|\\PC){0,6}",
+        ) {
+            prop_assert!(checked("GET", &authorization, &date, &query).is_err());
+        }
+
+        #[test]
+        fn a_signature_with_one_byte_changed_is_refused(at in any::<prop::sample::Index>(), byte in 0x21..0x7fu8) {
+            prop_assert_eq!(checked("GET", SIGNED, DATED, ""), Ok(()));
+            let mut changed = SIGNED.as_bytes().to_vec();
+            let at = at.index(changed.len());
+            // Commas and spaces part alike, a slash ends a scope as well, and hexadecimal digits have two cases.
+            prop_assume!(!changed[at].eq_ignore_ascii_case(&byte));
+            prop_assume!(!(b", ".contains(&changed[at]) && b", /".contains(&byte)));
+            changed[at] = byte;
+            let changed = String::from_utf8(changed).expect("ASCII");
+            prop_assert!(checked("GET", &changed, DATED, "").is_err(), "{}", changed);
+        }
+
+        #[test]
+        fn any_time_is_refused_or_read(time in "\\PC{0,20}", digits in "[0-9]{8}T[0-9]{6}Z") {
+            let _ = parse_time(&time);
+            if let Some(seconds) = parse_time(&digits) {
+                prop_assert!((-62_200_000_000..=253_500_000_000).contains(&seconds), "{}", seconds);
+            }
+        }
+    }
 
     #[test]
     fn times() {
@@ -355,34 +430,16 @@ mod tests {
     /// The example of the AWS documentation ("get-vanilla" of the signature test suite).
     #[test]
     fn verifies_the_documented_example() {
-        let mut headers = HeaderMap::new();
-        headers.insert("host", "example.amazonaws.com".parse().expect("a value"));
-        headers.insert("x-amz-date", "20150830T123600Z".parse().expect("a value"));
-        let authorization = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \
-            SignedHeaders=host;x-amz-date, \
-            Signature=5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31";
-        headers.insert(AUTHORIZATION, authorization.parse().expect("a value"));
-        let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_string();
-        let credentials = Credentials {
-            secrets: BTreeMap::from([("AKIDEXAMPLE".to_string(), secret)]),
-        };
-        let request = |method: &'static str| {
-            check(
-                &Signed {
-                    method,
-                    path: "/",
-                    query: "",
-                    headers: &headers,
-                    body: b"",
-                },
-                &credentials,
-                1_440_938_160,
-            )
-        };
-        assert_eq!(request("GET"), Ok(()));
+        assert_eq!(checked("GET", SIGNED, DATED, ""), Ok(()));
+        let name = |outcome: Result<(), Failure>| outcome.map_err(|failure| failure.name());
         assert_eq!(
-            request("POST").map_err(|failure| failure.name()),
+            name(checked("POST", SIGNED, DATED, "")),
             Err("InvalidSignatureException")
+        );
+        let other = SIGNED.replace("SHA256", "SHA512");
+        assert_eq!(
+            name(checked("GET", &other, DATED, "")),
+            Err("IncompleteSignatureException")
         );
     }
 }
