@@ -423,3 +423,80 @@ fn decode_chunk(mut body: Bytes) -> Option<(ChunkHeader, Vec<(Bytes, Bytes)>)> {
     }
     body.is_empty().then_some((header, pairs))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn chunk(pairs: &Pairs, pair_count: u32) -> Vec<u8> {
+        let record = InstallRecord {
+            index: 9,
+            term: 2,
+            members: Vec::new(),
+        };
+        let header = ChunkHeader {
+            id: 1,
+            sequence: 4,
+            record,
+            pair_count,
+        };
+        let header = minicbor::to_vec(&header).unwrap();
+        let mut body = Vec::new();
+        body.put_u32(header.len() as u32);
+        body.put_slice(&header);
+        for (key, value) in pairs {
+            body.put_u32(key.len() as u32);
+            body.put_u32(value.len() as u32);
+            body.put_slice(key);
+            body.put_slice(value);
+        }
+        body
+    }
+
+    fn pairs() -> impl Strategy<Value = Pairs> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..20);
+        proptest::collection::vec((bytes(), bytes()), 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_chunk(bytes.into());
+        }
+
+        #[test]
+        fn chunks_come_back_whole_or_not_at_all(pairs in pairs(), cut in any::<prop::sample::Index>()) {
+            let body = chunk(&pairs, pairs.len() as u32);
+            let cut = cut.index(body.len());
+            prop_assert!(decode_chunk(body[..cut].to_vec().into()).is_none());
+            let longer = [&body[..], &[0]].concat();
+            prop_assert!(decode_chunk(longer.into()).is_none());
+            let (header, read) = decode_chunk(body.into()).unwrap();
+            prop_assert_eq!(header.sequence, 4);
+            let read: Pairs = read.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+            prop_assert_eq!(read, pairs);
+        }
+
+        /// An announcement alone takes neither memory nor time.
+        #[test]
+        fn more_pairs_than_there_are_is_refused(pairs in pairs(), more in 1..=u32::MAX - 5) {
+            let count = pairs.len() as u32 + more;
+            prop_assert!(decode_chunk(chunk(&pairs, count).into()).is_none());
+        }
+
+        #[test]
+        fn damaged_chunks_are_refused_or_read(pairs in pairs(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut body = chunk(&pairs, pairs.len() as u32);
+            let at = at.index(body.len());
+            body[at] = byte;
+            let size = body.len();
+            if let Some((_, read)) = decode_chunk(body.into()) {
+                let taken: usize = read.iter().map(|(key, value)| 8 + key.len() + value.len()).sum();
+                prop_assert!(taken < size);
+            }
+        }
+    }
+}

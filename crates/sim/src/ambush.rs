@@ -72,6 +72,7 @@ impl Ambush {
         self.happens(is_spot, from, to);
     }
 
+    #[cfg(feature = "nodes")]
     pub(crate) fn synced(&self, node: SocketAddr) {
         self.happens(|spot| spot == Spot::Sync(node), node, node);
     }

@@ -163,6 +163,30 @@ pub fn page<T>(items: Vec<(String, T)>, page_size: i32, page_token: &str) -> (Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What is read is what was written, and nothing else is read.
+        #[test]
+        fn any_name_is_refused_or_read(
+            name in "(projects|instances|databases|/|[a-z]|\\PC){0,8}(/databases/d)?",
+            id in "\\PC{0,32}",
+        ) {
+            if let Ok(parsed) = DatabaseName::parse(&name) {
+                prop_assert_eq!(parsed.full(), name.as_str());
+            }
+            if let Ok((project, instance)) = parse_instance(&name) {
+                prop_assert_eq!(format!("projects/{project}/instances/{instance}"), name.as_str());
+            }
+            if let Ok(project) = parse_project(&name) {
+                prop_assert_eq!(format!("projects/{project}"), name);
+            }
+            if check_database_id(&id).is_ok() {
+                let full = format!("projects/p/instances/i/databases/{id}");
+                prop_assert_eq!(DatabaseName::parse(&full).map(|name| name.database).ok(), Some(id));
+            }
+        }
+    }
 
     #[test]
     fn names_are_parsed_and_refused() {

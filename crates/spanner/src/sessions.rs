@@ -271,6 +271,26 @@ pub async fn delete(door: Arc<Door>, request: pb::DeleteSessionRequest) -> Resul
 #[cfg(test)]
 mod tests {
     use super::{fresh_id, parse_id};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_name_is_refused_or_read(name in "(projects/p/instances/i)?[/a-z]{0,9}(/sessions/)?[ms]?\\PC{0,60}") {
+            prop_assert_eq!(parse_id(&name), None);
+        }
+
+        #[test]
+        fn a_name_that_was_changed_was_not_made_here(at in any::<prop::sample::Index>(), character in any::<char>()) {
+            let database = "projects/p/instances/i/databases/d";
+            let name = format!("{database}/sessions/{}", fresh_id(database, true));
+            let mut characters: Vec<char> = name.chars().collect();
+            let at = at.index(characters.len());
+            prop_assume!(characters[at] != character);
+            characters[at] = character;
+            let changed = String::from_iter(characters);
+            prop_assert_eq!(parse_id(&changed), None);
+        }
+    }
 
     #[test]
     fn a_name_says_that_it_was_made_here() {

@@ -6,6 +6,7 @@ use catalog::{
 };
 use cluster::{Command, NodeProfile, Proposal, ProposalId, Refusal, State};
 use model::{ClusterId, ColumnId, Incarnation, NodeId, PlacementEpoch, TableId, TabletId};
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 pub struct Story {
@@ -460,6 +461,62 @@ fn pieces_make_up_the_state_again() {
         story.state
     );
     assert!(State::from_bytes(b"\x81nonsense").is_err());
+}
+
+/// A story with something of everything in its state.
+fn rich() -> Story {
+    let mut story = Story::with_nodes(3);
+    story.create("t", Partitioning::Hash, 0);
+    let (tablet, epoch) = (TabletId(1), PlacementEpoch(1));
+    let key = vec![7; 8];
+    story.tell(Command::PrepareSplit { tablet, epoch, key });
+    story
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_refused_or_make_up_a_state(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        kind in any::<u8>(),
+    ) {
+        let _ = State::from_bytes(&bytes);
+        let _ = minicbor::decode::<Proposal>(&bytes);
+        let key = [kind];
+        for key in [&key[..], &bytes, b""] {
+            let _ = State::from_pieces([(key, &bytes[..])].into_iter());
+        }
+    }
+
+    #[test]
+    fn a_damaged_state_is_refused_or_is_a_state(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = rich().state.to_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(state) = State::from_bytes(&bytes) {
+            // What was read can be told again.
+            prop_assert_eq!(State::from_bytes(&state.to_bytes()).ok(), Some(state));
+        }
+    }
+
+    #[test]
+    fn a_torn_state_is_refused(cut in any::<prop::sample::Index>()) {
+        let bytes = rich().state.to_bytes();
+        prop_assert!(State::from_bytes(&bytes[..cut.index(bytes.len())]).is_err());
+    }
+
+    #[test]
+    fn a_damaged_proposal_is_refused_or_is_one(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut story = rich();
+        let change = create_table("u", Partitioning::Hash, replication(Protocol::Strong, 3));
+        let proposal = story.proposal(Command::Catalog { change, avoid: Vec::new() });
+        let mut bytes = minicbor::to_vec(&proposal).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(read) = minicbor::decode::<Proposal>(&bytes) {
+            let again = minicbor::to_vec(&read).unwrap();
+            prop_assert_eq!(minicbor::decode::<Proposal>(&again).ok(), Some(read));
+        }
+    }
 }
 
 #[test]

@@ -123,3 +123,79 @@ async fn read<R: AsyncRead + Unpin>(frames: &mut Frames<R>) -> Result<bytes::Byt
 fn to_bytes<T: Encode<()>>(value: &T) -> Vec<u8> {
     minicbor::to_vec(value).expect("encoding to memory does not fail")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{ClusterId, Incarnation, NodeId};
+    use proptest::prelude::*;
+
+    async fn framed(magic: &[u8], body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = FrameWriter::new(&mut bytes);
+        writer.put_raw(magic);
+        writer.put(body).await.unwrap();
+        writer.flush().await.unwrap();
+        bytes
+    }
+
+    /// What the accepting side and the connecting side make of bytes that came.
+    fn heard(bytes: &[u8]) -> Result<(Option<Identity>, Option<Answer>), HelloError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let hello = runtime.block_on(read(&mut Frames::new(bytes)))?;
+        Ok((minicbor::decode(&hello).ok(), minicbor::decode(&hello).ok()))
+    }
+
+    fn written(magic: &[u8], body: &[u8]) -> Vec<u8> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(framed(magic, body))
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: ClusterId([7; 16]),
+            node: NodeId(1),
+            incarnation: Incarnation(2),
+            version_min: 1,
+            version_max: 3,
+            advertised: "127.0.0.1:7000".to_owned(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_hello_is_refused_or_read(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = heard(&body);
+            let (identity, answer) = heard(&written(&MAGIC, &body)).unwrap();
+            prop_assert!(identity.is_none() || answer.is_none());
+        }
+
+        #[test]
+        fn a_hello_that_was_damaged_under_way_is_refused(at in any::<prop::sample::Index>(), byte in 1..=255u8) {
+            let mut bytes = written(&MAGIC, &to_bytes(&identity()));
+            let at = at.index(bytes.len());
+            bytes[at] ^= byte;
+            prop_assert!(heard(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn another_protocol_and_a_hello_without_end_are_refused() {
+        let (peer, _) = heard(&written(&MAGIC, &to_bytes(&identity()))).unwrap();
+        assert_eq!(peer, Some(identity()));
+        let http = written(b"GET / HT", b"TP/1.1");
+        assert!(matches!(heard(&http), Err(HelloError::Magic)));
+        let endless = written(&MAGIC, &vec![0x81; HELLO_SIZE_MAX + 1]);
+        assert!(matches!(
+            heard(&endless),
+            Err(HelloError::Frame(FrameError::TooLong(..)))
+        ));
+        // Nested as deeply as its size allows.
+        let deep = written(&MAGIC, &vec![0x81; HELLO_SIZE_MAX]);
+        assert!(matches!(heard(&deep), Ok((None, None))));
+    }
+}
