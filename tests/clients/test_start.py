@@ -89,6 +89,12 @@ def test_health_metrics_and_status(node):
         assert f"tessera_{name}" in names
     assert {name.split("_")[0] for name in names} == {"tessera"}
     assert metrics.endswith("# EOF\n")
+    for counter in [
+        'cql_requests_total{operation="execute"',
+        'dynamo_requests_total{operation="PutItem"',
+        'spanner_requests_total{operation="Commit"',
+    ]:
+        assert f'tessera_{counter},outcome="ok"}} 0\n' in metrics, "counted from the start, not from the first request on"
     found = status(node.admin)
     assert found["health"] == "serving"
     assert {each["alive"] for each in found["nodes"]} == {True}

@@ -4,7 +4,7 @@
 //! operation's name, the signature, and last what the operation itself finds.
 
 use crate::error::{Failure, SERIALIZATION};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OK};
 use crate::operation::{Operation, Place, unknown};
 use crate::signature::{self, Credentials, Signed};
 use crate::wire::reader::is_json;
@@ -225,7 +225,7 @@ async fn post(door: &Door, head: &hyper::http::request::Parts, raw: Bytes) -> An
     let result = run(door, head, &raw, name, operation).await;
     let operation_name = operation.map_or("unknown", Operation::name);
     let (answer, outcome) = match result {
-        Ok(body) => (Answer::json(StatusCode::OK, content_type, body), "ok"),
+        Ok(body) => (Answer::json(StatusCode::OK, content_type, body), OK),
         Err(failure) => {
             let status =
                 StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

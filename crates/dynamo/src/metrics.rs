@@ -1,5 +1,6 @@
 //! What the door counts: requests by operation and outcome, and how long they took.
 
+use crate::operation::Operation;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,6 +8,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::time::Duration;
+
+/// The outcome of a request that was answered as asked; others are called as their error is.
+pub(crate) const OK: &str = "ok";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -30,8 +34,14 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Metrics {
+        let requests = Family::<RequestLabels, Counter>::default();
+        // A rate is known from the first request on only where a zero stood before it.
+        for operation in Operation::ALL {
+            let (operation, outcome) = (operation.name(), OK);
+            let _ = requests.get_or_create(&RequestLabels { operation, outcome });
+        }
         Metrics {
-            requests: Family::default(),
+            requests,
             // 50 µs to about 13 s.
             latency: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.000_05, 2.0, 19))

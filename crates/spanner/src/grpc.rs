@@ -188,6 +188,10 @@ macro_rules! service {
         #[derive(Clone)]
         pub struct $service(pub std::sync::Arc<$crate::Door>);
 
+        impl $service {
+            pub const METHODS: &'static [&'static str] = &[$(stringify!($method),)*];
+        }
+
         impl tonic::server::NamedService for $service {
             const NAME: &'static str = $name;
         }

@@ -1,5 +1,8 @@
 //! What the door counts: requests by method and outcome, and how long they took.
 
+use crate::databases::DatabaseAdmin;
+use crate::instances::InstanceAdmin;
+use crate::{OperationsService, Spanner};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,8 +34,20 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Metrics {
+        let requests = Family::<RequestLabels, Counter>::default();
+        let services = [
+            Spanner::METHODS,
+            DatabaseAdmin::METHODS,
+            InstanceAdmin::METHODS,
+            OperationsService::METHODS,
+        ];
+        // A rate is known from the first request on only where a zero stood before it.
+        for operation in services.into_iter().flatten().copied() {
+            let outcome = outcome(Code::Ok);
+            let _ = requests.get_or_create(&RequestLabels { operation, outcome });
+        }
         Metrics {
-            requests: Family::default(),
+            requests,
             // 50 µs to about 13 s.
             latency: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.000_05, 2.0, 19))

@@ -66,6 +66,8 @@ macro_rules! operations {
         }
 
         impl Operation {
+            pub const ALL: &'static [Operation] = &[$(Operation::$variant,)*];
+
             pub fn parse(name: &str) -> Option<Operation> {
                 match name {
                     $(stringify!($variant) => Some(Operation::$variant),)*
