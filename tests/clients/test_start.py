@@ -190,7 +190,7 @@ def test_two_nodes_do_not_share_a_directory(tmp_path):
 
 
 @pytest.mark.skipif(os.environ.get("TESSERA_CQL") is not None, reason="the usual ports may be taken")
-def test_the_demo_starts_three_nodes_and_stops_them(tmp_path):
+def test_the_demo_starts_three_nodes_shows_that_two_go_on_without_the_third_and_stops_them():
     with socket.socket() as probe:
         probe.settimeout(0.5)
         if probe.connect_ex(("127.0.0.1", 8080)) == 0:
@@ -207,6 +207,23 @@ def test_the_demo_starts_three_nodes_and_stops_them(tmp_path):
             assert host in text
             assert status(f"{host}:8080")["health"] == "serving"
         assert len(status("127.0.0.1:8080")["nodes"]) == 3
+        dynamo = dynamo_client("127.0.0.1:8000")
+        dynamo.create_table(
+            TableName="items",
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "k", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "k", "AttributeType": "S"}],
+        )
+        third = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[2]
+        os.kill(int(third), signal.SIGKILL)
+        assert "The node on 127.0.0.3 ended" in process.stdout.readline()
+        dynamo.put_item(TableName="items", Item={"k": {"S": "written by two"}})
+        alive = lambda: [each["alive"] for each in status("127.0.0.1:8080")["nodes"]]
+        wait_until("the third node is known to be dead", lambda: alive() == [True, True, False])
+        command = process.stdout.readline().split()
+        again = subprocess.Popen([binary(), *command[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until("the third node is back", lambda: alive() == [True] * 3)
+        stop(again)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)

@@ -2,7 +2,7 @@
 //! drivers expect.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
@@ -36,7 +36,7 @@ async fn demo() -> Result<(), String> {
                 tokio::select! {
                     _ = interrupt.recv() => Ok(()),
                     _ = terminate.recv() => Ok(()),
-                    ended = first_to_end(&mut nodes) => Err(ended),
+                    () = all_ended(&mut nodes, folder.path()) => Err("no node is left".to_owned()),
                 }
             }
             Err(error) => Err(error),
@@ -55,7 +55,7 @@ async fn start_all(folder: &Path, nodes: &mut Vec<Child>) -> Result<(), String> 
     let binary =
         std::env::current_exe().map_err(|error| format!("where is this binary? {error}"))?;
     for (index, host) in HOSTS.iter().enumerate() {
-        let data = folder.join(format!("node{}", index + 1));
+        let data = data_folder(folder, index);
         let mut command = Command::new(&binary);
         command.args([
             "start",
@@ -104,15 +104,29 @@ async fn wait_healthy(host: &str, mut node: Option<&mut Child>) -> Result<(), St
     ))
 }
 
-async fn first_to_end(nodes: &mut [Child]) -> String {
-    loop {
-        for (node, host) in nodes.iter_mut().zip(HOSTS) {
-            if let Ok(Some(status)) = node.try_wait() {
-                return format!("the node on {host} ended with {status}");
+/// A node that ends is told of, with how to start it again; the others go on without it, which is what there is to see.
+async fn all_ended(nodes: &mut [Child], folder: &Path) {
+    let mut ended = [false; HOSTS.len()];
+    while ended.contains(&false) {
+        for (index, node) in nodes.iter_mut().enumerate() {
+            if let (false, Ok(Some(status))) = (ended[index], node.try_wait()) {
+                ended[index] = true;
+                let (host, data) = (HOSTS[index], data_folder(folder, index));
+                println!(
+                    "The node on {host} ended ({status}). To start it again while the others run:"
+                );
+                println!(
+                    "  tessera start --listen {host} --data-dir {}",
+                    data.display()
+                );
             }
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+fn data_folder(folder: &Path, index: usize) -> PathBuf {
+    folder.join(format!("node{}", index + 1))
 }
 
 fn print(folder: &Path) {
@@ -132,11 +146,14 @@ fn print(folder: &Path) {
         HOSTS[0]
     );
     println!("  Spanner   export SPANNER_EMULATOR_HOST={}:9010", HOSTS[0]);
-    println!("See them: tessera status. Stop them: Ctrl-C.");
+    println!("See them: tessera status. Kill one, and see the others go on. Stop them: Ctrl-C.");
 }
 
 /// Asks a node to stop; one that does not is killed.
 async fn stop(node: &mut Child) {
+    if matches!(node.try_wait(), Ok(Some(_))) {
+        return;
+    }
     if let Some(pid) = node
         .id()
         .and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
