@@ -18,6 +18,7 @@ use model::key::HEADER;
 use model::{Interval, NodeId, Row, TableId, Timestamp};
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -37,6 +38,7 @@ pub struct Reference {
     catalog: watch::Sender<Arc<Catalog>>,
     topology: watch::Sender<Arc<Topology>>,
     traces: Traces,
+    reads: AtomicU64,
     this: std::sync::Weak<Reference>,
 }
 
@@ -75,8 +77,14 @@ impl Reference {
             catalog: watch::Sender::new(Arc::default()),
             topology: watch::Sender::new(Arc::new(topology)),
             traces: Traces::default(),
+            reads: AtomicU64::new(0),
             this: this.clone(),
         })
+    }
+
+    /// How often it was read from.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     fn table(&self, id: TableId) -> Result<Arc<Table>, Error> {
@@ -447,6 +455,7 @@ impl Database for Reference {
     }
 
     async fn read(&self, request: ReadRequest) -> Result<ReadResponse, Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let table = self.table(request.table)?;
         let now = wall();
         let at = match request.bound {

@@ -72,6 +72,10 @@ pub trait Transaction: Send {
     /// not count.
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, Error>;
 
+    /// As `read`, of rows that will be written next: they are locked for that at once and read whole, so that the write
+    /// need not ask for them again.
+    async fn read_to_write(&mut self, request: ReadRequest) -> Result<ReadResponse, Error>;
+
     /// Buffers mutations. `Insert` and `Update` are checked against what is there, at once.
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), Error>;
 
@@ -100,6 +104,8 @@ pub struct Buffered {
     assertions: Vec<ReadAssertion>,
     /// Rows as this transaction has left them; `None` is a row that it deleted.
     rows: BTreeMap<(TableId, Vec<u8>), Option<Row>>,
+    /// Rows as they are committed, read in order to be written.
+    committed: BTreeMap<(TableId, Vec<u8>), Option<Row>>,
     /// What `rows` held before the statement under way, newest last.
     undo: Vec<((TableId, Vec<u8>), Option<Option<Row>>)>,
 }
@@ -122,6 +128,7 @@ impl Buffered {
             mutations: Vec::new(),
             assertions: Vec::new(),
             rows: BTreeMap::new(),
+            committed: BTreeMap::new(),
             undo: Vec::new(),
         }
     }
@@ -181,7 +188,9 @@ impl Buffered {
 
     /// The row as this transaction sees it.
     async fn current(&mut self, table: TableId, key: &[u8]) -> Result<Option<Row>, Error> {
-        if let Some(row) = self.rows.get(&(table, key.to_vec())) {
+        let place = (table, key.to_vec());
+        // What is committed was asserted when it was read: should it have changed since, the commit fails.
+        if let Some(row) = self.rows.get(&place).or(self.committed.get(&place)) {
             return Ok(row.clone());
         }
         let request = ReadRequest::new(table, Selection::Keys(vec![key.to_vec()]));
@@ -243,6 +252,9 @@ impl Buffered {
         let (table, selection, direction) =
             (request.table, request.selection.clone(), request.direction);
         let mut response = self.read_committed(request, mode).await?;
+        if mode == LockMode::Exclusive {
+            self.keep_committed(table, &selection, &response);
+        }
         match &selection {
             Selection::Ranges(_) => {
                 let covered = covered(&selection, direction, &response);
@@ -267,6 +279,19 @@ impl Buffered {
             }
         }
         Ok(response)
+    }
+
+    /// Remembers whole rows that were read by key.
+    fn keep_committed(&mut self, table: TableId, selection: &Selection, response: &ReadResponse) {
+        if let (Selection::Keys(keys), None) = (selection, &response.next) {
+            for key in keys {
+                self.committed.insert((table, key.clone()), None);
+            }
+            for found in &response.rows {
+                let place = (table, found.key.clone());
+                self.committed.insert(place, Some(found.row.clone()));
+            }
+        }
     }
 
     /// Lays this transaction's own rows over what was read of `covered`.
@@ -359,6 +384,11 @@ fn single(key: Vec<u8>) -> KeyRange {
 impl Transaction for Buffered {
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, Error> {
         self.read_overlaid(request, LockMode::Shared).await
+    }
+
+    async fn read_to_write(&mut self, mut request: ReadRequest) -> Result<ReadResponse, Error> {
+        request.projection = Projection::All;
+        self.read_overlaid(request, LockMode::Exclusive).await
     }
 
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), Error> {

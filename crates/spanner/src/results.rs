@@ -145,6 +145,16 @@ impl sql::Storage for Source {
         }
     }
 
+    async fn read_to_write(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+        match self {
+            Source::Snapshot { storage, .. } => storage.read(request).await,
+            Source::Transaction(state) => match &mut state.phase {
+                Phase::Active(inner) => TransactionStorage(inner).read_to_write(request).await,
+                _ => Err(api::Error::invalid("the transaction has ended")),
+            },
+        }
+    }
+
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {
         match self {
             Source::Snapshot { storage, .. } => storage.write(mutations).await,

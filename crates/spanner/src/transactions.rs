@@ -592,6 +592,10 @@ impl sql::Storage for TransactionStorage<'_> {
         self.0.read(request).await
     }
 
+    async fn read_to_write(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+        self.0.read_to_write(request).await
+    }
+
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {
         self.0.write(mutations).await
     }

@@ -35,6 +35,11 @@ pub trait Storage: Send {
     /// The request's bound is the implementation's to set.
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error>;
 
+    /// As `read`, of rows that will be written next. A storage may lock them for that, and read more than is asked for.
+    async fn read_to_write(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+        self.read(request).await
+    }
+
     /// Buffers mutations. Read-only storage refuses.
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error>;
 }

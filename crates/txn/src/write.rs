@@ -101,12 +101,17 @@ pub(crate) enum Step {
 }
 
 /// Everything before the proposal can be given up without a trace; after it, what is not known is said to be
-/// unknown.
+/// unknown. The locks here of a transaction that commits by it end with it: nobody need be told to release them.
 pub(crate) async fn write(
     inner: &Inner,
     write: &TabletWrite,
     deadline: Instant,
 ) -> Result<WriteResponse, TabletError> {
+    let release = || {
+        if let Some(transaction) = write.transaction {
+            inner.replica.state.lock().locks.release(transaction);
+        }
+    };
     inner.check_route(write.epoch)?;
     let catalog = inner.catalog(write.schema).await?;
     let mut staging = Staging::new(
@@ -134,12 +139,16 @@ pub(crate) async fn write(
                 let passed = timeout_at(deadline, wait_out(inner, shows, is_external)).await;
                 passed.map_err(|_| no_leader(Outcome::NotApplied))??;
             }
-            Ok(answer?)
+            let answer = answer?;
+            release();
+            Ok(answer)
         }
         Step::Repeated(timestamp) => {
             let replayed = replay(inner, &staging, timestamp);
             let replayed = timeout_at(deadline, replayed).await;
-            replayed.map_err(|_| no_leader(Outcome::Unknown))?
+            let replayed = replayed.map_err(|_| no_leader(Outcome::Unknown))??;
+            release();
+            Ok(replayed)
         }
         Step::Proposed {
             timestamp,
@@ -152,9 +161,7 @@ pub(crate) async fn write(
                 wait_out(inner, timestamp, is_external).await
             };
             let finished = timeout_at(deadline, finished).await;
-            if let Some(transaction) = write.transaction {
-                inner.replica.state.lock().locks.release(transaction);
-            }
+            release();
             finished.map_err(|_| no_leader(Outcome::Unknown))??;
             match refused {
                 Some(error) => Err(error.into()),

@@ -2,8 +2,8 @@
 
 use crate::Scene;
 use api::{
-    Database, Error, KeyRange, ReadRequest, Retry, RowOperation, Selection, Transaction,
-    TransactionOptions,
+    Database, Error, KeyRange, Projection, ReadRequest, Retry, RowOperation, Selection,
+    Transaction, TransactionOptions,
 };
 use catalog::{Partitioning, Protocol};
 
@@ -136,4 +136,40 @@ async fn a_rollback_leaves_nothing() {
         .unwrap();
     transaction.rollback().await;
     assert_eq!(scene.texts().await, ["one", "two"]);
+}
+
+/// One read is enough for a row that is looked at in order to be changed, and the commit still relies on it.
+#[tokio::test]
+async fn a_row_that_is_read_to_be_written_is_read_once() {
+    let scene = scene().await;
+    let update = || {
+        let assignments = scene.set("changed");
+        scene.mutation(1, 1, RowOperation::Update { assignments })
+    };
+    let mut first = begin(&scene).await;
+    let mut request = one(&scene, 1, 1);
+    request.projection = Projection::Columns(Vec::new());
+    let seen = first.read_to_write(request.clone()).await.unwrap();
+    assert_eq!(scene.text(&seen.rows[0]), "one", "it is read whole");
+    let reads = scene.database.reads();
+    first.write(vec![update()]).await.unwrap();
+    assert_eq!(scene.database.reads(), reads);
+    let seen = first.read_to_write(one(&scene, 1, 1)).await.unwrap();
+    assert_eq!(scene.text(&seen.rows[0]), "changed");
+    first.commit(Vec::new()).await.unwrap();
+    assert_eq!(scene.texts().await, ["changed", "two"]);
+
+    let mut second = begin(&scene).await;
+    second.read_to_write(request).await.unwrap();
+    scene
+        .write(vec![scene.put(1, 1, "by another")])
+        .await
+        .unwrap();
+    second.write(vec![update()]).await.unwrap();
+    let aborted = second.commit(Vec::new()).await;
+    assert!(
+        matches!(aborted, Err(Error::Retry(Retry::Aborted(_)))),
+        "{aborted:?}"
+    );
+    assert_eq!(scene.texts().await, ["by another", "two"]);
 }

@@ -170,12 +170,12 @@ impl Database for Gateway {
         let outcome = match request.transaction {
             Some(transaction) => {
                 self.core.transactions.hear(transaction)?;
-                let tablets = self.core.transactions.end(transaction);
-                let outcome = self.write_any(request).await;
-                send_outcome(&self.core, transaction, tablets, &outcome);
+                let mut locked = self.core.transactions.end(transaction);
+                let outcome = self.write_any(request, &mut locked).await;
+                send_outcome(&self.core, transaction, locked, &outcome);
                 outcome
             }
-            None => self.write_any(request).await,
+            None => self.write_any(request, &mut BTreeSet::new()).await,
         };
         self.core.metrics.writes.observe(&outcome, began.elapsed());
         outcome

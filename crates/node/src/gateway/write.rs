@@ -11,7 +11,7 @@ use api::{
 use catalog::Catalog;
 use cluster::Tablet;
 use model::TabletId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -34,7 +34,12 @@ pub(super) struct Part {
 }
 
 impl Gateway {
-    pub(super) async fn write_any(&self, request: WriteRequest) -> Result<WriteResponse, Error> {
+    /// What ends with the write itself of the locks that its transaction has is taken out of `locked`.
+    pub(super) async fn write_any(
+        &self,
+        request: WriteRequest,
+        locked: &mut BTreeSet<TabletId>,
+    ) -> Result<WriteResponse, Error> {
         let catalog = self.core.views.catalog();
         if request.mutations.len() > MUTATIONS_MAX {
             return Err(Error::Refused(Refused::TooLarge(format!(
@@ -58,7 +63,7 @@ impl Gateway {
         if strong_count == request.mutations.len() {
             // Boxed here and below, as all that is larger than a blind write of eventual rows: else its future would be as
             // large, and making one copies all of it.
-            return Box::pin(write(&self.core, catalog, request)).await;
+            return Box::pin(write(&self.core, catalog, request, locked)).await;
         }
         if request.atomicity != Atomicity::Each {
             return Err(Error::unsupported(
@@ -89,8 +94,10 @@ impl Gateway {
                 eventual.mutations.push(mutation);
             }
         }
+        // Not a transaction's: those are of strong tables alone.
+        let mut locked = BTreeSet::new();
         let (strong, eventual) = futures::future::join(
-            write(&self.core, Arc::clone(catalog), strong),
+            write(&self.core, Arc::clone(catalog), strong, &mut locked),
             self.eventual.write(catalog, eventual),
         )
         .await;
@@ -110,6 +117,7 @@ async fn write(
     core: &Arc<Core>,
     catalog: Arc<Catalog>,
     request: WriteRequest,
+    locked: &mut BTreeSet<TabletId>,
 ) -> Result<WriteResponse, Error> {
     if request.timestamp.is_some() || request.mutations.iter().any(|m| m.timestamp.is_some()) {
         return Err(Error::invalid(
@@ -124,7 +132,9 @@ async fn write(
     }
     let deadline = strong::deadline(request.patience);
     match request.atomicity {
-        Atomicity::All | Atomicity::Logged => write_all(core, catalog, request, deadline).await,
+        Atomicity::All | Atomicity::Logged => {
+            write_all(core, catalog, request, locked, deadline).await
+        }
         Atomicity::Each => Box::pin(write_each(core, catalog, request, deadline)).await,
     }
 }
@@ -134,6 +144,7 @@ async fn write_all(
     core: &Arc<Core>,
     mut catalog: Arc<Catalog>,
     request: WriteRequest,
+    locked: &mut BTreeSet<TabletId>,
     deadline: Instant,
 ) -> Result<WriteResponse, Error> {
     let command = match request.transaction {
@@ -150,7 +161,13 @@ async fn write_all(
             continue;
         };
         let outcome = match parts.as_slice() {
-            [only] => write_one(core, &catalog, only, command, &request, deadline).await,
+            [only] => {
+                let outcome = write_one(core, &catalog, only, command, &request, deadline).await;
+                if outcome.is_ok() {
+                    locked.remove(&only.tablet.id);
+                }
+                outcome
+            }
             parts => {
                 let transaction = request.transaction;
                 let transaction = transaction.unwrap_or_else(|| strong::transaction(core, began));
@@ -173,6 +190,7 @@ async fn write_all(
                 match &outcome {
                     Ok(response) => {
                         let committed_at = response.commit_timestamp;
+                        locked.retain(|tablet| !BTreeSet::contains(&tablets, tablet));
                         super::send_release(core, transaction, tablets, committed_at);
                     }
                     Err(Ended::Error(error)) if error.outcome() == Outcome::Unknown => {}

@@ -391,8 +391,12 @@ impl Game {
         let mut transaction = database.begin(options).await?;
         let mut balances = Vec::new();
         for account in [transfer.source, transfer.target] {
-            let selection = Selection::Keys(vec![self.key(account)]);
-            let response = transaction.read(self.read_selection(selection)).await?;
+            let request = self.read_selection(Selection::Keys(vec![self.key(account)]));
+            // Some say from the start that they will write, and lock for it.
+            let response = match entry % 2 {
+                0 => transaction.read_to_write(request).await?,
+                _ => transaction.read(request).await?,
+            };
             let Some(balance) = self.balance_in(&response.rows, account) else {
                 self.cluster
                     .complain(format!("account {account} has gone: {:?}", response.rows));

@@ -6,9 +6,10 @@ use crate::error::{Error, ErrorKind};
 use crate::plan::{Action, CellExpression, InsertSource, Manipulation, Relation, Returning, Row};
 use crate::rows::{self, Cell, WriteKind};
 use crate::typed::Scope;
-use api::{KeyRange, Mutation, Projection, ReadRequest, RowOperation, Selection};
+use api::{KeyRange, Mutation, Projection, ReadRequest, ReadResponse, RowOperation, Selection};
+use async_trait::async_trait;
 use catalog::{Catalog, Table};
-use model::Value;
+use model::{TableId, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,6 +64,45 @@ struct Run<'a> {
     catalog: &'a Catalog,
     state: State,
     storage: &'a mut dyn Storage,
+}
+
+/// The storage of a statement that changes rows of a table. Rows that are named by key are what it changes; of ranges
+/// it may only look at most, and does not keep others from looking as well.
+struct ToWrite<'a> {
+    table: TableId,
+    storage: &'a mut dyn Storage,
+}
+
+#[async_trait]
+impl Storage for ToWrite<'_> {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+        match request.selection {
+            Selection::Keys(_) if request.table == self.table => {
+                self.storage.read_to_write(request).await
+            }
+            _ => self.storage.read(request).await,
+        }
+    }
+
+    async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {
+        self.storage.write(mutations).await
+    }
+}
+
+async fn all_rows(
+    relation: Relation,
+    state: &mut State,
+    storage: &mut dyn Storage,
+) -> Result<Vec<Row>, Error> {
+    let mut operator = Operator::of(relation);
+    let mut rows = Vec::new();
+    while let Some(batch) = operator.next(state, storage).await? {
+        for row in &batch {
+            state.memory.hold(row)?;
+        }
+        rows.extend(batch);
+    }
+    Ok(rows)
 }
 
 impl Run<'_> {
@@ -180,7 +220,7 @@ impl Run<'_> {
         let key_columns = self.key_columns();
         let mut mutations = Vec::new();
         let mut changed = Vec::new();
-        for mut row in self.rows(relation).await? {
+        for mut row in self.rows_to_write(relation).await? {
             let (columns, texts): (Vec<usize>, Vec<CellExpression>) =
                 assignments.iter().cloned().unzip();
             let cells = self.cells(&texts, &row)?;
@@ -221,7 +261,7 @@ impl Run<'_> {
     ) -> Result<Effect, Error> {
         let key_columns = self.key_columns();
         let mut mutations = Vec::new();
-        let deleted = self.rows(relation).await?;
+        let deleted = self.rows_to_write(relation).await?;
         for row in &deleted {
             let key: Vec<Value> = key_columns
                 .iter()
@@ -272,15 +312,16 @@ impl Run<'_> {
     }
 
     async fn rows(&mut self, relation: Relation) -> Result<Vec<Row>, Error> {
-        let mut operator = Operator::of(relation);
-        let mut rows = Vec::new();
-        while let Some(batch) = operator.next(&mut self.state, self.storage).await? {
-            for row in &batch {
-                self.state.memory.hold(row)?;
-            }
-            rows.extend(batch);
-        }
-        Ok(rows)
+        all_rows(relation, &mut self.state, self.storage).await
+    }
+
+    /// As `rows`, of the table's rows that the statement changes.
+    async fn rows_to_write(&mut self, relation: Relation) -> Result<Vec<Row>, Error> {
+        let mut storage = ToWrite {
+            table: self.table.id,
+            storage: self.storage,
+        };
+        all_rows(relation, &mut self.state, &mut storage).await
     }
 
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), Error> {
