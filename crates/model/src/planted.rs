@@ -41,6 +41,8 @@ bugs! {
     FollowerReadPastSafeTime,
     ReadOnlyParticipantNotValidated,
     CommitAbovePromises,
+    ReaderForgetsCommit,
+    ShowBeforeItsTime,
     SplitForgetsPromised,
     SplitForgetsRowsEarly,
     SplitFoundsEmptyHalf,

@@ -279,7 +279,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         Bug::ServeAfterLeaseEnd
         | Bug::AppliedIndexOutsideBatch
         | Bug::SplitForgetsRowsEarly
-        | Bug::SplitFoundsEmptyHalf => vec![Workload::Register],
+        | Bug::SplitFoundsEmptyHalf => vec![Workload::Register, Workload::Append],
         Bug::SplitForgetsPromised => vec![Workload::Append],
         Bug::FencingSwitchedOff | Bug::NewMasterDoesNotWait | Bug::SampleNeverExpires => {
             vec![Workload::External]
@@ -299,7 +299,9 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::PrepareUnderOldEpoch
         | Bug::FollowerReadPastSafeTime
         | Bug::ReadOnlyParticipantNotValidated
-        | Bug::CommitAbovePromises => vec![Workload::Append, Workload::Bank],
+        | Bug::CommitAbovePromises
+        | Bug::ReaderForgetsCommit
+        | Bug::ShowBeforeItsTime => vec![Workload::Append, Workload::Bank],
         Bug::PaxosForgetsAccepted
         | Bug::CommitWithoutQuorum
         | Bug::BallotReuse

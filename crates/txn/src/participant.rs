@@ -97,7 +97,9 @@ pub(crate) async fn step(
         } => {
             let mut state = inner.replica.state.lock();
             check_leads(&state)?;
-            if let (Some(holding), Some(timestamp)) = (&mut state.holding, committed_at) {
+            if let (Some(holding), Some(timestamp)) = (&mut state.holding, committed_at)
+                && !planted::is(Bug::ReaderForgetsCommit)
+            {
                 holding.promised = holding.promised.max(*timestamp);
             }
             state.locks.release(*transaction);
