@@ -3,6 +3,7 @@
 use crate::upkeep::RepairConfig;
 use quorum::HintLimits;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use txn::StrongConfig;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -25,6 +26,8 @@ pub struct Config {
     /// Entries of a strong tablet's log that stay for replicas that lag; beyond it they are sent a snapshot. 0: the
     /// default of `consensus`.
     pub log_entries_kept: u64,
+    /// How long leases and histories of strong tablets are.
+    pub strong: StrongConfig,
     /// What is kept for replicas of eventual tables that miss writes.
     pub hints: HintLimits,
     /// The repair of eventual tables in the background.
@@ -46,6 +49,7 @@ impl Default for Config {
             version: env!("CARGO_PKG_VERSION").into(),
             replication_factor: 0,
             log_entries_kept: 0,
+            strong: StrongConfig::default(),
             hints: HintLimits::default(),
             repair: RepairConfig::default(),
         }

@@ -48,6 +48,7 @@ pub use quorum::HintLimits;
 pub use repair::RepairProgress;
 pub use rpc::{TRANSACTION_STEPS, transaction_step};
 pub use status::{Health, NodeState, NodeStatus, ReplicaStatus, Status, TabletStatus};
+pub use txn::StrongConfig;
 pub use upkeep::RepairConfig;
 
 use api::Database;

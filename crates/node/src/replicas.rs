@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-use txn::{Seeded, StrongConfig, StrongTablet, TabletSpec};
+use txn::{Seeded, StrongTablet, TabletSpec};
 use world::planted::{self, Bug};
 use world::watch;
 use world::{LogBatch, LogId, LogOperation};
@@ -293,7 +293,7 @@ async fn open_strong(
         clock: Arc::clone(&core.world.clock),
         catalog: core.views.watch_catalog(),
         others: Arc::new(NodeOthers::new(core)),
-        config: StrongConfig::default(),
+        config: core.config.strong.clone(),
     };
     let strong = StrongTablet::start(spec)
         .await

@@ -9,7 +9,7 @@ use crate::random::SimRandom;
 use crate::trace::Trace;
 use api::Database;
 use model::{NodeId, TableId};
-use node::{Config, Node, RepairConfig};
+use node::{Config, Node, RepairConfig, StrongConfig};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -42,6 +42,7 @@ struct Shared {
     complaints: Mutex<Vec<String>>,
     log_entries_kept: u64,
     repair_interval_ms: u64,
+    strong: StrongConfig,
 }
 
 struct Member {
@@ -110,6 +111,11 @@ impl Cluster {
                 complaints: Mutex::new(Vec::new()),
                 log_entries_kept: plan.log_entries_kept,
                 repair_interval_ms: plan.repair_interval_ms,
+                strong: StrongConfig {
+                    lease_ms: plan.lease_ms,
+                    history_ms: plan.history_ms,
+                    ..StrongConfig::default()
+                },
             }),
         }
     }
@@ -193,6 +199,7 @@ impl Cluster {
                 interval_ms: self.shared.repair_interval_ms,
                 ..RepairConfig::default()
             },
+            strong: self.shared.strong.clone(),
             ..Config::default()
         };
         let cluster = self.clone();

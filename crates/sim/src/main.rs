@@ -297,11 +297,13 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::ClosedPassesPrepared
         | Bug::CoordinatorForgets
         | Bug::PrepareUnderOldEpoch
+        | Bug::RetryAppliesTwice
         | Bug::FollowerReadPastSafeTime
         | Bug::ReadOnlyParticipantNotValidated
         | Bug::CommitAbovePromises
         | Bug::ReaderForgetsCommit
-        | Bug::ShowBeforeItsTime => vec![Workload::Append, Workload::Bank],
+        | Bug::ShowBeforeItsTime
+        | Bug::HistoryGoesTooSoon => vec![Workload::Append, Workload::Bank],
         Bug::PaxosForgetsAccepted
         | Bug::CommitWithoutQuorum
         | Bug::BallotReuse

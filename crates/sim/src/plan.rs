@@ -83,6 +83,10 @@ pub struct Plan {
     pub gc_grace_seconds: u32,
     /// Eventual tables: how often each tablet is repaired.
     pub repair_interval_ms: u64,
+    /// Strong tables: how long a lease is.
+    pub lease_ms: u64,
+    /// Strong tables: how long older versions are kept.
+    pub history_ms: u64,
     /// Strong tables: the size at which a tablet is divided by itself; 0: the cluster's default.
     pub split_size_bytes: u64,
     /// The last so many nodes join only when the faults have begun.
@@ -134,10 +138,11 @@ impl Plan {
         if faults.is_empty() {
             faults.push(Fault::Crash);
         }
+        let clock_bound_micros = [500, 5_000, 50_000, 200_000][random.random_range(0..4)];
         let plan = Plan {
             nodes: [3, 3, 3, 3, 3, 3, 3, 3, 1, 5][random.random_range(0..10)],
             conditions: draw_conditions(random),
-            clock_bound_micros: [500, 5_000, 50_000, 200_000][random.random_range(0..4)],
+            clock_bound_micros,
             faults,
             nemesis_pause_ms: [400, 1_500, 4_000][random.random_range(0..3)],
             fault_seconds: random.random_range(6..16),
@@ -150,6 +155,12 @@ impl Plan {
             log_entries_kept: [1, 20, 4_096][random.random_range(0..3)],
             gc_grace_seconds: 864_000,
             repair_interval_ms: 3_600_000,
+            // Well above what the clocks differ by.
+            lease_ms: match clock_bound_micros {
+                200_000 => 3_000,
+                _ => [500, 1_000, 3_000][random.random_range(0..3)],
+            },
+            history_ms: [4_000, 3_600_000][random.random_range(0..2)],
             split_size_bytes: [0, 0, 0, 40][random.random_range(0..4)],
             late_nodes: 0,
             rebuild_after_seconds: [0, 0, 2][random.random_range(0..3)],
@@ -252,6 +263,7 @@ impl Plan {
             nodes: 3,
             conditions: Conditions::CALM,
             clock_bound_micros: 200_000,
+            lease_ms: 3_000,
             faults: vec![Fault::Stop, Fault::Skew],
             nemesis_pause_ms: 1_500,
             keys: 1,

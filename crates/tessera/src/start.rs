@@ -6,7 +6,7 @@ use crate::options::{ClockSettings, Settings, StartOptions};
 use crate::registry;
 use crate::source::NodeSource;
 use api::Database;
-use node::{HintLimits, Node, RepairConfig};
+use node::{HintLimits, Node, RepairConfig, StrongConfig};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::future::Future;
@@ -137,6 +137,7 @@ async fn serve(settings: &Settings, folder: &Path, began: Instant) -> Result<(),
         version: env!("CARGO_PKG_VERSION").into(),
         replication_factor: settings.replication_factor,
         log_entries_kept: 0,
+        strong: StrongConfig::default(),
         hints: HintLimits {
             age_max_seconds: settings.hint_window_seconds,
             ..HintLimits::default()

@@ -250,7 +250,7 @@ impl Rows {
         }
         {
             let mut state = self.replica.state.lock();
-            if state.recent.find(write.id).is_some() {
+            if state.recent.find(write.id).is_some() && !planted::is(Bug::RetryAppliesTwice) {
                 return Ok(Verdict::Repeated);
             }
             state.newest = state.newest.max(write.timestamp);

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
+use world::planted::{self, Bug};
 use world::{Clock, Stores};
 
 /// How often the upkeep of an idle tablet looks at its history.
@@ -499,7 +500,10 @@ impl Inner {
 
     fn forget_history(&self) {
         if let (Ok(now), Some(store)) = (self.spec.clock.now(), self.replica.store()) {
-            let horizon = now.earliest.plus_micros(-self.spec.config.history_micros());
+            let horizon = match planted::is(Bug::HistoryGoesTooSoon) {
+                true => now.latest,
+                false => now.earliest.plus_micros(-self.spec.config.history_micros()),
+            };
             store.set_history_horizon(horizon.0);
         }
     }

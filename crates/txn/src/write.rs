@@ -399,7 +399,9 @@ async fn await_turn(inner: &Inner, mut turn: oneshot::Receiver<()>) -> Result<()
 /// When an earlier attempt of this command was applied, if one was.
 fn earlier_attempt(inner: &Inner, task: &Task<'_>) -> Result<Option<Timestamp>, TabletError> {
     let state = inner.replica.state.lock();
-    if let Some(timestamp) = state.recent.find(task.id) {
+    if let Some(timestamp) = state.recent.find(task.id)
+        && !planted::is(Bug::RetryAppliesTwice)
+    {
         return Ok(Some(timestamp));
     }
     match task.first_attempt {

@@ -5,8 +5,8 @@
 
 use super::Counts;
 use super::client::{
-    Ending, FINAL_CLIENT, PATIENCE_MS, Shape, Step, await_within, column, create_table, insist,
-    read_snapshot, unleash, write,
+    Ending, FINAL_CLIENT, PATIENCE_MS, Pages, Shape, Step, await_within, column, create_table,
+    insist, read_snapshot, unleash, write,
 };
 use crate::cluster::{Cluster, Door};
 use crate::nemesis::Strikes;
@@ -433,7 +433,8 @@ impl Game {
         let (entry, transfer) = self.draw_transfer(random);
         let node = door.node;
         let read = self.read_request(Scope::Accounts);
-        let Ending::Answer((rows, _)) = read_snapshot(&self.cluster, door, read).await else {
+        let reading = read_snapshot(&self.cluster, door, read, Pages::EachByItself);
+        let Ending::Answer((rows, _)) = reading.await else {
             return;
         };
         let balances = (
@@ -543,7 +544,7 @@ impl Game {
         let node = door.node;
         let mut request = self.read_request(scope);
         request.bound = bound;
-        let ending = read_snapshot(&self.cluster, door, request).await;
+        let ending = read_snapshot(&self.cluster, door, request, Pages::AtOneTime).await;
         ending.may_have_happened(&self.counts);
         ending.map(|(rows, at)| {
             let sight = Sight {

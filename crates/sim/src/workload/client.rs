@@ -259,12 +259,21 @@ pub(super) async fn read_all(
     await_answer(cluster, door, reading).await
 }
 
-/// Reads a selection to its end, page by page, at one timestamp: that of the first page, unless the read is strong and
-/// the table promises no snapshot for that.
+/// What the pages of a read after the first are read at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// The timestamp of the first: all of it is one snapshot.
+    AtOneTime,
+    /// As the first was asked for: each is a read by itself.
+    EachByItself,
+}
+
+/// Reads a selection to its end, page by page; with the timestamp of the first page.
 pub(super) async fn read_snapshot(
     cluster: &Cluster,
     door: Door,
     mut request: ReadRequest,
+    pages: Pages,
 ) -> Ending<(Vec<ReadRow>, Option<Timestamp>)> {
     let database = door.database.clone();
     let reading = async move {
@@ -278,7 +287,7 @@ pub(super) async fn read_snapshot(
                 return Ok((rows, at));
             };
             request.selection = next;
-            if let (Some(at), true) = (at, request.bound != ReadBound::Strong) {
+            if let (Some(at), Pages::AtOneTime) = (at, pages) {
                 request.bound = ReadBound::At(at);
             }
         }

@@ -22,7 +22,6 @@
 //! |---|---|---|
 //! | `external` | all | `Strict`: an order as real time has it, reads of the past placed anywhere before their return |
 //! | `conflict` | all | `PerKey`: an order, in which what touches one key is as real time has it |
-//! | `conflict` | all but reads of the past | `Strict`: their locks are all held at one moment between call and return |
 //!
 //! A strong read of several keys is one transaction on an `external` table, and one transaction a key on a
 //! `conflict` table, where it promises no more.
