@@ -166,9 +166,9 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
                 cluster.clock(index).set_skew(skew);
             }
         }
-        // A lone clock that somebody vouches for has no witness: that it was set is seen, which of the two times is right
-        // is not. Nor is a majority right that was set alike: one clock at a time.
-        Fault::Step if size == 1 && !plan.is_cluster_time => {}
+        // A lone clock has no witness: that it was set is seen at most, which of the two times is right is not. Nor is a
+        // majority right that was set alike: one clock at a time.
+        Fault::Step if size == 1 => {}
         Fault::Step if (0..size).any(|index| index != victim && cluster.clock(index).is_set()) => {}
         Fault::Step => {
             let beyond = plan.clock_bound_micros * 4 + STEP_MICROS;

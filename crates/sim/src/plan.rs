@@ -300,6 +300,7 @@ impl Plan {
         Plan {
             nodes: 3,
             clock_bound_micros: 200_000,
+            lease_ms: 3_000,
             faults: vec![Fault::Split, Fault::Split, Fault::Crash, Fault::Skew],
             nemesis_pause_ms: 400,
             think_ms: 40,

@@ -406,7 +406,9 @@ fn propose_decision(inner: &Inner, decision: &Decided<'_>) -> Result<Decision, T
     };
     let timestamp = decision.timestamp.max(prepared.head.timestamp);
     let before = decision.before.min(state.lease.end);
-    if timestamp >= before && !planted::is(Bug::CommitAbovePromises) {
+    // At this moment all that was read still stands, so that whoever changes it comes after, in real time as well.
+    let holds = timestamp < before && now.is_before(before);
+    if !holds && !planted::is(Bug::CommitAbovePromises) {
         return Ok(Decision::RunOut);
     }
     let control = Control::Decide {

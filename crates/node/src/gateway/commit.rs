@@ -19,7 +19,7 @@ use api::{
 };
 use catalog::Catalog;
 use cluster::Tablet;
-use model::{TabletId, Timestamp};
+use model::{Interval, TabletId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +112,9 @@ impl Commit<'_> {
         for _ in 0..ATTEMPTS_MAX {
             let attempt = self.attempt();
             match self.prepare(&attempt).await {
-                Round::Ready(prepared) if self.is_read_only() => return read_only(&prepared),
+                Round::Ready(prepared) if self.is_read_only() => {
+                    return read_only(&prepared, self.core.now());
+                }
                 Round::Ready(prepared) => return self.decide(&attempt, prepared).await,
                 Round::Failed(ended) => {
                     self.give_up(&attempt);
@@ -335,11 +337,11 @@ impl Commit<'_> {
     }
 }
 
-/// The commit of a transaction that has written nothing: all that it read stands together at the timestamp.
-fn read_only(prepared: &[Prepared]) -> Result<WriteResponse, Ended> {
+/// The commit of a transaction that has written nothing: all that it read stands together at the timestamp, and now.
+fn read_only(prepared: &[Prepared], now: Interval) -> Result<WriteResponse, Ended> {
     let timestamp = prepared.iter().map(|it| it.timestamp).max();
     let before = prepared.iter().map(|it| it.before).min();
-    if timestamp >= before {
+    if timestamp >= before || before.is_some_and(|before| !now.is_before(before)) {
         let reason = "its promises have run out";
         return Err(Ended::Error(Error::Retry(Retry::Aborted(reason.into()))));
     }
