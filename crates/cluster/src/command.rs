@@ -160,6 +160,17 @@ pub enum Command {
         #[n(1)]
         successor: Option<NodeId>,
     },
+    /// A voter of an eventual tablet is on its way out: writes do not count it any more, and the others can take over
+    /// what it has. `RemoveReplica` ends that, or `Promote` takes it back.
+    #[n(15)]
+    Retire {
+        #[n(0)]
+        tablet: TabletId,
+        #[n(1)]
+        epoch: PlacementEpoch,
+        #[n(2)]
+        replica: ReplicaId,
+    },
 }
 
 /// What an accepted command did.
@@ -304,6 +315,11 @@ impl State {
             Command::Recommission { node } => self.recommission(*node),
             Command::RemoveNode { node, successor } => self.remove_node(*node, *successor),
             Command::SettleSplit { tablet, right } => Ok(self.settle_split(*tablet, *right)),
+            Command::Retire {
+                tablet,
+                epoch,
+                replica,
+            } => self.retire(*tablet, *epoch, *replica),
         }
     }
 
@@ -329,6 +345,7 @@ impl State {
                 is_learner: false,
             }],
             epoch: PlacementEpoch(1),
+            leaving: None,
         };
         self.head = Head {
             cluster,
@@ -391,6 +408,13 @@ impl State {
                 theirs: incarnation,
                 known: known.incarnation,
             });
+        }
+        let (was, is) = (&known.profile.data_center, &profile.data_center);
+        if was != is && self.replicas_on(id) > 0 {
+            // Local levels count on where replicas stand.
+            return Err(Refusal::Invalid(format!(
+                "{id} holds replicas in data centre {was} and cannot start in {is}: decommission it first"
+            )));
         }
         let record = NodeRecord {
             incarnation,
@@ -464,6 +488,7 @@ impl State {
                 range,
                 replicas,
                 epoch: PlacementEpoch(1),
+                leaving: None,
             };
             self.found_tablet(tablet);
             effects.push(Effect::TabletCreated(id));
@@ -500,6 +525,10 @@ impl State {
     fn promote(&mut self, id: TabletId, replica: ReplicaId) -> Result<Vec<Effect>, Refusal> {
         let tablet = self.tablets.get(&id).ok_or(Refusal::NoTablet(id))?;
         let mut tablet = tablet.as_ref().clone();
+        if tablet.leaving == Some(replica) {
+            tablet.leaving = None;
+            return Ok(self.put_tablet(tablet));
+        }
         let place = tablet
             .replicas
             .iter_mut()
@@ -526,6 +555,27 @@ impl State {
             return Err(Refusal::Invalid(format!("{replica} is the last of {id}")));
         }
         tablet.replicas.retain(|place| place.id != replica);
+        tablet.leaving = tablet.leaving.filter(|leaving| *leaving != replica);
+        Ok(self.put_tablet(tablet))
+    }
+
+    fn retire(
+        &mut self,
+        id: TabletId,
+        epoch: PlacementEpoch,
+        replica: ReplicaId,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let mut tablet = self.tablet_at(id, epoch)?;
+        if let Some(other) = tablet.leaving {
+            return Err(Refusal::Invalid(format!("{other} of {id} leaves first")));
+        }
+        if tablet.staying().all(|voter| voter.id != replica) {
+            return Err(Refusal::Invalid(format!("{id} has no voter {replica}")));
+        }
+        if tablet.staying().count() == 1 {
+            return Err(Refusal::Invalid(format!("{replica} is the last of {id}")));
+        }
+        tablet.leaving = Some(replica);
         Ok(self.put_tablet(tablet))
     }
 

@@ -5,8 +5,10 @@
 //! voters stop when either stops, so the second node takes part when the third is there.
 //!
 //! A tablet moves by gaining before it loses: a new replica is added, filled and made a voter, and only then one
-//! that should go is taken away: one on a node that leaves or is lost, one too many, or one of the fullest node.
-//! Of an eventual tablet the others first take over all that the leaving one has.
+//! that should go is taken away: one on a node that leaves or is lost, one too many, one in a data centre that the
+//! table is to leave, or one of the fullest node. Of an eventual tablet a voter goes in two steps: it is *retired*,
+//! from which on no write counts it, and the others take over all that it has; then it is removed. As long as reads
+//! ask it, that can be taken back.
 
 use crate::command::Counts;
 use crate::{Command, META, NodeRecord, Replica, Split, State, Tablet};
@@ -114,18 +116,31 @@ fn shares_rack(group: &[&NodeRecord], placed: &[NodeId], node: &NodeRecord) -> b
         .any(|other| other.profile.rack == node.profile.rack)
 }
 
-/// The members that a replication's copies are spread over, with the number of copies: one group per data
-/// centre, or one of all nodes.
-fn groups<'a>(state: &'a State, replication: &Replication) -> Vec<(Vec<&'a NodeRecord>, u32)> {
+/// Members that a replication's copies are spread over, and how many copies.
+pub(crate) type NodeGroup<'a> = (Vec<&'a NodeRecord>, u32);
+
+fn is_in(group: &[&NodeRecord], node: NodeId) -> bool {
+    group.iter().any(|member| member.id == node)
+}
+
+pub(crate) fn group_of<'a, 'b>(
+    groups: &'b [NodeGroup<'a>],
+    node: NodeId,
+) -> Option<&'b NodeGroup<'a>> {
+    groups.iter().find(|(group, _)| is_in(group, node))
+}
+
+/// One group per data centre, or one of all nodes.
+pub(crate) fn groups<'a>(state: &'a State, replication: &Replication) -> Vec<NodeGroup<'a>> {
     let members = || state.takers().map(AsRef::as_ref);
-    let mut groups: Vec<(Vec<&NodeRecord>, u32)> = replication
+    let mut groups: Vec<NodeGroup<'_>> = replication
         .factor_by_data_center
         .iter()
         .map(|(data_center, factor)| {
             let nodes = members().filter(|node| node.profile.data_center == *data_center);
             (nodes.collect(), *factor)
         })
-        .filter(|(nodes, factor): &(Vec<&NodeRecord>, u32)| !nodes.is_empty() && *factor > 0)
+        .filter(|(nodes, factor): &NodeGroup<'_>| !nodes.is_empty() && *factor > 0)
         .collect();
     if groups.is_empty() {
         // No factors, or only of data centres that have no node yet: somewhere is better than nowhere.
@@ -143,7 +158,7 @@ fn groups<'a>(state: &'a State, replication: &Replication) -> Vec<(Vec<&'a NodeR
 }
 
 /// How many copies `nodes` nodes can keep of `factor` wanted.
-fn attainable(factor: u32, nodes: usize) -> usize {
+pub(crate) fn attainable(factor: u32, nodes: usize) -> usize {
     match (factor as usize).min(nodes) {
         2 if factor > 2 => 1,
         count => count,
@@ -177,9 +192,14 @@ pub enum Step {
     Fill { tablet: TabletId, replica: Replica },
     /// This tablet is to divide itself; `Command::FinishSplit` ends it.
     Divide(Arc<Split>),
-    /// The other replicas of this eventual tablet are to take over all that this one has;
+    /// The other replicas of this eventual tablet are to take over all that the leaving one has;
     /// `Command::RemoveReplica` ends it.
-    TakeOver { tablet: TabletId, leaving: Replica },
+    TakeOver {
+        tablet: TabletId,
+        leaving: Replica,
+        /// Its node has been dead for long, or was removed: what it alone has is lost.
+        is_lost: bool,
+    },
 }
 
 /// Tablets that are moved at one time for the sake of balance alone.
@@ -255,11 +275,9 @@ impl Planner<'_> {
         let wanted = (META_VOTERS as usize).min(takers.len());
         let staying = |replica: &&Replica| self.stays(replica.node);
         if meta.replicas.iter().filter(staying).count() < wanted
-            && let Some(node) = takers
-                .iter()
-                .find(|id| meta.replica_on(**id).is_none() && self.is_alive(**id))
+            && let Some(node) = self.apart(meta)
         {
-            return Some(add(meta, *node));
+            return Some(add(meta, node));
         }
         let learners: Vec<&Replica> = meta.replicas.iter().filter(|r| r.is_learner).collect();
         if let Some(gone) = learners.iter().find(|learner| !self.stays(learner.node)) {
@@ -278,16 +296,98 @@ impl Planner<'_> {
             }
             return None;
         }
-        let leaving = meta.voters().find(|voter| !self.stays(voter.node))?;
-        self.can_lose(meta, leaving)
-            .then(|| remove(meta, leaving.id))
+        match meta.voters().find(|voter| !self.stays(voter.node)) {
+            Some(leaving) => self
+                .can_lose(meta, leaving)
+                .then(|| remove(meta, leaving.id)),
+            None if voters >= META_VOTERS as usize => self.spread_meta(meta),
+            None => None,
+        }
+    }
+
+    /// The meta group's voters in a data centre, of those that count on.
+    fn meta_voters_in(&self, meta: &Tablet, center: &str) -> usize {
+        let voters = meta.voters().filter(|voter| self.stays(voter.node));
+        voters
+            .filter(|voter| self.center(voter.node) == center)
+            .count()
+    }
+
+    fn center(&self, node: NodeId) -> &str {
+        let record = self.state.nodes.get(&node);
+        record.map_or("", |record| record.profile.data_center.as_str())
+    }
+
+    /// The node for one more replica of the meta group: where there are fewest, by data centre and by rack.
+    fn apart(&self, meta: &Tablet) -> Option<NodeId> {
+        let free = self
+            .state
+            .takers()
+            .filter(|node| meta.replica_on(node.id).is_none() && self.is_alive(node.id));
+        let placed = || {
+            let nodes = meta.replicas.iter().filter(|it| self.stays(it.node));
+            nodes.filter_map(|replica| self.state.nodes.get(&replica.node))
+        };
+        let best = free.min_by_key(|node| {
+            let beside =
+                |other: &&Arc<NodeRecord>| other.profile.data_center == node.profile.data_center;
+            let close =
+                |other: &&Arc<NodeRecord>| beside(other) && other.profile.rack == node.profile.rack;
+            (
+                placed().filter(beside).count(),
+                placed().filter(close).count(),
+                node.id,
+            )
+        });
+        best.map(|node| node.id)
+    }
+
+    /// The group's voters stand in as many data centres as they can, so that no one centre has the majority where it
+    /// need not: one more in a centre that has none, and then one less in the most crowded.
+    fn spread_meta(&self, meta: &Tablet) -> Option<Step> {
+        let most = meta
+            .voters()
+            .filter(|voter| self.stays(voter.node))
+            .max_by_key(|voter| {
+                let beside = self.meta_voters_in(meta, self.center(voter.node));
+                (beside, voter.node)
+            })?;
+        let is_crowded = self.meta_voters_in(meta, self.center(most.node)) > 1;
+        let is_better =
+            |node: NodeId| is_crowded && self.meta_voters_in(meta, self.center(node)) == 0;
+        if let Some(learner) = meta.replicas.iter().find(|replica| replica.is_learner) {
+            // Where it changes nothing it is left from a shortage that has passed.
+            return match is_better(learner.node) {
+                true => self.is_alive(learner.node).then(|| fill(meta, learner)),
+                false => Some(remove(meta, learner.id)),
+            };
+        }
+        if meta.voters().count() > META_VOTERS as usize {
+            return self.can_lose(meta, most).then(|| remove(meta, most.id));
+        }
+        let node = self.apart(meta).filter(|node| is_better(*node))?;
+        Some(add(meta, node))
     }
 
     fn tablet(&mut self, tablet: &Tablet, replication: &Replication) -> Option<Step> {
         let is_eventual = replication.protocol == Protocol::Eventual;
+        let groups = groups(self.state, replication);
         let mut learners = tablet.replicas.iter().filter(|r| r.is_learner);
-        if let Some(gone) = learners.find(|learner| !self.stays(learner.node)) {
+        if let Some(gone) = learners
+            .find(|learner| !self.stays(learner.node) || group_of(&groups, learner.node).is_none())
+        {
             return Some(remove(tablet, gone.id));
+        }
+        if let Some(leaving) = tablet.leaving.and_then(|id| tablet.replica(id)) {
+            let goes = self.can_go(tablet, &groups, leaving) && self.can_take_over(tablet, leaving);
+            return Some(match goes {
+                true => Step::TakeOver {
+                    tablet: tablet.id,
+                    leaving: *leaving,
+                    is_lost: self.is_lost(leaving.node),
+                },
+                false => promote(tablet, leaving),
+            });
         }
         if is_eventual && let Some(learner) = tablet.replicas.iter().find(|r| r.is_learner) {
             // One at a time, and not for long: every write waits for it.
@@ -296,7 +396,6 @@ impl Planner<'_> {
                 false => remove(tablet, learner.id),
             });
         }
-        let groups = groups(self.state, replication);
         let mut wanted_in_all = 0;
         for (group, factor) in &groups {
             let wanted = attainable(*factor, group.len());
@@ -319,44 +418,30 @@ impl Planner<'_> {
         if let Some(learner) = learners.next() {
             return Some(fill(tablet, learner));
         }
-        let leaving = self.leaving(tablet, &groups, wanted_in_all)?;
-        if !self.can_lose(tablet, &leaving) {
-            return None;
+        let leaving = self.leaving(tablet, &groups)?;
+        if is_eventual {
+            return self
+                .can_take_over(tablet, &leaving)
+                .then(|| retire(tablet, leaving.id));
         }
-        Some(match is_eventual {
-            true => Step::TakeOver {
-                tablet: tablet.id,
-                leaving,
-            },
-            false => remove(tablet, leaving.id),
-        })
+        self.can_lose(tablet, &leaving)
+            .then(|| remove(tablet, leaving.id))
     }
 
     /// The voter that should go next: one of a node that does not count on, once there are enough others; or one
     /// of more than there should be in a group of nodes.
-    fn leaving(
-        &self,
-        tablet: &Tablet,
-        groups: &[(Vec<&NodeRecord>, u32)],
-        wanted_in_all: usize,
-    ) -> Option<Replica> {
-        let is_in = |group: &[&NodeRecord], node: NodeId| group.iter().any(|it| it.id == node);
-        let counts_on = |voter: &&Replica| {
-            self.stays(voter.node) && groups.iter().any(|(group, _)| is_in(group, voter.node))
-        };
-        if tablet.voters().filter(counts_on).count() >= wanted_in_all
-            && let Some(voter) = tablet.voters().find(|voter| !counts_on(voter))
+    fn leaving(&self, tablet: &Tablet, groups: &[NodeGroup<'_>]) -> Option<Replica> {
+        let mut voters = tablet.voters();
+        if let Some(voter) = voters
+            .find(|voter| !self.counts_on(groups, voter) && self.can_go(tablet, groups, voter))
         {
             return Some(*voter);
         }
-        groups.iter().find_map(|(group, factor)| {
+        groups.iter().find_map(|(group, _)| {
             let here: Vec<&Replica> = tablet
                 .voters()
                 .filter(|voter| is_in(group, voter.node))
                 .collect();
-            if here.len() <= *factor as usize {
-                return None;
-            }
             let victim = here.iter().max_by_key(|voter| {
                 let others: Vec<NodeId> = here
                     .iter()
@@ -366,9 +451,30 @@ impl Planner<'_> {
                 let node = group.iter().find(|node| node.id == voter.node);
                 let is_beside = node.is_some_and(|node| shares_rack(group, &others, node));
                 (is_beside, self.count(voter.node), voter.node)
-            });
-            victim.map(|victim| **victim)
+            })?;
+            self.can_go(tablet, groups, victim).then_some(**victim)
         })
+    }
+
+    /// Whether a voter's node stays, in a data centre that the table is in.
+    fn counts_on(&self, groups: &[NodeGroup<'_>], voter: &Replica) -> bool {
+        self.stays(voter.node) && group_of(groups, voter.node).is_some()
+    }
+
+    /// Whether there are enough others for a voter to go: in its own group of nodes, or, when it is in none, in all.
+    fn can_go(&self, tablet: &Tablet, groups: &[NodeGroup<'_>], voter: &Replica) -> bool {
+        let has_enough = |(group, factor): &NodeGroup<'_>| {
+            let here = tablet.voters().filter(|it| is_in(group, it.node));
+            let counting = here.filter(|it| self.counts_on(groups, it)).count();
+            match self.counts_on(groups, voter) {
+                true => counting > *factor as usize,
+                false => counting >= attainable(*factor, group.len()),
+            }
+        };
+        match group_of(groups, voter.node) {
+            Some(group) => has_enough(group),
+            None => groups.iter().all(has_enough),
+        }
     }
 
     /// Whether enough voters are alive to agree on losing this one, and to go on without it.
@@ -380,6 +486,22 @@ impl Planner<'_> {
         agree > count / 2 && alive > (count - 1) / 2
     }
 
+    /// Whether all other replicas of an eventual tablet can take over now what one has: they are alive, and so is it,
+    /// unless there is no hope for it. Those of removed nodes are not waited for.
+    fn can_take_over(&self, tablet: &Tablet, leaving: &Replica) -> bool {
+        let mut others = tablet
+            .voters()
+            .filter(|voter| voter.id != leaving.id && !self.state.is_removed(voter.node))
+            .peekable();
+        others.peek().is_some()
+            && others.all(|voter| self.is_alive(voter.node))
+            && (self.is_alive(leaving.node) || self.is_lost(leaving.node))
+    }
+
+    fn is_lost(&self, node: NodeId) -> bool {
+        (self.nodes.is_lost)(node) || self.state.is_removed(node)
+    }
+
     fn is_moving(&self, tablet: &Tablet, replication: &Replication) -> bool {
         let wanted: u32 = groups(self.state, replication)
             .iter()
@@ -387,12 +509,17 @@ impl Planner<'_> {
             .sum();
         tablet.replicas.iter().any(|replica| replica.is_learner)
             || tablet.replicas.len() > wanted as usize
+            || tablet.leaving.is_some()
     }
 
     /// A replica on the emptiest node in place of one on the fullest, if that makes a difference that lasts: what
     /// is moving already may be half of the way.
     fn balance(&mut self, tablet: &Tablet, replication: &Replication) -> Option<Step> {
         let moving = self.moving as u64;
+        // Its surplus cannot go at the moment: more of it would not help.
+        if self.is_moving(tablet, replication) {
+            return None;
+        }
         for (group, factor) in groups(self.state, replication) {
             if group.len() <= factor as usize {
                 continue;
@@ -467,6 +594,22 @@ fn remove(tablet: &Tablet, replica: ReplicaId) -> Step {
         tablet: tablet.id,
         epoch: tablet.epoch,
         replica,
+    })
+}
+
+fn retire(tablet: &Tablet, replica: ReplicaId) -> Step {
+    Step::Propose(Command::Retire {
+        tablet: tablet.id,
+        epoch: tablet.epoch,
+        replica,
+    })
+}
+
+/// Takes a retirement back.
+fn promote(tablet: &Tablet, leaving: &Replica) -> Step {
+    Step::Propose(Command::Promote {
+        tablet: tablet.id,
+        replica: leaving.id,
     })
 }
 

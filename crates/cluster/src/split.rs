@@ -70,6 +70,7 @@ impl State {
             },
             replicas,
             epoch: PlacementEpoch(1),
+            leaving: None,
         };
         self.head.next_tablet += 1;
         left.epoch = PlacementEpoch(left.epoch.0 + 1);

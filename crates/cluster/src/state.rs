@@ -181,6 +181,12 @@ impl State {
             .filter(|node| node.status == NodeStatus::Member)
     }
 
+    /// Whether a node was taken out of the cluster for good.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        let record = self.nodes.get(&node);
+        record.is_none_or(|record| record.status == NodeStatus::Removed)
+    }
+
     /// Replicas on a node, those of the meta group included.
     pub fn replicas_on(&self, node: NodeId) -> usize {
         let tablets = self.tablets.values();

@@ -36,6 +36,10 @@ pub struct Tablet {
     /// descriptor.
     #[n(4)]
     pub epoch: PlacementEpoch,
+    /// A voter of an eventual tablet that is on its way out: it gets every write and counts for none, and is read
+    /// until the others have all that it has.
+    #[n(5)]
+    pub leaving: Option<ReplicaId>,
 }
 
 impl Tablet {
@@ -49,6 +53,11 @@ impl Tablet {
 
     pub fn voters(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().filter(|replica| !replica.is_learner)
+    }
+
+    /// The voters that are not on their way out.
+    pub fn staying(&self) -> impl Iterator<Item = &Replica> {
+        self.voters().filter(|voter| Some(voter.id) != self.leaving)
     }
 }
 

@@ -56,6 +56,8 @@ bugs! {
     FencingSwitchedOff,
     NewMasterDoesNotWait,
     SampleNeverExpires,
+    LeaveWithoutTakeOver,
+    ForgetWhoLeaves,
 }
 
 #[cfg(feature = "planted")]

@@ -3,7 +3,9 @@
 //! A learner of a strong tablet is fed by its group's leader, and becomes a voter when it is close. A learner of
 //! an eventual tablet gets every write from the moment the coordinators know of it, which is why it streams what
 //! was there before from replicas that have taken the epoch in which it was added: they refuse writes of
-//! coordinators that do not send to it.
+//! coordinators that do not send to it. In the same way the voters of an eventual tablet take over what one of them has
+//! that is on its way out: behind the epoch in which it was retired, so that nothing is acknowledged by it alone
+//! afterwards.
 
 use crate::core::Core;
 use crate::replicas::Held;
@@ -123,8 +125,15 @@ impl Streams {
     }
 }
 
-/// On the node of an eventual tablet's replica: fills it from the others, and says whether that is done.
-pub(crate) fn serve(core: &Arc<Core>, tablet: TabletId, replica: Replica) -> Reply {
+/// On the node of an eventual tablet's replica: fills it from the others, in a placement not older than `epoch`, and says
+/// whether that is done. The one that is on its way out may be missing if its node is `lost`.
+pub(crate) fn serve(
+    core: &Arc<Core>,
+    tablet: TabletId,
+    replica: Replica,
+    epoch: PlacementEpoch,
+    lost: Option<NodeId>,
+) -> Reply {
     let Some(held) = core.replicas.get(tablet) else {
         return Reply::Failed(Failure::NotServing);
     };
@@ -134,13 +143,16 @@ pub(crate) fn serve(core: &Arc<Core>, tablet: TabletId, replica: Replica) -> Rep
     if held.replica != replica.id {
         return Reply::Failed(Failure::NotServing);
     }
+    if held.tablet.epoch < epoch {
+        return Reply::Admitted { is_complete: false };
+    }
     let stream = (replica.id, held.tablet.epoch);
     let is_complete = core.replicas.streams.poll(stream, || {
         let (core, learner) = (Arc::clone(core), Arc::clone(learner));
         let tablet = Arc::clone(&held.tablet);
         let tasks = Arc::clone(&core.tasks);
         tasks.spawn(async move {
-            let outcome = fill(&core, &tablet, replica, &learner).await;
+            let outcome = fill(&core, &tablet, replica, lost, &learner).await;
             if let Err(error) = &outcome {
                 tracing::warn!(tablet = %tablet.id, replica = %replica.id, error, "filling failed");
             }
@@ -156,27 +168,98 @@ async fn fill(
     core: &Core,
     tablet: &Tablet,
     replica: Replica,
+    lost: Option<NodeId>,
     learner: &Arc<EventualReplica>,
 ) -> Result<(), String> {
-    let sources: Vec<NodeId> = tablet.voters().map(|voter| voter.node).collect();
-    let needed = sources.len() / 2 + 1;
-    let mut complete = usize::from(sources.contains(&replica.node));
-    for source in sources {
-        if source == replica.node || !core.views.is_alive(source) {
+    let view = core.view();
+    let sources: Vec<Source> = tablet
+        .voters()
+        .filter(|voter| !view.state.is_removed(voter.node))
+        .map(|voter| Source {
+            node: voter.node,
+            center: view.data_center(voter.node).cloned().unwrap_or_default(),
+            is_leaving: tablet.leaving == Some(voter.id),
+            is_heard: voter.id == replica.id,
+        })
+        .collect();
+    let mut sources = Sources {
+        sources,
+        here: view.data_center(replica.node).cloned().unwrap_or_default(),
+        lost,
+    };
+    for source in &mut sources.sources {
+        if source.is_heard || !core.views.is_alive(source.node) {
             continue;
         }
-        match stream(core, tablet, learner, source).await {
+        match stream(core, tablet, learner, source.node).await {
             Ok(rows) => {
-                tracing::debug!(tablet = %tablet.id, %source, rows, "streamed");
-                complete += 1;
+                tracing::debug!(tablet = %tablet.id, source = %source.node, rows, "streamed");
+                source.is_heard = true;
             }
-            Err(error) => return Err(format!("{source}: {error}")),
+            Err(error) => return Err(format!("{}: {error}", source.node)),
         }
     }
-    if complete < needed {
-        return Err(format!("{complete} of {needed} replicas are there"));
+    match sources.lacking() {
+        Some(lacking) => Err(lacking),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// A voter that a replica is filled from.
+struct Source {
+    node: NodeId,
+    center: Arc<str>,
+    is_leaving: bool,
+    /// All that it has was streamed from it, or it is the replica itself.
+    is_heard: bool,
+}
+
+struct Sources {
+    /// Those on nodes that were not removed from the cluster: what the others alone have is lost.
+    sources: Vec<Source>,
+    /// The data centre of the replica that is filled.
+    here: Arc<str>,
+    /// There is no hope for this one.
+    lost: Option<NodeId>,
+}
+
+impl Sources {
+    /// Who has not been heard and has to be. Of every quorum that a write was acknowledged by, somebody must have been
+    /// heard: of a majority of all; of a quorum of the replica's own data centre, for local levels; and where it is the
+    /// first of its own, or somebody is on its way out, of a quorum of each. Who is on its way out must have been
+    /// heard himself: what was acknowledged at ONE may be nowhere else.
+    fn lacking(&self) -> Option<String> {
+        let heard = self.count(|source| source.is_heard);
+        let needed = self.sources.len() / 2 + 1;
+        if heard < needed {
+            return Some(format!("{heard} of {needed} replicas are there"));
+        }
+        let mut leaving = self.sources.iter().filter(|source| source.is_leaving);
+        if let Some(missing) = leaving.find(|it| !it.is_heard && self.lost != Some(it.node)) {
+            return Some(format!("{}, which leaves, is not there", missing.node));
+        }
+        let has_leaving = self.count(|source| source.is_leaving) > 0;
+        let is_first = self.count(|source| source.center == self.here) == 0;
+        let mut centers: Vec<&Arc<str>> = self.sources.iter().map(|it| &it.center).collect();
+        centers.sort();
+        centers.dedup();
+        centers
+            .into_iter()
+            .filter(|center| has_leaving || is_first || **center == self.here)
+            .find_map(|center| {
+                let voters = self.count(|source| source.center == *center);
+                let heard = self.count(|source| source.center == *center && source.is_heard);
+                // As many as meet every quorum of them, also one without somebody who was on his way out and was taken
+                // back.
+                let needed = voters / 2 + 1;
+                (heard < needed)
+                    .then(|| format!("{heard} of {needed} replicas of {center} are there"))
+            })
+    }
+
+    fn count(&self, is_it: impl Fn(&Source) -> bool) -> usize {
+        self.sources.iter().filter(|source| is_it(source)).count()
+    }
 }
 
 async fn stream(
@@ -275,5 +358,63 @@ async fn ask(
             _ => {}
         }
         sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `(data centre, is_heard)`, with who leaves.
+    fn sources(here: &str, voters: &[(&str, bool)], leaving: Option<u64>) -> Sources {
+        let source = |(index, (center, is_heard)): (usize, &(&str, bool))| Source {
+            node: NodeId(index as u64),
+            center: (*center).into(),
+            is_leaving: leaving == Some(index as u64),
+            is_heard: *is_heard,
+        };
+        Sources {
+            sources: voters.iter().enumerate().map(source).collect(),
+            here: here.into(),
+            lost: None,
+        }
+    }
+
+    fn is_enough(here: &str, voters: &[(&str, bool)]) -> bool {
+        sources(here, voters, None).lacking().is_none()
+    }
+
+    #[test]
+    fn a_copy_meets_every_quorum_of_its_own_data_centre() {
+        let (yes, no) = (true, false);
+        assert!(is_enough("a", &[("a", yes), ("a", yes), ("a", no)]));
+        assert!(!is_enough("a", &[("a", yes), ("a", no), ("a", no)]));
+        // A majority, but not of those whose answers LOCAL_QUORUM has counted here.
+        let b = [("b", yes), ("b", yes), ("b", yes)];
+        assert!(!is_enough("a", &[[("a", no); 1].as_slice(), &b].concat()));
+        assert!(is_enough("b", &[[("a", no); 2].as_slice(), &b].concat()));
+        // The first of its data centre is to show what the others have acknowledged.
+        assert!(!is_enough("c", &[[("a", no); 2].as_slice(), &b].concat()));
+        let a = [("a", yes), ("a", yes), ("a", no)];
+        assert!(is_enough("c", &[a, b].concat()));
+        // The one here may alone have what was acknowledged while the other was on its way out, and was taken back.
+        let a = [("a", yes), ("a", no)];
+        assert!(!is_enough("a", &[a.as_slice(), &b].concat()));
+    }
+
+    #[test]
+    fn who_leaves_is_heard_unless_it_is_lost() {
+        let voters = [("a", true), ("a", true), ("a", false)];
+        let mut taken = sources("a", &voters, Some(2));
+        assert!(taken.lacking().is_some());
+        taken.lost = Some(NodeId(2));
+        assert_eq!(taken.lacking(), None);
+        // The last of a data centre: what local levels have acknowledged there is nowhere else.
+        let voters = [("a", true), ("a", true), ("b", false)];
+        let mut taken = sources("a", &voters, Some(2));
+        taken.lost = Some(NodeId(2));
+        assert!(taken.lacking().is_some());
+        taken.sources.pop();
+        assert_eq!(taken.lacking(), None);
     }
 }

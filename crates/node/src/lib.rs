@@ -43,6 +43,7 @@ mod upkeep;
 mod view;
 
 pub use clock::ClockStatus;
+pub use cluster::Copies;
 pub use config::Config;
 pub use quorum::HintLimits;
 pub use repair::RepairProgress;
@@ -52,8 +53,9 @@ pub use txn::StrongConfig;
 pub use upkeep::RepairConfig;
 
 use api::Database;
-use model::{NodeId, TableId};
+use model::{NodeId, TableId, TabletId};
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use world::World;
 
@@ -152,6 +154,23 @@ impl Node {
     /// How far a repair that was begun through this node has come; `None` when it is not known (any more).
     pub fn repair_progress(&self, number: u64) -> Option<RepairProgress> {
         self.core.repairs.progress(number)
+    }
+
+    /// How far all tables, or a namespace's, are from the copies that they should have, by data centre.
+    pub fn copies(&self, namespace: Option<&str>) -> Result<BTreeMap<String, Copies>, api::Error> {
+        operate::copies(&self.core, namespace)
+    }
+
+    /// Tombstones made before so many seconds since 1970 may be gone in this node's replica of an eventual tablet.
+    pub fn purged_before(&self, tablet: TabletId) -> Option<i64> {
+        Some(self.core.replicas.eventual(tablet)?.purged_before())
+    }
+
+    /// All rows of this node's replica of an eventual tablet, as replicas are compared: without tombstones made before
+    /// `purged_before`. For the simulator.
+    pub fn contents(&self, tablet: TabletId, purged_before: i64) -> Option<Vec<quorum::RawRow>> {
+        let replica = self.core.replicas.eventual(tablet)?;
+        replica.contents(purged_before).ok()
     }
 
     /// Releases leases, tells the others, and stops.

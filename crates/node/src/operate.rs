@@ -4,8 +4,9 @@
 use crate::core::Core;
 use crate::follow;
 use api::{Error, Outcome, Retry};
-use cluster::{Applied, Command};
+use cluster::{Applied, Command, Copies};
 use model::NodeId;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,4 +63,17 @@ pub(crate) async fn replace(core: &Core, node: NodeId, successor: NodeId) -> Res
         true => decommission(core, node, Some(successor)).await,
         false => remove(core, node, Some(successor)).await,
     }
+}
+
+pub(crate) fn copies(
+    core: &Core,
+    namespace: Option<&str>,
+) -> Result<BTreeMap<String, Copies>, Error> {
+    let state = &core.view().state;
+    if let Some(name) = namespace
+        && !state.catalog().namespaces.contains_key(name)
+    {
+        return Err(Error::invalid(format!("there is no keyspace {name}")));
+    }
+    Ok(state.copies(namespace))
 }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
+use world::planted::{self, Bug};
 
 const INTERVAL: Duration = Duration::from_millis(250);
 const STEPS_AT_ONCE_MAX: usize = 16;
@@ -88,22 +89,34 @@ async fn carry_out(core: &Core, step: Step) {
             }
         }
         Step::Divide(split) => divide(core, &split).await,
-        Step::TakeOver { tablet, leaving } => take_over(core, tablet, leaving).await,
+        Step::TakeOver {
+            tablet,
+            leaving,
+            is_lost,
+        } => take_over(core, tablet, leaving, is_lost).await,
     }
 }
 
-/// Has all other replicas of an eventual tablet take over what one of them has, and what each other have; then the
-/// one goes. All that was acknowledged by a quorum with it is then on every other.
-async fn take_over(core: &Core, tablet: TabletId, leaving: Replica) {
+/// Has all other replicas of an eventual tablet take over what one of them has that was retired, and what each other
+/// have; then the one goes. All that was acknowledged with it is then on every other.
+async fn take_over(core: &Core, tablet: TabletId, leaving: Replica, is_lost: bool) {
     let view = core.view();
     let Some(place) = view.state.tablet(tablet) else {
         return;
     };
-    let staying = place.voters().filter(|voter| voter.id != leaving.id);
+    if place.leaving != Some(leaving.id) {
+        return;
+    }
+    let staying = place
+        .staying()
+        .filter(|voter| !view.state.is_removed(voter.node));
+    let staying = staying.filter(|_| !planted::is(Bug::LeaveWithoutTakeOver));
     let filling = staying.map(|replica| {
         let request = Request::Fill {
             tablet,
             replica: *replica,
+            epoch: Some(place.epoch),
+            lost: is_lost.then_some(leaving.node),
         };
         core.call(replica.node, request, ADMIT_PATIENCE)
     });
@@ -138,7 +151,12 @@ async fn fill_one(core: &Core, tablet: TabletId, replica: Replica) -> bool {
     let table = view.state.catalog().table(place.root);
     let is_strong = tablet == META || table.is_some_and(|table| table.is_strong());
     if !is_strong {
-        let request = Request::Fill { tablet, replica };
+        let request = Request::Fill {
+            tablet,
+            replica,
+            epoch: Some(place.epoch),
+            lost: None,
+        };
         let answer = core.call(replica.node, request, ADMIT_PATIENCE).await;
         return matches!(answer, Ok(Reply::Admitted { is_complete: true }));
     }

@@ -189,7 +189,12 @@ async fn serve(
         Request::Repair { tablet, from } => repair::step(core, tablet, &from).await,
         Request::Clock(poll) => clock::answer(core, from, poll).await,
         Request::Admit { tablet, member } => fill::admit(core, tablet, member).await,
-        Request::Fill { tablet, replica } => fill::serve(core, tablet, replica),
+        Request::Fill {
+            tablet,
+            replica,
+            epoch,
+            lost,
+        } => fill::serve(core, tablet, replica, epoch.unwrap_or_default(), lost),
         Request::Counts { tablet, replica } => fill::counts(core, tablet, replica),
         Request::Campaign(tablets) => {
             for tablet in tablets {

@@ -91,6 +91,8 @@ pub struct ReplicaStatus {
     pub id: ReplicaId,
     pub node: NodeId,
     pub is_learner: bool,
+    /// It is on its way out: the others are taking over what it has.
+    pub is_leaving: bool,
 }
 
 pub(crate) fn status(core: &Core) -> Status {
@@ -191,6 +193,7 @@ fn tablet_status(core: &Core, state: &State, tablet: &Tablet) -> TabletStatus {
                 id: replica.id,
                 node: replica.node,
                 is_learner: replica.is_learner,
+                is_leaving: tablet.leaving == Some(replica.id),
             })
             .collect(),
         is_splitting: state.is_splitting(tablet.id),

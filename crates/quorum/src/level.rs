@@ -1,11 +1,15 @@
 //! How many answers a level asks for, and counting them. Pure.
 //!
 //! As in Cassandra, replicas that are being filled get every write and one answer more is awaited for each, so
-//! that whichever replicas answered, a quorum of the settled ones is among them.
+//! that whichever replicas answered, a quorum of the settled ones is among them. One that is on its way out gets every
+//! write and is counted by none in place of one that stays: what is acknowledged from then on is on those. It is read as
+//! before, and may be taken back; levels that promise something to every data centre therefore wait for it where nobody
+//! else could keep the promise.
 
 use api::{Error, Level, Retry};
 use cluster::{Replica, Tablet};
 use std::sync::Arc;
+use world::planted::{self, Bug};
 
 /// What a request needs before it is done: in each group so many answers.
 #[derive(Clone, Debug)]
@@ -18,6 +22,8 @@ pub struct Required {
 struct Group {
     /// Whose answers count; `None`: everybody's.
     data_center: Option<Arc<str>>,
+    /// Writes count who is on its way out, too.
+    counts_leaving: bool,
     required: u32,
     received: u32,
     failed: u32,
@@ -37,6 +43,8 @@ pub(crate) struct Place {
     pub replica: Replica,
     pub data_center: Arc<str>,
     pub is_alive: bool,
+    /// On its way out (`Tablet::leaving`).
+    pub is_leaving: bool,
 }
 
 impl Places {
@@ -49,6 +57,7 @@ impl Places {
                 replica: *replica,
                 data_center: peers.data_center(replica.node),
                 is_alive: replica.node == this_node || peers.is_alive(replica.node),
+                is_leaving: tablet.leaving == Some(replica.id),
             })
             .collect();
         Places {
@@ -81,7 +90,7 @@ impl Required {
             Level::Two => anywhere(|_| 2),
             Level::Three => anywhere(|_| 3),
             Level::Quorum | Level::Default => anywhere(quorum),
-            Level::All => anywhere(|voters| voters.max(1)),
+            Level::All => vec![Group::of_all(purpose, places)],
             Level::LocalOne => here(|_| 1),
             Level::LocalQuorum => here(quorum),
             Level::EachQuorum => Self::each_quorum(purpose, places),
@@ -109,6 +118,8 @@ impl Required {
         Ok(required)
     }
 
+    /// A data centre whose first replica is being filled has no quorum yet, only somebody to be waited for. One whose
+    /// last replica is on its way out has a quorum of one until it is gone: local levels ask it there.
     fn each_quorum(purpose: Purpose, places: &Places) -> Vec<Group> {
         let mut centers: Vec<Arc<str>> = places
             .replicas
@@ -119,7 +130,11 @@ impl Required {
         centers.dedup();
         centers
             .into_iter()
-            .map(|center| Group::new(Some(center), quorum, purpose, places))
+            .map(|center| {
+                let mut here = places.replicas.iter().filter(|it| it.data_center == center);
+                let is_last = here.all(|place| place.is_leaving || place.replica.is_learner);
+                Group::counted(Some(center), is_last, quorum_if_any, purpose, places)
+            })
             .collect()
     }
 
@@ -235,8 +250,23 @@ impl Group {
         purpose: Purpose,
         places: &Places,
     ) -> Group {
+        Group::counted(data_center, false, count, purpose, places)
+    }
+
+    fn of_all(purpose: Purpose, places: &Places) -> Group {
+        Group::counted(None, true, |voters| voters.max(1), purpose, places)
+    }
+
+    fn counted(
+        data_center: Option<Arc<str>>,
+        counts_leaving: bool,
+        count: fn(u32) -> u32,
+        purpose: Purpose,
+        places: &Places,
+    ) -> Group {
         let mut group = Group {
             data_center,
+            counts_leaving,
             required: 0,
             received: 0,
             failed: 0,
@@ -260,7 +290,14 @@ impl Group {
 
     /// Replicas that are being filled are never read.
     fn admits(&self, place: &Place, purpose: Purpose) -> bool {
-        (purpose == Purpose::Write || !place.replica.is_learner)
+        let counts = match purpose {
+            Purpose::Read => !place.replica.is_learner,
+            Purpose::Write => {
+                let counts_leaving = self.counts_leaving && !planted::is(Bug::ForgetWhoLeaves);
+                !place.is_leaving || counts_leaving
+            }
+        };
+        counts
             && self
                 .data_center
                 .as_ref()
@@ -270,6 +307,13 @@ impl Group {
 
 fn quorum(voters: u32) -> u32 {
     voters / 2 + 1
+}
+
+fn quorum_if_any(voters: u32) -> u32 {
+    match voters {
+        0 => 0,
+        voters => quorum(voters),
+    }
 }
 
 #[cfg(test)]
@@ -291,6 +335,7 @@ mod tests {
                     },
                     data_center: (*center).into(),
                     is_alive: *is_alive,
+                    is_leaving: false,
                 })
                 .collect(),
             local: "a".into(),
@@ -404,6 +449,60 @@ mod tests {
         let (chosen, spare) = each.choose(&two_centers, NodeId(5));
         assert_eq!(chosen[0].replica.node, NodeId(5));
         assert_eq!((chosen.len(), spare.len()), (4, 2));
+    }
+
+    #[test]
+    fn a_write_does_not_count_who_is_on_its_way_out_and_a_read_does() {
+        let mut shrinking = places(&[("a", false, true), ("a", false, true), ("a", false, true)]);
+        shrinking.replicas[0].is_leaving = true;
+        assert_eq!(total(Level::Quorum, Purpose::Write, &shrinking), 2);
+        assert_eq!(total(Level::All, Purpose::Write, &shrinking), 3);
+        assert_eq!(total(Level::All, Purpose::Read, &shrinking), 3);
+        let mut one = Required::new(Level::One, Purpose::Write, &shrinking).unwrap();
+        one.acknowledge(&shrinking.replicas[0], Purpose::Write);
+        assert!(!one.is_reached());
+        one.acknowledge(&shrinking.replicas[1], Purpose::Write);
+        assert!(one.is_reached());
+    }
+
+    /// Whatever a write was acknowledged by, whoever reads at the same level asks one of them; also when placements
+    /// are a step apart.
+    #[test]
+    fn reads_and_writes_of_neighbouring_placements_meet() {
+        for voters in 2..=6u32 {
+            let settled = places(&vec![("a", false, true); voters as usize]);
+            let mut shrinking = places(&vec![("a", false, true); voters as usize]);
+            shrinking.replicas[0].is_leaving = true;
+            let without = places(&vec![("a", false, true); voters as usize - 1]);
+            for level in [Level::Quorum, Level::LocalQuorum, Level::EachQuorum] {
+                let write = |places: &Places| total(level, Purpose::Write, places);
+                let read = |places: &Places| total(level, Purpose::Read, places);
+                // Of all voters, and of those that stay.
+                assert!(write(&settled) + read(&shrinking) > voters);
+                assert!(write(&shrinking) + read(&shrinking) > voters);
+                assert!(write(&shrinking) + read(&without) > voters - 1);
+                // Those that an old write counted, but for the one that goes, are asked.
+                assert!(write(&settled) - 1 + read(&without) > voters - 1);
+            }
+        }
+    }
+
+    #[test]
+    fn each_quorum_asks_a_data_center_that_comes_or_goes_for_what_it_has() {
+        let mut coming = places(&[
+            ("a", false, true),
+            ("a", false, true),
+            ("a", false, true),
+            ("b", true, true),
+        ]);
+        assert_eq!(total(Level::EachQuorum, Purpose::Write, &coming), 3);
+        assert_eq!(total(Level::EachQuorum, Purpose::Read, &coming), 2);
+        coming.replicas[3].is_alive = false;
+        assert!(Required::new(Level::EachQuorum, Purpose::Write, &coming).is_err());
+        let mut going = places(&[("a", false, true), ("b", false, true)]);
+        going.replicas[1].is_leaving = true;
+        assert_eq!(total(Level::EachQuorum, Purpose::Write, &going), 2);
+        assert_eq!(total(Level::EachQuorum, Purpose::Read, &going), 2);
     }
 
     #[test]

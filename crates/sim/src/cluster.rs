@@ -4,7 +4,7 @@ use crate::ambush::Ambush;
 use crate::clock::{SimClock, TrueTime};
 use crate::disk::SimDisk;
 use crate::network::SimNetwork;
-use crate::plan::Plan;
+use crate::plan::{Plan, centre_name};
 use crate::random::SimRandom;
 use crate::trace::Trace;
 use api::Database;
@@ -43,6 +43,8 @@ struct Shared {
     log_entries_kept: u64,
     repair_interval_ms: u64,
     strong: StrongConfig,
+    /// Each node's data centre, where there are several.
+    centres: Vec<Option<usize>>,
 }
 
 struct Member {
@@ -116,6 +118,7 @@ impl Cluster {
                     history_ms: plan.history_ms,
                     ..StrongConfig::default()
                 },
+                centres: (0..plan.nodes).map(|node| plan.centre(node)).collect(),
             }),
         }
     }
@@ -186,8 +189,15 @@ impl Cluster {
             stores,
             random: Arc::new(SimRandom::new(self.shared.random.lock().random())),
         };
+        let locality = Config::default();
+        let (data_center, rack) = match self.shared.centres[index] {
+            Some(centre) => (centre_name(centre), format!("rack{index}")),
+            None => (locality.data_center, locality.rack),
+        };
         let config = Config {
             cluster_name: "sim".into(),
+            data_center,
+            rack,
             join: if index == 0 {
                 Vec::new()
             } else {
@@ -260,6 +270,66 @@ impl Cluster {
             false => node.recommission(id).await,
         };
         outcome.map_err(|error| error.to_string())
+    }
+
+    /// Whether all tables have, as every node knows, the copies that they should have, where they should have them.
+    pub fn is_settled(&self) -> bool {
+        (0..self.size()).all(|index| {
+            self.node(index).is_some_and(|(node, _)| {
+                let copies = node.copies(None).unwrap_or_default();
+                copies.values().all(node::Copies::is_settled)
+            })
+        })
+    }
+
+    /// Whether some node knows of a replica that is on its way out, and of no other on the nodes of its data centre.
+    pub fn is_last_leaving(&self, is_in: impl Fn(usize) -> bool) -> bool {
+        let statuses = (0..self.size()).filter_map(|index| Some(self.node(index)?.0.status()));
+        let mut tablets = statuses.flat_map(|status| status.tablets);
+        tablets.any(|tablet| {
+            let replicas = tablet.replicas.iter();
+            let mut here = replicas.filter(|replica| is_in(replica.node.0 as usize - 1));
+            here.next().is_some_and(|replica| replica.is_leaving) && here.next().is_none()
+        })
+    }
+
+    /// Which replicas of an eventual table hold something else than others, all they hold compared; tombstones that
+    /// some replica may have forgotten do not count.
+    pub fn differences(&self, table: TableId) -> Result<Vec<String>, String> {
+        let up = (0..self.size()).find_map(|index| self.node(index));
+        let (first, _) = up.ok_or("no node is up")?;
+        let mut found = Vec::new();
+        for tablet in first.status().tablets {
+            if tablet.table != table {
+                continue;
+            }
+            let mut holders = Vec::new();
+            for replica in &tablet.replicas {
+                let (node, _) = self
+                    .node(replica.node.0 as usize - 1)
+                    .ok_or_else(|| format!("{} is not up", replica.node))?;
+                holders.push(node);
+            }
+            let purged = holders.iter().map(|node| node.purged_before(tablet.id));
+            let purged = purged.collect::<Option<Vec<i64>>>();
+            let purged = purged.ok_or_else(|| format!("{} is not everywhere", tablet.id))?;
+            let purged_before = purged.into_iter().max().unwrap_or_default();
+            let contents: Vec<_> = holders
+                .iter()
+                .map(|node| node.contents(tablet.id, purged_before))
+                .collect();
+            for (node, held) in holders.iter().zip(&contents) {
+                if *held != contents[0] {
+                    found.push(format!(
+                        "{} on {} and {}",
+                        tablet.id,
+                        holders[0].id(),
+                        node.id()
+                    ));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Changes a setting of the cluster, through the first node.

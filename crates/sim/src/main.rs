@@ -309,6 +309,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::BallotReuse
         | Bug::PromiseNotSynced => vec![Workload::Cas],
         Bug::BatchlogNewTimestamps => vec![Workload::Batches],
+        Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::ambush::Spot;
 use crate::cluster::{Cluster, STOP_PATIENCE};
 use crate::plan::{Fault, Plan, Script, draw_conditions};
-use crate::workload::NAMESPACE;
+use crate::workload::{NAMESPACE, replication};
+use catalog::{Change, Protocol};
 use model::{TableId, Value};
 use node::TRANSACTION_STEPS;
 use rand::Rng;
@@ -189,6 +190,12 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
                 });
             });
         }
+        Fault::CutCentre => {
+            let centre = random.random_range(0..plan.factors.len().max(1));
+            let is_in = |node: usize| plan.centre(node) == Some(centre);
+            cut_between(cluster, is_in);
+        }
+        Fault::Alter => alter(cluster, plan, victim, random).await,
         Fault::Split => {
             let number = random.random_range(0..plan.keys);
             let is_behind = random.random_bool(0.5);
@@ -265,15 +272,71 @@ fn boundary(
     Some((table.id, boundary))
 }
 
+/// How long the last replica of a data centre is waited for, and how often it is looked for.
+const LAST_REPLICA_PATIENCE: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(10);
+
 fn partition(cluster: &Cluster, random: &mut SmallRng) {
     let sides: Vec<bool> = (0..cluster.size()).map(|_| random.random()).collect();
-    for (from, from_side) in sides.iter().enumerate() {
-        for (to, to_side) in sides.iter().enumerate() {
-            if from_side != to_side {
+    cut_between(cluster, |node| sides[node]);
+}
+
+/// Cuts all links between the nodes of one side and the others, in both directions.
+fn cut_between(cluster: &Cluster, is_on_one_side: impl Fn(usize) -> bool) {
+    for from in 0..cluster.size() {
+        for to in 0..cluster.size() {
+            if is_on_one_side(from) != is_on_one_side(to) {
                 cluster
                     .network()
                     .cut(cluster.address(from), cluster.address(to));
             }
+        }
+    }
+}
+
+/// Gives one data centre another number of copies, but leaves the table some. A centre that is to have none may be cut off
+/// just when its last replica is on its way out, and not told how that ended.
+async fn alter(cluster: &Cluster, plan: &Plan, through: usize, random: &mut SmallRng) {
+    let centre = random.random_range(0..plan.factors.len().max(1));
+    let factor = random.random_range(0..4);
+    let Some(door) = cluster.door(through) else {
+        return;
+    };
+    let catalog = door.database.catalog();
+    let Some(namespace) = catalog.namespaces.get(NAMESPACE) else {
+        return;
+    };
+    let known = &namespace.replication.factor_by_data_center;
+    let mut factors: Vec<u32> = known.values().copied().collect();
+    if let Some(changed) = factors.get_mut(centre) {
+        *changed = factor;
+    }
+    if factors.iter().sum::<u32>() == 0 {
+        return;
+    }
+    let change = Change::AlterNamespace {
+        name: NAMESPACE.into(),
+        replication: Some(replication(Protocol::Eventual, plan, &factors)),
+        properties: BTreeMap::new(),
+    };
+    let altering = cluster.clone();
+    // It takes long when the meta group is away, and other faults strike meanwhile.
+    tokio::spawn(async move {
+        let outcome = door.database.change_catalog(change).await;
+        altering.note("alter", centre as u64, || {
+            format!("copies by data centre: {factors:?}: {:?}", outcome.err())
+        });
+    });
+    if factor == 0 && random.random_bool(0.5) {
+        let is_in = |node: usize| plan.centre(node) == Some(centre);
+        let looks = LAST_REPLICA_PATIENCE.as_millis() / LOOK.as_millis();
+        for _ in 0..looks {
+            if cluster.is_last_leaving(is_in) {
+                sleep(Duration::from_millis(random.random_range(0..120))).await;
+                cut_between(cluster, is_in);
+                break;
+            }
+            sleep(LOOK).await;
         }
     }
 }

@@ -38,6 +38,10 @@ pub enum Fault {
     Split,
     /// A node is to leave, or may stay after all: replicas move.
     Move,
+    /// A whole data centre is cut off from all others. Not drawn, but added.
+    CutCentre,
+    /// No fault either: a data centre is to have more copies, or fewer, or none. Not drawn, but added.
+    Alter,
 }
 
 impl Fault {
@@ -91,6 +95,10 @@ pub struct Plan {
     pub split_size_bytes: u64,
     /// The last so many nodes join only when the faults have begun.
     pub late_nodes: usize,
+    /// How many copies each data centre is to have; empty where there is but one data centre.
+    pub factors: Vec<u32>,
+    /// Nodes go to the data centres in turn as they join; else one data centre is there before the next.
+    pub is_dealt: bool,
     /// How long a node may be dead before its replicas are made anew elsewhere; 0: the cluster's default.
     pub rebuild_after_seconds: u64,
     /// Nobody vouches for the wall clocks: the cluster keeps a time of its own.
@@ -163,6 +171,8 @@ impl Plan {
             history_ms: [4_000, 3_600_000][random.random_range(0..2)],
             split_size_bytes: [0, 0, 0, 40][random.random_range(0..4)],
             late_nodes: 0,
+            factors: Vec::new(),
+            is_dealt: false,
             rebuild_after_seconds: [0, 0, 2][random.random_range(0..3)],
             is_cluster_time: false,
             script: None,
@@ -319,6 +329,50 @@ impl Plan {
         }
     }
 
+    /// Three data centres of three nodes each, that are cut off as a whole, come and go; repair goes on all the time. Or
+    /// two, with nodes to spare, where replicas of nodes that are dead for two seconds are made anew.
+    pub fn with_centres(mut self, seed: u64) -> Plan {
+        let factors: [&[u32]; 7] = [
+            &[3, 3, 3],
+            &[3, 3, 3],
+            &[3, 2, 1],
+            &[2, 2, 2],
+            &[3, 3, 0],
+            &[1, 1, 1],
+            &[3, 3],
+        ];
+        let factors = factors[(seed % 7) as usize].to_vec();
+        self.faults
+            .retain(|fault| !matches!(fault, Fault::Ambush | Fault::Split));
+        self.faults.extend([Fault::CutCentre; 3]);
+        if !seed.is_multiple_of(3) {
+            self.faults.extend([Fault::Alter; 2]);
+        }
+        Plan {
+            nodes: 9,
+            is_dealt: seed.is_multiple_of(2),
+            keys: self.keys.min(3),
+            think_ms: self.think_ms.max(40),
+            split_size_bytes: 0,
+            rebuild_after_seconds: if factors.len() < 3 { 2 } else { 0 },
+            factors,
+            gc_grace_seconds: 4,
+            repair_interval_ms: 4_000,
+            fault_seconds: self.fault_seconds + 6,
+            ..self
+        }
+    }
+
+    /// The data centre that a node stands in, if there are several.
+    pub fn centre(&self, node: usize) -> Option<usize> {
+        let count = self.factors.len();
+        match (count, self.is_dealt) {
+            (0, _) => None,
+            (_, true) => Some(node % count),
+            (_, false) => Some(node * count / self.nodes),
+        }
+    }
+
     /// Nodes come and go so fast that there is always an election, and messages take long.
     fn with_elections(self) -> Plan {
         Plan {
@@ -333,6 +387,11 @@ impl Plan {
             ..self
         }
     }
+}
+
+/// What a data centre is called.
+pub fn centre_name(centre: usize) -> String {
+    format!("dc{}", centre + 1)
 }
 
 /// From calm to miserable.

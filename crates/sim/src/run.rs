@@ -116,6 +116,9 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     if workload == Workload::Heal {
         plan = plan.with_healing();
     }
+    if workload == Workload::Centres {
+        plan = plan.with_centres(seed);
+    }
     if matches!(workload, Workload::Register | Workload::External) {
         plan = plan.with_clocks(seed);
     }

@@ -8,12 +8,12 @@ mod external;
 mod quorum;
 mod register;
 
-pub(crate) use client::NAMESPACE;
+pub(crate) use client::{NAMESPACE, replication};
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
-use api::Level;
 use catalog::Protocol;
+use quorum::Levels;
 use std::fmt;
 use std::str::FromStr;
 
@@ -31,6 +31,9 @@ pub enum Workload {
     /// The same with writes at ANY, ONE and QUORUM, a short `gc_grace` and incessant repair: in the end all replicas are
     /// alike, with every acknowledged write, and nothing that was deleted.
     Heal,
+    /// Three data centres that are cut off, come and go; reads and writes at all levels, with clients' clocks that differ.
+    /// What a level promises is seen by those whom it promises it to; in the end all replicas hold the same.
+    Centres,
     /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
     /// far as the table promises.
     Append,
@@ -42,10 +45,11 @@ pub enum Workload {
 }
 
 impl Workload {
-    pub const ALL: [Workload; 8] = [
+    pub const ALL: [Workload; 9] = [
         Workload::Register,
         Workload::Quorum,
         Workload::Heal,
+        Workload::Centres,
         Workload::Cas,
         Workload::Batches,
         Workload::Append,
@@ -58,6 +62,7 @@ impl Workload {
             Workload::Register => "register",
             Workload::Quorum => "quorum",
             Workload::Heal => "heal",
+            Workload::Centres => "centres",
             Workload::Cas => "cas",
             Workload::Batches => "batches",
             Workload::Append => "append",
@@ -106,11 +111,9 @@ pub(crate) async fn run(
         Workload::Register => register::run(cluster, plan, Protocol::Strong).await,
         Workload::Cas => register::run(cluster, plan, Protocol::Eventual).await,
         Workload::Batches => batches::run(cluster, plan).await,
-        Workload::Quorum => quorum::run(cluster, plan, &[Level::Quorum]).await,
-        Workload::Heal => {
-            let levels = [Level::Any, Level::One, Level::Quorum, Level::Quorum];
-            quorum::run(cluster, plan, &levels).await
-        }
+        Workload::Quorum => quorum::run(cluster, plan, Levels::quorum()).await,
+        Workload::Heal => quorum::run(cluster, plan, Levels::healing()).await,
+        Workload::Centres => quorum::run(cluster, plan, Levels::of_centres()).await,
         Workload::Append => append::run(cluster, plan).await,
         Workload::Bank => bank::run(cluster, plan).await,
         Workload::External => external::run(cluster, plan).await,

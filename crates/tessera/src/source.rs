@@ -234,7 +234,14 @@ fn tablet(tablet: &TabletStatus) -> Value {
     let replicas: Vec<Value> = tablet
         .replicas
         .iter()
-        .map(|replica| json!({ "id": replica.id.0, "node": replica.node.0, "learner": replica.is_learner }))
+        .map(|replica| {
+            json!({
+                "id": replica.id.0,
+                "node": replica.node.0,
+                "learner": replica.is_learner,
+                "leaving": replica.is_leaving,
+            })
+        })
         .collect();
     json!({
         "id": tablet.id.0,

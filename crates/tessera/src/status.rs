@@ -48,7 +48,11 @@ fn render(status: &Value) -> String {
             let places: Vec<String> = replicas
                 .iter()
                 .map(|replica| {
-                    let mark = if replica["learner"] == true { "+" } else { "" };
+                    let mark = match (&replica["learner"], &replica["leaving"]) {
+                        (Value::Bool(true), _) => "+",
+                        (_, Value::Bool(true)) => "-",
+                        _ => "",
+                    };
                     format!("{}{mark}", text(&replica["node"]))
                 })
                 .collect();

@@ -25,7 +25,9 @@ fn settle(story: &mut Story) -> Vec<String> {
                 tablet,
                 replica: replica.id,
             },
-            Step::TakeOver { tablet, leaving } => Command::RemoveReplica {
+            Step::TakeOver {
+                tablet, leaving, ..
+            } => Command::RemoveReplica {
                 tablet,
                 epoch: story.state.tablet(tablet).unwrap().epoch,
                 replica: leaving.id,
@@ -360,7 +362,9 @@ fn an_eventual_tablet_loses_a_replica_only_when_the_others_have_all_it_has() {
                 tablet,
                 replica: replica.id,
             },
-            Step::TakeOver { tablet, leaving } => {
+            Step::TakeOver {
+                tablet, leaving, ..
+            } => {
                 seen.push(leaving.node);
                 Command::RemoveReplica {
                     tablet,
@@ -373,8 +377,17 @@ fn an_eventual_tablet_loses_a_replica_only_when_the_others_have_all_it_has() {
         story.tell(command);
     }
     assert_eq!(seen, [NodeId(2)]);
-    let table = story.state.catalog().table_by_name("shop", "t").unwrap().id;
+    let table = table_named(&story, "t");
     assert_eq!(places(&story, table), [[1, 3, 4]]);
+}
+
+fn table_named(story: &Story, name: &str) -> TableId {
+    story
+        .state
+        .catalog()
+        .table_by_name("shop", name)
+        .unwrap()
+        .id
 }
 
 fn is_of_meta(command: &Command) -> bool {
@@ -427,4 +440,193 @@ fn a_late_plan_changes_nothing() {
     }
     assert!(refused > 0);
     assert_eq!(places(&story, table), settled);
+}
+
+/// Two data centres of three nodes each, and what a namespace's tables are to have in them.
+fn two_centers(east: u32, west: u32) -> (Story, TableId) {
+    let mut story = Story::with_nodes(3);
+    for number in 4..=6 {
+        story.join(profile(number, "west", &format!("r{number}")));
+    }
+    settle(&mut story);
+    story.tell(Command::Catalog {
+        change: create_table("t", Partitioning::Range, by_center(east, west)),
+        avoid: Vec::new(),
+    });
+    let table = table_named(&story, "t");
+    (story, table)
+}
+
+fn by_center(east: u32, west: u32) -> catalog::Replication {
+    let factors = BTreeMap::from([("east".into(), east), ("west".into(), west)]);
+    catalog::Replication {
+        factor_by_data_center: factors,
+        ..replication(Protocol::Eventual, east + west)
+    }
+}
+
+fn alter(story: &mut Story, east: u32, west: u32) {
+    story.tell(Command::Catalog {
+        change: catalog::Change::AlterNamespace {
+            name: "shop".into(),
+            replication: Some(by_center(east, west)),
+            properties: BTreeMap::new(),
+        },
+        avoid: Vec::new(),
+    });
+}
+
+#[test]
+fn a_data_centre_comes_and_another_goes_by_altering_the_replication() {
+    let (mut story, table) = two_centers(3, 0);
+    assert_eq!(places(&story, table), [[1, 2, 3]]);
+    alter(&mut story, 3, 3);
+    let copies = story.state.copies(Some("shop"));
+    assert_eq!((copies["west"].wanted, copies["west"].settled), (3, 0));
+    assert!(!copies["west"].is_settled() && copies["east"].is_settled());
+    settle(&mut story);
+    assert_eq!(places(&story, table), [[1, 2, 3, 4, 5, 6]]);
+    assert!(
+        story
+            .state
+            .copies(None)
+            .values()
+            .all(cluster::Copies::is_settled)
+    );
+    alter(&mut story, 0, 2);
+    assert_eq!(story.state.copies(None)["east"].leaving, 3);
+    assert_eq!(story.state.copies(None)["west"].leaving, 1);
+    let told = settle(&mut story);
+    // Each is retired before it goes.
+    assert_eq!(told.len(), 8, "{told:?}");
+    assert_eq!(places(&story, table)[0].len(), 2);
+    assert!(nodes_of(&story, table).iter().all(|node| node.0 > 3));
+    assert!(
+        story
+            .state
+            .copies(None)
+            .values()
+            .all(cluster::Copies::is_settled)
+    );
+}
+
+#[test]
+fn what_is_on_its_way_is_taken_back_when_the_replication_is() {
+    let (mut story, table) = two_centers(3, 3);
+    alter(&mut story, 3, 0);
+    let step = plan(&story.state, &ALL_ALIVE, 1).remove(0);
+    let Step::Propose(command @ Command::Retire { .. }) = step else {
+        panic!("{step:?}");
+    };
+    story.tell(command.clone());
+    assert!(
+        story.try_tell(command).is_err(),
+        "one at a time, and fenced"
+    );
+    // A voter that should take over is away: writes are not to miss both.
+    let away = Liveness {
+        is_alive: &|node| node != NodeId(1),
+        is_lost: &|_| false,
+    };
+    assert!(matches!(
+        plan(&story.state, &away, 1).as_slice(),
+        [Step::Propose(Command::Promote { .. })]
+    ));
+    alter(&mut story, 3, 3);
+    settle(&mut story);
+    assert_eq!(places(&story, table), [[1, 2, 3, 4, 5, 6]]);
+    assert_eq!(story.state.tablets_of(table)[0].leaving, None);
+    // A learner of a data centre that is not to be any more goes at once.
+    let (mut story, table) = two_centers(3, 0);
+    alter(&mut story, 3, 1);
+    let Some(Step::Propose(command)) = plan(&story.state, &ALL_ALIVE, 1).pop() else {
+        panic!("nothing is added");
+    };
+    story.tell(command);
+    alter(&mut story, 3, 0);
+    assert_eq!(settle(&mut story).len(), 1);
+    assert_eq!(places(&story, table), [[1, 2, 3]]);
+}
+
+#[test]
+fn a_data_centre_that_is_away_is_waited_for_and_one_that_is_removed_is_not() {
+    let (mut story, table) = two_centers(3, 3);
+    alter(&mut story, 3, 0);
+    let is_east = |node: NodeId| node.0 <= 3;
+    let away = Liveness {
+        is_alive: &is_east,
+        is_lost: &|node| node.0 > 3,
+    };
+    let steps = plan(&story.state, &away, 100);
+    assert!(
+        steps
+            .iter()
+            .all(|step| matches!(step, Step::Propose(command) if is_of_meta(command)))
+    );
+    for node in 4..=6 {
+        story.tell(Command::RemoveNode {
+            node: NodeId(node),
+            successor: None,
+        });
+    }
+    for _ in 0..20 {
+        match plan(&story.state, &away, 100).pop() {
+            Some(Step::Propose(command)) => {
+                story.tell(command);
+            }
+            Some(Step::TakeOver {
+                tablet,
+                leaving,
+                is_lost,
+            }) => {
+                assert!(is_lost);
+                let epoch = story.state.tablet(tablet).unwrap().epoch;
+                story.tell(Command::RemoveReplica {
+                    tablet,
+                    epoch,
+                    replica: leaving.id,
+                });
+            }
+            Some(Step::Fill { tablet, replica }) => {
+                story.tell(Command::Promote {
+                    tablet,
+                    replica: replica.id,
+                });
+            }
+            other => {
+                assert_eq!(other, None);
+                break;
+            }
+        }
+    }
+    assert_eq!(places(&story, table), [[1, 2, 3]]);
+}
+
+#[test]
+fn the_meta_group_stands_in_as_many_data_centres_as_it_can() {
+    let mut story = Story::with_nodes(3);
+    settle(&mut story);
+    assert_eq!(meta(&story), "n1 n2 n3");
+    story.join(profile(4, "west", "r1"));
+    settle(&mut story);
+    assert_eq!(meta(&story), "n1 n2 n4");
+    story.join(profile(5, "west", "r2"));
+    assert_eq!(settle(&mut story), Vec::<String>::new());
+    story.join(profile(6, "north", "r1"));
+    settle(&mut story);
+    assert_eq!(meta(&story), "n1 n4 n6");
+    assert_eq!(settle(&mut story), Vec::<String>::new());
+}
+
+#[test]
+fn a_node_that_holds_replicas_keeps_its_data_centre() {
+    let (mut story, _) = two_centers(3, 3);
+    let start = |center: &str, incarnation| Command::Start {
+        node: NodeId(5),
+        incarnation: model::Incarnation(incarnation),
+        profile: profile(5, center, "elsewhere"),
+    };
+    story.tell(start("west", 1));
+    assert!(story.try_tell(start("east", 2)).is_err());
+    story.tell(start("west", 2));
 }

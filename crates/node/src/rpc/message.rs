@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cluster::{Applied, NodeProfile, Proposal, Refusal, Replica, Tablet};
 use consensus::Member;
 use minicbor::{Decode, Encode};
-use model::{ClusterId, Interval, NodeId, ReplicaId, TabletId, Timestamp};
+use model::{ClusterId, Interval, NodeId, PlacementEpoch, ReplicaId, TabletId, Timestamp};
 use txn::{Step, Stepped};
 
 pub(crate) const ENVELOPE: u8 = 1;
@@ -86,13 +86,19 @@ pub(crate) enum Request {
         #[n(1)]
         member: Member,
     },
-    /// To the node of a learner of an eventual tablet: fill it from the others. Answered with `Admitted`.
+    /// To the node of a replica of an eventual tablet: fill it from the others. Answered with `Admitted`.
     #[n(8)]
     Fill {
         #[n(0)]
         tablet: TabletId,
         #[n(1)]
         replica: Replica,
+        /// In this placement, or a later one.
+        #[n(2)]
+        epoch: Option<PlacementEpoch>,
+        /// There is no hope for this node, which has the replica that is on its way out.
+        #[n(3)]
+        lost: Option<NodeId>,
     },
     /// Stand for election in these tablets' groups. Answered with `Done`.
     #[n(9)]

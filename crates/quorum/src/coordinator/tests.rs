@@ -135,6 +135,7 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
             })
             .collect(),
         epoch: PlacementEpoch(1),
+        leaving: None,
     };
     let open = |replica: &Replica| {
         let (log, stores) = SimDisk::new(replica.id.0).open();

@@ -212,9 +212,15 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<(), Error> {
         let mut part = Arc::new(part);
-        for _ in 0..PLACEMENT_ROUNDS_MAX {
+        for round in 0..PLACEMENT_ROUNDS_MAX {
             match self.write_once(&part, level, deadline).await {
                 Ok(()) => return Ok(()),
+                // Somebody may have taken it under the older placement, or may be brought it by a hint.
+                Err(TabletError::Api(error))
+                    if round > 0 && error.outcome() == Outcome::NotApplied =>
+                {
+                    return Err(unknown(level));
+                }
                 Err(TabletError::Api(error)) => return Err(error),
                 // Writing again is harmless: the deltas carry their timestamps.
                 Err(TabletError::Stale(tablet)) => {
@@ -366,13 +372,17 @@ impl Part {
     }
 }
 
-/// Whether the replica lacks the write, as far as is known, and a hint would help.
+/// Whether the replica lacks the write, as far as is known, and a hint would help. Who knows a newer placement refuses,
+/// and the write is sent again; but not when its level was reached before.
 fn is_missed(failure: &Failure) -> bool {
     match failure {
         Failure::Silent(_) => true,
         Failure::Refused(error) => matches!(
             error,
-            ReplicaError::NoReplica(_) | ReplicaError::Overloaded(_) | ReplicaError::Broken(_)
+            ReplicaError::NoReplica(_)
+                | ReplicaError::StaleEpoch(_)
+                | ReplicaError::Overloaded(_)
+                | ReplicaError::Broken(_)
         ),
     }
 }

@@ -19,10 +19,14 @@ impl Electorate {
         let is_local =
             |place: &&Place| level != Level::LocalSerial || place.data_center == places.local;
         let members = || places.replicas.iter().filter(is_local);
-        let settled = members().filter(|place| !place.replica.is_learner);
-        let mut sets = vec![settled.map(|place| place.replica.id).collect::<Vec<_>>()];
+        let settled = || members().filter(|place| !place.replica.is_learner);
+        let mut sets = vec![settled().map(|place| place.replica.id).collect::<Vec<_>>()];
         if members().any(|place| place.replica.is_learner) {
             sets.push(members().map(|place| place.replica.id).collect());
+        }
+        if settled().any(|place| place.is_leaving) {
+            let staying = settled().filter(|place| !place.is_leaving);
+            sets.push(staying.map(|place| place.replica.id).collect());
         }
         let electorate = Electorate { sets };
         let alive: Vec<ReplicaId> = members()
@@ -76,6 +80,7 @@ mod tests {
             },
             data_center: center.into(),
             is_alive,
+            is_leaving: false,
         };
         Places {
             replicas: replicas.iter().map(place).collect(),
@@ -105,9 +110,15 @@ mod tests {
             let mut growing: Vec<_> = (1..=count).map(|id| (id, "a", false, true)).collect();
             growing.push((count + 1, "a", true, true));
             let growing = Electorate::new(Level::Serial, &places(&growing)).unwrap();
+            let more: Vec<_> = (1..=count + 1).map(|id| (id, "a", false, true)).collect();
+            let mut shrinking = places(&more);
+            shrinking.replicas[count as usize].is_leaving = true;
+            let shrinking = Electorate::new(Level::Serial, &shrinking).unwrap();
             for (one, other) in [
                 (settled(count), growing.clone()),
                 (growing, settled(count + 1)),
+                (settled(count + 1), shrinking.clone()),
+                (shrinking, settled(count)),
             ] {
                 for left in quorums(&one, count + 1) {
                     for right in quorums(&other, count + 1) {

@@ -5,7 +5,7 @@
 
 use super::{EventualReplica, broken};
 use crate::grace;
-use crate::message::{RepairReply, RepairRequest, ReplicaError, Reply};
+use crate::message::{RawRow, RepairReply, RepairRequest, ReplicaError, Reply};
 use crate::partition::{Layout, decode_row, store_key};
 use crate::repair::marks::Marks;
 use crate::repair::tree::{Cutter, Hasher, Leaves, STEP_BYTES_MAX, Tree};
@@ -220,6 +220,31 @@ impl EventualReplica {
             }
         }
         Ok(Ok(hasher.finish()))
+    }
+}
+
+impl EventualReplica {
+    /// All rows, as they count for others: what the trees of repair are made of.
+    pub fn contents(&self, purged_before: i64) -> Result<Vec<RawRow>, ReplicaError> {
+        let snapshot = self.store.snapshot();
+        let mut headers = HeaderOf::new(self, &snapshot);
+        let range = self.tablet.read().range.clone();
+        let mut rows = Vec::new();
+        for item in self
+            .store
+            .scan(&store_key(&range.start), Some(&scan_end(&range)), &snapshot)
+        {
+            let (key, row) = item.map_err(broken)?;
+            let key = &key[1..];
+            let covering = headers.covering(key)?;
+            if let Some(row) = counted(row, covering, purged_before)? {
+                rows.push(RawRow {
+                    key: key.to_vec(),
+                    row: row.to_vec(),
+                });
+            }
+        }
+        Ok(rows)
     }
 }
 

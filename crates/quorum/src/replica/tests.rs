@@ -20,6 +20,7 @@ fn tablet() -> Tablet {
             is_learner: false,
         }],
         epoch: PlacementEpoch(3),
+        leaving: None,
     }
 }
 

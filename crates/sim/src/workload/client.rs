@@ -3,7 +3,7 @@
 use super::Counts;
 use crate::cluster::{Cluster, Door, HEAL_PATIENCE};
 use crate::nemesis::{self, Strikes};
-use crate::plan::Plan;
+use crate::plan::{Plan, centre_name};
 use api::{
     Error, Outcome, ReadBound, ReadRequest, ReadResponse, ReadRow, WriteRequest, WriteResponse,
 };
@@ -75,10 +75,14 @@ pub(super) struct Shape<'a> {
     pub columns: &'a [(&'a str, Type)],
 }
 
-fn spec(shape: &Shape<'_>, protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
-    let replication = Replication {
+/// The replication of the workloads' tables, with so many copies in each data centre.
+pub(crate) fn replication(protocol: Protocol, plan: &Plan, factors: &[u32]) -> Replication {
+    let factors = factors.iter().enumerate();
+    Replication {
         protocol,
-        factor_by_data_center: BTreeMap::new(),
+        factor_by_data_center: factors
+            .map(|(centre, factor)| (centre_name(centre), *factor))
+            .collect(),
         factor: 0,
         durability: Durability::Synced,
         ordering: if plan.is_external {
@@ -86,7 +90,11 @@ fn spec(shape: &Shape<'_>, protocol: Protocol, plan: &Plan) -> (Replication, Tab
         } else {
             Ordering::Conflict
         },
-    };
+    }
+}
+
+fn spec(shape: &Shape<'_>, protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
+    let replication = replication(protocol, plan, &plan.factors);
     let role = |index| match (index, shape.partitioning) {
         (0, Partitioning::Hash) => ColumnRole::Partition,
         (0, Partitioning::Range) => ColumnRole::Clustering,

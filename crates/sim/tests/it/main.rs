@@ -19,6 +19,11 @@ fn quorum_reads_miss_nothing() {
     passes(Workload::Quorum, 1..15);
 }
 
+#[test]
+fn data_centres_that_come_and_go_lose_nothing() {
+    passes(Workload::Centres, 1..7);
+}
+
 /// In these a node whose meta replica has to go starts again before its group has let it go.
 #[test]
 fn a_meta_replica_that_leaves_is_not_removed_under_its_group() {

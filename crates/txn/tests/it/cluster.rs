@@ -207,6 +207,7 @@ impl Cluster {
                 })
                 .collect(),
             epoch: PlacementEpoch(1),
+            leaving: None,
         }
     }
 
