@@ -597,6 +597,7 @@ impl Group {
                 }
                 let members = self.raw.mut_store().change_members(&change).to_vec();
                 info!(tablet = %self.tablet, ?members, "members changed");
+                self.step_down_if_removed(&members);
                 CommittedEntry::Members(members)
             }
         };
@@ -604,6 +605,18 @@ impl Group {
             index: entry.index,
             term: entry.term,
             entry: decoded,
+        }
+    }
+
+    /// Who asks for a leader's removal hands the group over first; but a member whose removal was under way when it was
+    /// elected is a leader without a vote of its own. It must not go on: the library counts on it.
+    fn step_down_if_removed(&mut self, members: &[Member]) {
+        let mut voters = members.iter().filter(|member| !member.is_learner);
+        if self.raw.raft.state == StateRole::Leader
+            && voters.all(|voter| voter.replica != self.replica)
+        {
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
         }
     }
 

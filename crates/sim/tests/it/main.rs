@@ -24,6 +24,12 @@ fn data_centres_that_come_and_go_lose_nothing() {
     passes(Workload::Centres, 1..7);
 }
 
+/// In this one a member of the meta group is elected while its removal is under way.
+#[test]
+fn a_leader_that_is_removed_leads_no_more() {
+    passes(Workload::Centres, 245..246);
+}
+
 /// In these a node whose meta replica has to go starts again before its group has let it go.
 #[test]
 fn a_meta_replica_that_leaves_is_not_removed_under_its_group() {
