@@ -3,6 +3,8 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use model::{NodeId, ReplicaId, TabletId};
+use protobuf::Message as _;
+use raft::eraftpb;
 use std::collections::BTreeMap;
 
 const VERSION: u8 = 1;
@@ -139,6 +141,16 @@ pub(crate) fn decode(mut frame: Bytes) -> Option<(u64, Vec<Item>)> {
         });
     }
     Some((start, items))
+}
+
+/// Whether somebody asks for a vote in this frame: for simulators, which strike there.
+pub fn asks_for_vote(frame: Bytes) -> bool {
+    let items = decode(frame).map(|(_, items)| items).unwrap_or_default();
+    items.iter().any(|item| {
+        item.kind == Kind::Raft
+            && eraftpb::Message::parse_from_bytes(&item.body)
+                .is_ok_and(|message| message.msg_type == eraftpb::MessageType::MsgRequestVote)
+    })
 }
 
 #[cfg(test)]

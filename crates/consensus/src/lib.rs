@@ -24,6 +24,7 @@ mod snapshot;
 mod source;
 
 pub use driver::Driver;
+pub use frame::asks_for_vote;
 pub use groups::{
     ChangeMembers, Config, Done, GroupSpec, GroupStatus, Groups, Origin, Outbound, ProposeError,
     Role,

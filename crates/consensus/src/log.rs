@@ -706,3 +706,46 @@ fn apply_change(members: &mut Vec<Member>, change: &ConfChange) {
         members.sort_unstable();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sim::disk::SimDisk;
+    use world::LogBatch;
+
+    /// A voter that forgets its vote gives it to two candidates of one term.
+    #[test]
+    fn a_vote_outlives_a_crash() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let id = LogId(7);
+        for (bug, vote) in [(None, 3), (Some(Bug::VoteNotPersisted), 0)] {
+            planted::plant(bug);
+            let found = runtime.block_on(async {
+                let disk = SimDisk::new(1);
+                let (log, _) = disk.open();
+                let mut operations = Vec::new();
+                let founded = Some(Applied::default());
+                let (mut group, _) =
+                    GroupLog::open(Arc::clone(&log), id, founded, &mut operations).unwrap();
+                let hard = HardState {
+                    term: 5,
+                    vote: 3,
+                    commit: FOUNDED_AT.index,
+                    ..HardState::default()
+                };
+                group.set_hard(hard, &mut operations);
+                log.write(LogBatch { operations }).await.unwrap();
+                disk.crash();
+                let (log, _) = disk.open();
+                let (group, _) = GroupLog::open(log, id, founded, &mut Vec::new()).unwrap();
+                group.hard
+            });
+            planted::plant(None);
+            assert_eq!((found.term, found.vote), (5, vote), "{bug:?}");
+        }
+    }
+}

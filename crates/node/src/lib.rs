@@ -47,7 +47,7 @@ pub use cluster::Copies;
 pub use config::Config;
 pub use quorum::HintLimits;
 pub use repair::RepairProgress;
-pub use rpc::{TRANSACTION_STEPS, transaction_step};
+pub use rpc::{TRANSACTION_STEPS, VOTE_STEP, message_step};
 pub use status::{Health, NodeState, NodeStatus, ReplicaStatus, Status, TabletStatus};
 pub use txn::StrongConfig;
 pub use upkeep::RepairConfig;

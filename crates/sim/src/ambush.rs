@@ -1,4 +1,4 @@
-//! Lies in wait for a moment that only the course of things can name: the next message of some step of a transaction,
+//! Lies in wait for a moment that only the course of things can name: the next message of some step of a transaction or an election,
 //! or the next sync of some node's log. Whoever waits can then strike those who are at that step.
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spot {
-    /// A message of this step arrives: one of `node::TRANSACTION_STEPS`.
+    /// A message of this step arrives: one of `node::TRANSACTION_STEPS`, or `node::VOTE_STEP`.
     Step(&'static str),
     /// The node at this address makes something durable.
     Sync(SocketAddr),
@@ -78,10 +78,10 @@ impl Ambush {
     }
 }
 
-/// Which step of a transaction a message is of.
+/// Which step of a transaction or an election a message is of.
 #[cfg(feature = "nodes")]
 pub(crate) fn step_of(message: &[u8]) -> Option<&'static str> {
-    node::transaction_step(message)
+    node::message_step(message)
 }
 
 #[cfg(not(feature = "nodes"))]

@@ -1,10 +1,13 @@
 //! `sim`: runs seeds, replays one, or shows that the checkers find planted bugs.
 
+mod hunt;
+
 use clap::Parser;
 use sim::{Lines, Report, Strikes, Workload, run};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -12,8 +15,6 @@ use world::planted::Bug;
 
 /// Of so many seeds one is run twice, to see that it is the same run.
 const DETERMINISM_EVERY: u64 = 100;
-/// A planted bug must be found within so many seeds.
-const BUG_SEEDS_MAX: u64 = 1_000;
 /// As large as a main thread's.
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
@@ -45,6 +46,13 @@ struct Arguments {
     /// Plant each bug in turn, and look for a seed that shows it.
     #[arg(long)]
     find_bugs: bool,
+    /// With `--find-bugs`: write where each was found into this file.
+    #[arg(long)]
+    write: Option<PathBuf>,
+    /// Plant each bug in turn, and see that it is found where this file says, or soon behind, and that nothing is
+    /// without it.
+    #[arg(long)]
+    check_bugs: Option<PathBuf>,
     /// Say which bugs can be planted.
     #[arg(long)]
     list_bugs: bool,
@@ -73,10 +81,11 @@ fn main() -> ExitCode {
         Some(Ok(bug)) => Some(bug),
         None => None,
     };
-    let all_is_well = match (arguments.find_bugs, arguments.seed) {
-        (true, _) => find_bugs(&arguments, bug),
-        (false, Some(seed)) => replay(&arguments, seed, bug),
-        (false, None) => run_many(&arguments, bug),
+    let all_is_well = match (&arguments.check_bugs, arguments.find_bugs, arguments.seed) {
+        (Some(places), _, _) => hunt::check(places, arguments.threads),
+        (None, true, _) => hunt::find_all(bug, arguments.write.as_deref(), arguments.threads),
+        (None, false, Some(seed)) => replay(&arguments, seed, bug),
+        (None, false, None) => run_many(&arguments, bug),
     };
     if all_is_well {
         ExitCode::SUCCESS
@@ -261,101 +270,4 @@ fn complain(report: &Report) {
     if let Some(failure) = &report.failure {
         println!("FAILED: {failure}\n  replay: {}", report.replay_command());
     }
-}
-
-/// Which workloads can show a bug.
-fn suspects(bug: Bug) -> Vec<Workload> {
-    match bug {
-        Bug::NewLeaseholderDoesNotWait
-        | Bug::ApplyOldEpoch
-        | Bug::LosePromised
-        | Bug::InstallLeavesOldRows
-        | Bug::VoteNotPersisted => vec![
-            Workload::Register,
-            Workload::Append,
-            Workload::Bank,
-            Workload::External,
-        ],
-        Bug::ServeAfterLeaseEnd
-        | Bug::AppliedIndexOutsideBatch
-        | Bug::SplitForgetsRowsEarly
-        | Bug::SplitFoundsEmptyHalf => vec![Workload::Register, Workload::Append],
-        Bug::SplitForgetsPromised => vec![Workload::Append],
-        Bug::FencingSwitchedOff | Bug::NewMasterDoesNotWait | Bug::SampleNeverExpires => {
-            vec![Workload::External]
-        }
-        Bug::SkipReadRepair
-        | Bug::CountFailedReplicaAsAcknowledged
-        | Bug::MergeForgetsTombstoneAtEqualTimestamp
-        | Bug::ReplayHintAfterGrace
-        | Bug::PurgeWithoutRepair
-        | Bug::DigestIgnoresTombstones
-        | Bug::ReadRepairSkipsPending => vec![Workload::Quorum, Workload::Heal],
-        Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
-        Bug::NoCommitWait
-        | Bug::SnapshotIgnoresPrepared
-        | Bug::ClosedPassesPrepared
-        | Bug::CoordinatorForgets
-        | Bug::PrepareUnderOldEpoch
-        | Bug::RetryAppliesTwice
-        | Bug::FollowerReadPastSafeTime
-        | Bug::ReadOnlyParticipantNotValidated
-        | Bug::CommitAbovePromises
-        | Bug::ReaderForgetsCommit
-        | Bug::ShowBeforeItsTime
-        | Bug::HistoryGoesTooSoon => vec![Workload::Append, Workload::Bank],
-        Bug::PaxosForgetsAccepted
-        | Bug::CommitWithoutQuorum
-        | Bug::BallotReuse
-        | Bug::PromiseNotSynced => vec![Workload::Cas],
-        Bug::BatchlogNewTimestamps => vec![Workload::Batches],
-        Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
-    }
-}
-
-fn find_bugs(arguments: &Arguments, only: Option<Bug>) -> bool {
-    let seeds_max = arguments.seeds.max(BUG_SEEDS_MAX);
-    let (mut found, mut missed) = (0, 0);
-    for &bug in Bug::ALL {
-        if only.is_some_and(|only| only != bug) {
-            continue;
-        }
-        match find(bug, seeds_max, arguments.threads) {
-            Some(report) => {
-                found += 1;
-                let failure = report.failure.unwrap_or_default();
-                println!(
-                    "{bug:?}: found by seed {} of {}: {}",
-                    report.seed,
-                    report.workload,
-                    failure.lines().next().unwrap_or_default()
-                );
-            }
-            None => {
-                missed += 1;
-                println!("{bug:?}: NOT found within {seeds_max} seeds");
-            }
-        }
-    }
-    println!("{found} passed, {missed} failed");
-    missed == 0
-}
-
-/// The first seed that shows a bug, and the workload that does.
-fn find(bug: Bug, seeds_max: u64, threads: Option<usize>) -> Option<Report> {
-    let suspects = suspects(bug);
-    let count = suspects.len() as u64;
-    let mut found = None;
-    let run_one = |job: u64| {
-        let workload = suspects[(job % count) as usize];
-        run(1 + job / count, workload, Some(bug), Lines::Dropped)
-    };
-    in_parallel(seeds_max * count, threads, run_one, |report| {
-        if report.failure.is_none() {
-            return Next::GoOn;
-        }
-        found = Some(report);
-        Next::Enough
-    });
-    found
 }

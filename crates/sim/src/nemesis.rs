@@ -6,15 +6,19 @@ use crate::plan::{Fault, Plan, Script, draw_conditions};
 use crate::workload::{NAMESPACE, replication};
 use catalog::{Change, Protocol};
 use model::{TableId, Value};
-use node::TRANSACTION_STEPS;
+use node::{TRANSACTION_STEPS, VOTE_STEP};
 use rand::Rng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// So long somebody lies in wait.
 const AMBUSH_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// So long it may take until somebody stands for election.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(4);
 
 /// How often each fault has struck.
 pub type Strikes = BTreeMap<Fault, u64>;
@@ -76,7 +80,7 @@ async fn play(cluster: &Cluster, script: Script, random: &mut SmallRng, until: I
         let other = |random: &mut SmallRng| random.random_range(0..cluster.size());
         let victim = match script {
             Script::NodeStepped => other(random),
-            Script::NodeForward | Script::NodeBack => {
+            Script::NodeForward => {
                 let master = master.unwrap_or_default();
                 (master + random.random_range(1..cluster.size().max(2))) % cluster.size()
             }
@@ -94,7 +98,6 @@ async fn play(cluster: &Cluster, script: Script, random: &mut SmallRng, until: I
             Script::MasterPaused => cluster.network().hold(cluster.address(victim)),
             Script::MasterPartitioned => isolate(cluster, victim),
             Script::MasterForward | Script::NodeForward => clock.jump(STEP_MICROS as u64),
-            Script::MasterBack | Script::NodeBack => clock.lose(STEP_MICROS as u64),
             Script::NodeStepped => clock.step(match random.random_bool(0.5) {
                 true => STEP_MICROS,
                 false => -STEP_MICROS,
@@ -140,13 +143,10 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
                 }
             });
         }
-        Fault::PowerLoss => {
-            for index in 0..size {
-                cluster.crash(index);
-            }
-            for index in 0..size {
-                cluster.start(index);
-            }
+        Fault::PowerLoss => lose_power(cluster),
+        Fault::Vote => {
+            lose_power(cluster);
+            strike_voter(cluster, random).await;
         }
         Fault::Isolate => isolate(cluster, victim),
         Fault::Partition => partition(cluster, random),
@@ -225,25 +225,81 @@ async fn ambush(cluster: &Cluster, random: &mut SmallRng) {
     };
     let micros = [0, 0, 100, 1_000, 10_000][random.random_range(0..5)];
     sleep(Duration::from_micros(micros)).await;
-    let address = match random.random() {
-        true => sender,
-        false => receiver,
+    let (address, other) = match random.random() {
+        true => (sender, receiver),
+        false => (receiver, sender),
     };
-    let Some(victim) = (0..cluster.size()).find(|index| cluster.address(*index) == address) else {
+    let Some(victim) = node_at(cluster, address) else {
         return;
     };
     cluster.note("ambush", victim as u64, || {
         format!("{spot:?} (node {})", victim + 1)
     });
-    match random.random_range(0..4) {
+    match random.random_range(0..5) {
         0 => {
             cluster.crash(victim);
             cluster.start(victim);
         }
         1 => cluster.crash(victim),
         2 => isolate(cluster, victim),
-        _ => cluster.network().hold(address),
+        3 => cluster.network().hold(address),
+        // What it says next is late, and what the other has promised may be over by then.
+        _ => {
+            cluster.network().hold(address);
+            if let Some(other) = node_at(cluster, other).filter(|other| *other != victim) {
+                cluster.crash(other);
+            }
+        }
     }
+}
+
+fn lose_power(cluster: &Cluster) {
+    for index in 0..cluster.size() {
+        cluster.crash(index);
+    }
+    for index in 0..cluster.size() {
+        cluster.start(index);
+    }
+}
+
+/// Who is asked for its vote has given it, perhaps, when it crashes; when it is back, it hears of another candidate, which
+/// hears nothing of the first. In the end all hear of each other.
+async fn strike_voter(cluster: &Cluster, random: &mut SmallRng) {
+    let (spot, pass) = (Spot::Step(VOTE_STEP), random.random_range(0..12));
+    let network = cluster.network();
+    let Some((candidate, voter)) = network.ambush().lie(spot, pass, ELECTION_PATIENCE).await else {
+        return;
+    };
+    let Some(victim) = node_at(cluster, voter) else {
+        return;
+    };
+    cluster.note("ambush", victim as u64, || {
+        format!("{spot:?} (node {})", victim + 1)
+    });
+    let others: Vec<SocketAddr> = (0..cluster.size())
+        .map(|index| cluster.address(index))
+        .filter(|address| *address != voter && *address != candidate)
+        .collect();
+    network.cut(candidate, voter);
+    for other in &others {
+        network.cut(candidate, *other);
+        network.cut(*other, candidate);
+        network.hold(*other);
+    }
+    sleep(Duration::from_millis(random.random_range(1..8))).await;
+    cluster.crash(victim);
+    cluster.start(victim);
+    // Its groups take part long before its doors are open.
+    sleep(Duration::from_millis(random.random_range(30..150))).await;
+    for other in others {
+        network.release(other);
+    }
+    sleep(Duration::from_millis(random.random_range(50..500))).await;
+    network.join_all();
+}
+
+fn node_at(cluster: &Cluster, address: SocketAddr) -> Option<usize> {
+    (0..cluster.size()).find(|index| cluster.address(*index) == address)
 }
 
 fn isolate(cluster: &Cluster, victim: usize) {

@@ -27,6 +27,9 @@ pub enum Fault {
     SlowDisk,
     /// Clocks jump and strobe within their bound.
     Skew,
+    /// All nodes lose power, and in the elections that follow a voter does again, as soon as it has voted. Not drawn, but
+    /// added.
+    Vote,
     /// One wall clock is set, to far beyond what anybody vouches for, and later set right. Not drawn, but added.
     Step,
     /// The network turns lossy, slow, or calm.
@@ -107,7 +110,9 @@ pub struct Plan {
     pub script: Option<Script>,
 }
 
-/// What happens to clocks and to who keeps the time, again and again.
+/// What happens to clocks and to who keeps the time, again and again. No oscillator stands still: who has lost time hears
+/// of it with the next answer of a peer, and what it has proposed until then may be committed by others, at a timestamp
+/// that is too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
     MasterKilled,
@@ -116,24 +121,20 @@ pub enum Script {
     MasterPartitioned,
     /// Its oscillator jumps, its wall clock with it.
     MasterForward,
-    MasterBack,
     /// The wall clock of a node whose wall clock is vouched for is set.
     NodeStepped,
     /// The oscillator of a node that follows the time master jumps.
     NodeForward,
-    NodeBack,
 }
 
 impl Script {
-    pub const ALL: [Script; 8] = [
+    pub const ALL: [Script; 6] = [
         Script::MasterKilled,
         Script::MasterPaused,
         Script::MasterPartitioned,
         Script::MasterForward,
-        Script::MasterBack,
         Script::NodeStepped,
         Script::NodeForward,
-        Script::NodeBack,
     ];
 }
 
@@ -363,6 +364,21 @@ impl Plan {
         }
     }
 
+    /// Much gets lost between nodes that are all there: replicas differ in every way, and no read finds them alike.
+    pub fn with_losses(self) -> Plan {
+        Plan {
+            nodes: 3,
+            conditions: Conditions {
+                loss_permille: 150,
+                ..Conditions::CALM
+            },
+            faults: vec![Fault::Skew],
+            keys: 2,
+            think_ms: 15,
+            ..self
+        }
+    }
+
     /// The data centre that a node stands in, if there are several.
     pub fn centre(&self, node: usize) -> Option<usize> {
         let count = self.factors.len();
@@ -370,6 +386,22 @@ impl Plan {
             (0, _) => None,
             (_, true) => Some(node % count),
             (_, false) => Some(node * count / self.nodes),
+        }
+    }
+
+    /// Single links break for so long that what one node owes another comes when what was deleted since is forgotten; most
+    /// keys are not written meanwhile.
+    pub fn with_late_hints(self) -> Plan {
+        Plan {
+            conditions: Conditions::CALM,
+            faults: vec![Fault::OneWay],
+            nemesis_pause_ms: 25_000,
+            fault_seconds: 45,
+            keys: 60,
+            think_ms: 800,
+            clients: 4,
+            repair_interval_ms: 500,
+            ..self
         }
     }
 
@@ -382,7 +414,7 @@ impl Plan {
                 delay_micros_max: 60_000,
                 ..Conditions::CALM
             },
-            faults: vec![Fault::Flicker, Fault::PowerLoss],
+            faults: vec![Fault::Flicker, Fault::PowerLoss, Fault::Vote, Fault::Vote],
             nemesis_pause_ms: 400,
             ..self
         }

@@ -67,7 +67,13 @@ pub fn watch_panics() {
 
 /// Runs one seed on this thread.
 pub fn run(seed: u64, workload: Workload, bug: Option<Bug>, lines: Lines) -> Report {
-    run_one(seed, workload, None, bug, lines)
+    run_one(seed, workload, script_of(seed, workload), bug, lines)
+}
+
+/// In some seeds of `external` nothing happens but to clocks and to who keeps the time.
+fn script_of(seed: u64, workload: Workload) -> Option<Script> {
+    let chosen = (seed / 6) as usize % Script::ALL.len();
+    (workload == Workload::External && seed % 6 == 5).then(|| Script::ALL[chosen])
 }
 
 /// Runs one seed of a script on this thread, with the workload `external`.
@@ -107,7 +113,7 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     if workload == Workload::Cas {
         plan = plan.with_late_nodes(seed);
     }
-    if workload == Workload::Register {
+    if matches!(workload, Workload::Register | Workload::Append) {
         plan = plan.with_aim(seed);
     }
     if matches!(workload, Workload::Cas | Workload::Register) && seed % 8 == 4 {
@@ -115,6 +121,12 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     }
     if workload == Workload::Heal {
         plan = plan.with_healing();
+        if seed % 4 == 3 {
+            plan = plan.with_late_hints();
+        }
+    }
+    if workload == Workload::Quorum && seed % 8 == 5 {
+        plan = plan.with_losses();
     }
     if workload == Workload::Centres {
         plan = plan.with_centres(seed);

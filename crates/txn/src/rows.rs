@@ -231,7 +231,6 @@ impl Rows {
     /// Whether a command of this epoch may do anything.
     fn is_current(&self, epoch: LeaseEpoch) -> bool {
         epoch == self.lease.epoch && self.lease.released.is_none()
-            || planted::is(Bug::ApplyOldEpoch)
     }
 
     /// Keys that a split before it in the log has taken away are nobody's here, whatever the proposer knew.

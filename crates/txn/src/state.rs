@@ -55,7 +55,8 @@ impl Lease {
 
     /// Above what a successor commits: nothing above it was promised to anyone.
     pub fn promised(&self) -> Timestamp {
-        if planted::is(Bug::LosePromised) {
+        // Who does not wait forgets the predecessor altogether: what it promised would make each commit wait.
+        if planted::is(Bug::LosePromised) || planted::is(Bug::NewLeaseholderDoesNotWait) {
             return Timestamp::MIN;
         }
         self.released.unwrap_or(self.end)

@@ -9,6 +9,9 @@ use std::time::Instant;
 /// Seeds that each run of the simulator's workloads takes.
 const SEEDS: &str = "300";
 
+/// Where each planted bug is found.
+const PLANTED_BUGS: &str = "crates/sim/planted-bugs.txt";
+
 pub fn run(root: &Path) -> Result<Tally, String> {
     let mut all = Tally::default();
     let mut summary = Vec::new();
@@ -43,18 +46,9 @@ pub fn run(root: &Path) -> Result<Tally, String> {
         ]))
     });
     section("unit and golden tests", &|| clients::rust(root, &[]));
-    section("simulation", &|| {
-        count(cargo(root).args([
-            "run",
-            "--quiet",
-            "--package",
-            "sim",
-            "--bin",
-            "sim",
-            "--",
-            "--seeds",
-            SEEDS,
-        ]))
+    section("simulation", &|| simulate(root, ["--seeds", SEEDS]));
+    section("planted bugs", &|| {
+        simulate(root, ["--check-bugs", PLANTED_BUGS])
     });
     section("official clients", &|| clients::suites(root, &[]));
     section("example: flights", &|| {
@@ -62,6 +56,11 @@ pub fn run(root: &Path) -> Result<Tally, String> {
     });
     println!("\n{}", summary.join("\n"));
     Ok(all)
+}
+
+fn simulate(root: &Path, arguments: [&str; 2]) -> Result<Tally, String> {
+    let run = ["run", "--quiet", "--package", "sim", "--bin", "sim", "--"];
+    count(cargo(root).args(run).args(arguments))
 }
 
 /// A command that passes or fails as a whole.

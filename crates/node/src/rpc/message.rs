@@ -264,17 +264,30 @@ pub(crate) fn encode(envelope: &Envelope) -> Bytes {
     bytes.into()
 }
 
-/// Steps of transactions that span tablets, as `transaction_step` names them.
+/// Steps of transactions that span tablets, as `message_step` names them.
 pub const TRANSACTION_STEPS: &[&str] = &[
     "lock", "prepare", "decide", "resolve", "ask", "touch", "release", "locked", "prepared",
     "blocked", "decided", "ended", "done",
 ];
 
-/// Which step of a transaction a message between nodes is, or the answer to one: for simulators, which strike there.
-pub fn transaction_step(message: &[u8]) -> Option<&'static str> {
-    let (&ENVELOPE, body) = message.split_first()? else {
-        return None;
+/// What `message_step` calls a candidate's request for votes.
+pub const VOTE_STEP: &str = "vote";
+
+/// Which step of a transaction a message between nodes is, or the answer to one, or of an election: for simulators,
+/// which strike there.
+pub fn message_step(message: &[u8]) -> Option<&'static str> {
+    let (&tag, body) = message.split_first()?;
+    let frame = match tag {
+        CONSENSUS => Some(Bytes::copy_from_slice(body)),
+        TIMED_CONSENSUS => split_timed(Bytes::copy_from_slice(body)).map(|(_, frame)| frame),
+        _ => None,
     };
+    if let Some(frame) = frame {
+        return consensus::asks_for_vote(frame).then_some(VOTE_STEP);
+    }
+    if tag != ENVELOPE {
+        return None;
+    }
     Some(match decode(body).ok()? {
         Envelope::Request {
             request: Request::Step(step),

@@ -9,7 +9,7 @@ pub(crate) use message::{
     CONSENSUS, ClockAnswer, ClockPoll, ENVELOPE, Envelope, Failure, GOSSIP, Reply, Request,
     TIMED_CONSENSUS, decode, encode, split_timed, tagged, timed_frame,
 };
-pub use message::{TRANSACTION_STEPS, transaction_step};
+pub use message::{TRANSACTION_STEPS, VOTE_STEP, message_step};
 pub(crate) use taken::Taken;
 
 use bytes::Bytes;

@@ -210,11 +210,9 @@ impl Exchange<'_> {
             reconcile(self.layout, &self.read.rows, &pages).map_err(broken)?;
         if !planted::is(Bug::SkipReadRepair) {
             let (mut places, mut repairs) = (places, repairs);
-            if !planted::is(Bug::ReadRepairSkipsPending) {
-                let pending = self.pending(tablet);
-                repairs.extend(pending.iter().map(|_| union(&repairs)).collect::<Vec<_>>());
-                places.extend(pending);
-            }
+            let pending = self.pending(tablet);
+            repairs.extend(pending.iter().map(|_| union(&repairs)).collect::<Vec<_>>());
+            places.extend(pending);
             self.write_back(tablet, places, repairs, required).await?;
         }
         Ok(merged)

@@ -37,6 +37,16 @@ fn the_time_master_is_cut_off() {
 }
 
 #[test]
+fn the_time_masters_oscillator_jumps() {
+    passes(Script::MasterForward);
+}
+
+#[test]
+fn the_oscillator_of_a_node_jumps() {
+    passes(Script::NodeForward);
+}
+
+#[test]
 fn the_wall_clock_of_a_node_is_set() {
     passes(Script::NodeStepped);
 }

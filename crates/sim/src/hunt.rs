@@ -1,0 +1,195 @@
+//! Shows that the checkers find planted bugs: looks for the first seed that shows each, and holds a list of such seeds
+//! against what they show now.
+
+use crate::{Next, find_bug, in_parallel};
+use sim::{Lines, Report, Workload, run};
+use std::fmt::Write as _;
+use std::path::Path;
+use world::planted::Bug;
+
+/// A planted bug must be found within so many seeds.
+const SEEDS_MAX: u64 = 1_000;
+/// What changes the course of things moves the seed that shows a bug: behind the one on the list so many are tried.
+const DRIFT_SEEDS: u64 = 200;
+
+/// A bug that no seed shows within reason, and the test that shows it.
+fn shown_by_a_test(bug: Bug) -> Option<&'static str> {
+    (bug == Bug::VoteNotPersisted).then_some("consensus: a_vote_outlives_a_crash")
+}
+
+/// Which workloads can show a bug.
+fn suspects(bug: Bug) -> Vec<Workload> {
+    match bug {
+        Bug::NewLeaseholderDoesNotWait | Bug::LosePromised | Bug::InstallLeavesOldRows => vec![
+            Workload::Register,
+            Workload::Append,
+            Workload::Bank,
+            Workload::External,
+        ],
+        Bug::ServeAfterLeaseEnd
+        | Bug::AppliedIndexOutsideBatch
+        | Bug::SplitForgetsRowsEarly
+        | Bug::SplitFoundsEmptyHalf => vec![Workload::Register, Workload::Append],
+        Bug::SplitForgetsPromised => vec![Workload::Append],
+        Bug::FencingSwitchedOff | Bug::NewMasterDoesNotWait | Bug::SampleNeverExpires => {
+            vec![Workload::External]
+        }
+        Bug::SkipReadRepair
+        | Bug::CountFailedReplicaAsAcknowledged
+        | Bug::MergeForgetsTombstoneAtEqualTimestamp
+        | Bug::PurgeWithoutRepair
+        | Bug::DigestIgnoresTombstones => vec![Workload::Quorum, Workload::Heal],
+        Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
+        Bug::NoCommitWait
+        | Bug::SnapshotIgnoresPrepared
+        | Bug::ClosedPassesPrepared
+        | Bug::CoordinatorForgets
+        | Bug::PrepareUnderOldEpoch
+        | Bug::RetryAppliesTwice
+        | Bug::FollowerReadPastSafeTime
+        | Bug::ReadOnlyParticipantNotValidated
+        | Bug::CommitAbovePromises
+        | Bug::ReaderForgetsCommit
+        | Bug::ShowBeforeItsTime
+        | Bug::HistoryGoesTooSoon => vec![Workload::Append, Workload::Bank],
+        Bug::PaxosForgetsAccepted
+        | Bug::CommitWithoutQuorum
+        | Bug::BallotReuse
+        | Bug::PromiseNotSynced => vec![Workload::Cas],
+        Bug::ReplayHintAfterGrace => vec![Workload::Heal],
+        Bug::BatchlogNewTimestamps => vec![Workload::Batches],
+        Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
+        Bug::VoteNotPersisted => Vec::new(),
+    }
+}
+
+/// Looks for a seed that shows each bug, or the one that is asked for.
+pub fn find_all(only: Option<Bug>, places: Option<&Path>, threads: Option<usize>) -> bool {
+    let (mut found, mut missed) = (0, 0);
+    let mut lines = String::from(HEAD);
+    for &bug in Bug::ALL {
+        if only.is_some_and(|only| only != bug) {
+            continue;
+        }
+        if let Some(test) = shown_by_a_test(bug) {
+            println!("{bug:?}: shown by a test ({test})");
+            continue;
+        }
+        let suspects = suspects(bug);
+        match first(bug, &suspects, 1, SEEDS_MAX, threads) {
+            Some(report) => {
+                found += 1;
+                let failure = report.failure.unwrap_or_default();
+                let (seed, workload) = (report.seed, report.workload);
+                let what = failure.lines().next().unwrap_or_default();
+                println!("{bug:?}: found by seed {seed} of {workload}: {what}");
+                let _ = writeln!(lines, "{bug:?} {workload} {seed}");
+            }
+            None => {
+                missed += 1;
+                println!("{bug:?}: NOT found within {SEEDS_MAX} seeds");
+            }
+        }
+    }
+    if let Some(places) = places
+        && let Err(error) = std::fs::write(places, lines)
+    {
+        println!("FAILED: {} cannot be written: {error}", places.display());
+        missed += 1;
+    }
+    println!("{found} passed, {missed} failed");
+    missed == 0
+}
+
+const HEAD: &str = "# Where each planted bug is found first: bug, workload, seed. Written by\n\
+    # cargo xtask sim --find-bugs --write crates/sim/planted-bugs.txt\n";
+
+/// Sees that each bug of the list is found, that the seed which shows it passes without it, and that none is missing.
+pub fn check(places: &Path, threads: Option<usize>) -> bool {
+    let text = match std::fs::read_to_string(places) {
+        Ok(text) => text,
+        Err(error) => {
+            println!("FAILED: {} cannot be read: {error}", places.display());
+            return false;
+        }
+    };
+    let (mut passed, mut failed) = (0, 0);
+    let mut known = Vec::new();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    for line in lines {
+        let outcome = read(line).and_then(|(bug, workload, seed)| {
+            known.push(bug);
+            check_one(bug, workload, seed, threads)
+        });
+        match outcome {
+            Ok(()) => passed += 1,
+            Err(message) => {
+                failed += 1;
+                println!("FAILED: {message}");
+            }
+        }
+    }
+    for bug in Bug::ALL {
+        if !known.contains(bug) && shown_by_a_test(*bug).is_none() {
+            failed += 1;
+            println!("FAILED: {bug:?} is not in {}", places.display());
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    failed == 0
+}
+
+fn read(line: &str) -> Result<(Bug, Workload, u64), String> {
+    let mut words = line.split_whitespace();
+    let (Some(bug), Some(workload), Some(seed), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(format!("not a bug, a workload and a seed: {line:?}"));
+    };
+    let seed = seed.parse().map_err(|_| format!("not a seed: {seed:?}"))?;
+    Ok((find_bug(bug)?, workload.parse()?, seed))
+}
+
+fn check_one(
+    bug: Bug,
+    workload: Workload,
+    seed: u64,
+    threads: Option<usize>,
+) -> Result<(), String> {
+    let found = first(bug, &[workload], seed, DRIFT_SEEDS, threads).ok_or_else(|| {
+        format!("{bug:?} is not found by seed {seed} of {workload} nor by {DRIFT_SEEDS} behind it")
+    })?;
+    let without = run(found.seed, workload, None, Lines::Dropped);
+    match &without.failure {
+        None => Ok(()),
+        Some(failure) => Err(format!(
+            "seed {} of {workload} fails without {bug:?} as well: {failure}\n  replay: {}",
+            found.seed,
+            without.replay_command()
+        )),
+    }
+}
+
+/// The first seed from `from` on that shows a bug, and the workload that does.
+fn first(
+    bug: Bug,
+    suspects: &[Workload],
+    from: u64,
+    seeds: u64,
+    threads: Option<usize>,
+) -> Option<Report> {
+    let count = suspects.len() as u64;
+    let mut found = None;
+    let run_one = |job: u64| {
+        let workload = suspects[(job % count) as usize];
+        run(from + job / count, workload, Some(bug), Lines::Dropped)
+    };
+    in_parallel(seeds * count, threads, run_one, |report| {
+        if report.failure.is_none() {
+            return Next::GoOn;
+        }
+        found = Some(report);
+        Next::Enough
+    });
+    found
+}
