@@ -3,8 +3,6 @@
 
 use crate::{Next, find_bug, in_parallel};
 use sim::{Lines, Report, Workload, run};
-use std::fmt::Write as _;
-use std::path::Path;
 use world::planted::Bug;
 
 /// A planted bug must be found within so many seeds.
@@ -63,60 +61,44 @@ fn suspects(bug: Bug) -> Vec<Workload> {
     }
 }
 
-/// Looks for a seed that shows each bug, or the one that is asked for.
-pub fn find_all(only: Option<Bug>, places: Option<&Path>, threads: Option<usize>) -> bool {
+/// Looks for a seed that shows each bug, or the one that is asked for, and says so in lines of the list.
+pub fn find_all(only: Option<Bug>, threads: Option<usize>) -> bool {
     let (mut found, mut missed) = (0, 0);
-    let mut lines = String::from(HEAD);
+    println!("{HEAD}");
     for &bug in Bug::ALL {
         if only.is_some_and(|only| only != bug) {
             continue;
         }
         if let Some(test) = shown_by_a_test(bug) {
-            println!("{bug:?}: shown by a test ({test})");
+            println!("# {bug:?}: shown by a test ({test})");
             continue;
         }
-        let suspects = suspects(bug);
-        match first(bug, &suspects, 1, SEEDS_MAX, threads) {
+        match first(bug, &suspects(bug), 1, SEEDS_MAX, threads) {
             Some(report) => {
                 found += 1;
                 let failure = report.failure.unwrap_or_default();
-                let (seed, workload) = (report.seed, report.workload);
                 let what = failure.lines().next().unwrap_or_default();
-                println!("{bug:?}: found by seed {seed} of {workload}: {what}");
-                let _ = writeln!(lines, "{bug:?} {workload} {seed}");
+                println!("{bug:?} {} {} # {what}", report.workload, report.seed);
             }
             None => {
                 missed += 1;
-                println!("{bug:?}: NOT found within {SEEDS_MAX} seeds");
+                println!("# {bug:?}: NOT found within {SEEDS_MAX} seeds");
             }
         }
-    }
-    if let Some(places) = places
-        && let Err(error) = std::fs::write(places, lines)
-    {
-        println!("FAILED: {} cannot be written: {error}", places.display());
-        missed += 1;
     }
     println!("{found} passed, {missed} failed");
     missed == 0
 }
 
-const HEAD: &str = "# Where each planted bug is found first: bug, workload, seed. Written by\n\
-    # cargo xtask sim --find-bugs --write crates/sim/planted-bugs.txt\n";
+const HEAD: &str = "# Which seed shows each planted bug first: bug, workload, seed, and what is seen. Written by\n\
+    # cargo xtask sim --find-bugs | grep -v ' passed, ' > list; mv list crates/sim/planted-bugs.txt";
 
 /// Sees that each bug of the list is found, that the seed which shows it passes without it, and that none is missing.
-pub fn check(places: &Path, threads: Option<usize>) -> bool {
-    let text = match std::fs::read_to_string(places) {
-        Ok(text) => text,
-        Err(error) => {
-            println!("FAILED: {} cannot be read: {error}", places.display());
-            return false;
-        }
-    };
+pub fn check(threads: Option<usize>) -> bool {
     let (mut passed, mut failed) = (0, 0);
     let mut known = Vec::new();
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    for line in lines {
+    let lines = include_str!("../planted-bugs.txt").lines();
+    for line in lines.filter(|line| !line.starts_with('#')) {
         let outcome = read(line).and_then(|(bug, workload, seed)| {
             known.push(bug);
             check_one(bug, workload, seed, threads)
@@ -132,7 +114,7 @@ pub fn check(places: &Path, threads: Option<usize>) -> bool {
     for bug in Bug::ALL {
         if !known.contains(bug) && shown_by_a_test(*bug).is_none() {
             failed += 1;
-            println!("FAILED: {bug:?} is not in {}", places.display());
+            println!("FAILED: {bug:?} is not in the list of planted bugs");
         }
     }
     println!("{passed} passed, {failed} failed");
@@ -140,7 +122,8 @@ pub fn check(places: &Path, threads: Option<usize>) -> bool {
 }
 
 fn read(line: &str) -> Result<(Bug, Workload, u64), String> {
-    let mut words = line.split_whitespace();
+    let (place, _) = line.split_once('#').unwrap_or((line, ""));
+    let mut words = place.split_whitespace();
     let (Some(bug), Some(workload), Some(seed), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {

@@ -7,7 +7,6 @@ use sim::{Lines, Report, Strikes, Workload, run};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZero;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -46,13 +45,10 @@ struct Arguments {
     /// Plant each bug in turn, and look for a seed that shows it.
     #[arg(long)]
     find_bugs: bool,
-    /// With `--find-bugs`: write where each was found into this file.
-    #[arg(long)]
-    write: Option<PathBuf>,
-    /// Plant each bug in turn, and see that it is found where this file says, or soon behind, and that nothing is
+    /// Plant each bug in turn, and see that it is found where the list of them says, or soon behind, and nothing
     /// without it.
     #[arg(long)]
-    check_bugs: Option<PathBuf>,
+    check_bugs: bool,
     /// Say which bugs can be planted.
     #[arg(long)]
     list_bugs: bool,
@@ -81,11 +77,11 @@ fn main() -> ExitCode {
         Some(Ok(bug)) => Some(bug),
         None => None,
     };
-    let all_is_well = match (&arguments.check_bugs, arguments.find_bugs, arguments.seed) {
-        (Some(places), _, _) => hunt::check(places, arguments.threads),
-        (None, true, _) => hunt::find_all(bug, arguments.write.as_deref(), arguments.threads),
-        (None, false, Some(seed)) => replay(&arguments, seed, bug),
-        (None, false, None) => run_many(&arguments, bug),
+    let all_is_well = match (arguments.check_bugs, arguments.find_bugs, arguments.seed) {
+        (true, _, _) => hunt::check(arguments.threads),
+        (false, true, _) => hunt::find_all(bug, arguments.threads),
+        (false, false, Some(seed)) => replay(&arguments, seed, bug),
+        (false, false, None) => run_many(&arguments, bug),
     };
     if all_is_well {
         ExitCode::SUCCESS

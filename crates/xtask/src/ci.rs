@@ -9,9 +9,6 @@ use std::time::Instant;
 /// Seeds that each run of the simulator's workloads takes.
 const SEEDS: &str = "300";
 
-/// Where each planted bug is found.
-const PLANTED_BUGS: &str = "crates/sim/planted-bugs.txt";
-
 pub fn run(root: &Path) -> Result<Tally, String> {
     let mut all = Tally::default();
     let mut summary = Vec::new();
@@ -46,10 +43,8 @@ pub fn run(root: &Path) -> Result<Tally, String> {
         ]))
     });
     section("unit and golden tests", &|| clients::rust(root, &[]));
-    section("simulation", &|| simulate(root, ["--seeds", SEEDS]));
-    section("planted bugs", &|| {
-        simulate(root, ["--check-bugs", PLANTED_BUGS])
-    });
+    section("simulation", &|| simulate(root, &["--seeds", SEEDS]));
+    section("planted bugs", &|| simulate(root, &["--check-bugs"]));
     section("official clients", &|| clients::suites(root, &[]));
     section("example: flights", &|| {
         clients::flights(root, &["--rows".into(), "20000".into()])
@@ -58,7 +53,7 @@ pub fn run(root: &Path) -> Result<Tally, String> {
     Ok(all)
 }
 
-fn simulate(root: &Path, arguments: [&str; 2]) -> Result<Tally, String> {
+fn simulate(root: &Path, arguments: &[&str]) -> Result<Tally, String> {
     let run = ["run", "--quiet", "--package", "sim", "--bin", "sim", "--"];
     count(cargo(root).args(run).args(arguments))
 }
