@@ -586,7 +586,11 @@ def test_definitions_are_shown_as_they_were_made(session):
     assert table.options["comment"] == "it's"
     assert table.options["gc_grace_seconds"] == 60
     assert table.options["compaction"]["sstable_size_in_mb"] == "160"
+    session.execute("ALTER TABLE shown WITH read_repair = 'none'")
+    with pytest.raises(ConfigurationException, match="BLOCKING or NONE"):
+        session.execute("ALTER TABLE shown WITH read_repair = 'sometimes'")
     statement = session.execute("DESCRIBE TABLE suite.shown").one().create_statement
+    assert "read_repair = 'NONE'" in statement
     session.execute("DROP TABLE shown")
     session.execute(statement)
     session.execute("DROP TABLE shown")

@@ -10,7 +10,8 @@ mod table;
 pub use change::{Change, ChangeError};
 pub use model::Type;
 pub use table::{
-    Column, ColumnRole, Durability, Ordering, Partitioning, Protocol, Replication, Table, TableSpec,
+    Column, ColumnRole, Durability, NO_READ_REPAIR, Ordering, Partitioning, Protocol, READ_REPAIR,
+    Replication, Table, TableSpec,
 };
 
 use minicbor::{Decode, Encode};

@@ -161,7 +161,17 @@ pub struct Table {
     pub version: u64,
 }
 
+/// The property of an eventual table whose value [`NO_READ_REPAIR`] says that a read merges what replicas answer and
+/// writes nothing back.
+pub const READ_REPAIR: &str = "cql/read_repair";
+pub const NO_READ_REPAIR: &str = "'NONE'";
+
 impl Table {
+    pub fn repairs_reads(&self) -> bool {
+        let property = self.spec.properties.get(READ_REPAIR);
+        property.is_none_or(|value| value != NO_READ_REPAIR)
+    }
+
     pub fn name(&self) -> &str {
         &self.spec.name
     }

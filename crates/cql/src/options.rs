@@ -6,7 +6,9 @@
 use crate::error::Error;
 use crate::grammar::ast::{OptionValue, literal};
 use crate::grammar::parse_option;
-use catalog::{Durability, Namespace, Ordering, Protocol, Replication, Table};
+use catalog::{
+    Durability, NO_READ_REPAIR, Namespace, Ordering, Protocol, READ_REPAIR, Replication, Table,
+};
 use std::collections::BTreeMap;
 
 /// Keys of this door's properties begin so.
@@ -115,6 +117,10 @@ pub fn table_options(options: &[(String, OptionValue)]) -> Result<TableOptions, 
         match name.as_str() {
             "gc_grace_seconds" => found.gc_grace_seconds = Some(seconds(name, value)?),
             "default_time_to_live" => found.default_ttl_seconds = Some(seconds(name, value)?),
+            "read_repair" => {
+                let value = read_repair(value)?;
+                found.properties.insert(READ_REPAIR.into(), value);
+            }
             _ => {
                 found
                     .properties
@@ -157,6 +163,19 @@ fn check_shape(name: &str, shape: Shape, value: &OptionValue) -> Result<(), Erro
         return Err(Error::syntax(format!("Invalid value {text} for '{name}'")));
     }
     Ok(())
+}
+
+fn read_repair(value: &OptionValue) -> Result<String, Error> {
+    let chosen = match value {
+        OptionValue::Text(text) => literal(&text.to_ascii_uppercase()),
+        OptionValue::Map(_) => String::new(),
+    };
+    match chosen.as_str() {
+        "'BLOCKING'" | NO_READ_REPAIR => Ok(chosen),
+        _ => Err(Error::config(
+            "Invalid value for 'read_repair': it is BLOCKING or NONE",
+        )),
+    }
 }
 
 fn is_boolean(text: &str) -> bool {
@@ -445,6 +464,19 @@ mod tests {
     fn map(pairs: &[(&str, &str)]) -> OptionValue {
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         OptionValue::Map(pairs.iter().map(owned).collect())
+    }
+
+    #[test]
+    fn read_repair_is_blocking_or_none() {
+        let options = |text: &str| {
+            let value = OptionValue::Text(text.into());
+            table_options(&[("read_repair".to_owned(), value)])
+        };
+        let kept = options("none").unwrap().properties;
+        assert_eq!(kept[READ_REPAIR], NO_READ_REPAIR);
+        assert_eq!(READ_REPAIR, format!("{PREFIX}read_repair"));
+        assert!(options("BLOCKING").is_ok());
+        assert!(options("sometimes").is_err());
     }
 
     #[test]

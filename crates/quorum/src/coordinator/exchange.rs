@@ -22,6 +22,8 @@ pub(super) struct Exchange<'a> {
     pub layout: &'a Layout,
     pub level: Level,
     pub durability: Durability,
+    /// What replicas lack of the answer is written back first, so that whoever reads later sees it as well.
+    pub repairs: bool,
     /// Until when replicas take what a repair of this read brings them.
     pub expires: Timestamp,
     pub deadline: Instant,
@@ -208,7 +210,7 @@ impl Exchange<'_> {
         }
         let Reconciled { merged, repairs } =
             reconcile(self.layout, &self.read.rows, &pages).map_err(broken)?;
-        if !planted::is(Bug::SkipReadRepair) {
+        if self.repairs && !planted::is(Bug::SkipReadRepair) {
             let (mut places, mut repairs) = (places, repairs);
             let pending = self.pending(tablet);
             repairs.extend(pending.iter().map(|_| union(&repairs)).collect::<Vec<_>>());

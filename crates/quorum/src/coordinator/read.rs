@@ -413,6 +413,7 @@ impl Coordinator {
             layout: &reading.layout,
             level: reading.level,
             durability: reading.table.spec.replication.durability,
+            repairs: reading.table.repairs_reads(),
             expires: change_expires(self.gateway.now(), reading.table.spec.gc_grace_seconds),
             deadline: reading.deadline,
             read,

@@ -346,6 +346,21 @@ async fn without_read_repair_a_shown_value_can_vanish() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_table_can_do_without_read_repair() {
+    let (cluster, coordinator) = cluster(3);
+    cluster.plant(2, vec![delta(1, 1, 6, 60)]).await;
+    let mut table = table();
+    let (name, value) = (catalog::READ_REPAIR, catalog::NO_READ_REPAIR);
+    table.spec.properties.insert(name.into(), value.into());
+    let request = get(1, Level::Quorum);
+    let shown = coordinator.read(&table, &request).await.unwrap();
+    assert_eq!(shown.rows.len(), 1, "the answers are merged all the same");
+    cluster.set(2, Health::Dead);
+    let later = coordinator.read(&table, &request).await.unwrap();
+    assert!(later.rows.is_empty(), "nobody was told");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failing_replica_is_replaced_by_a_spare_one() {
     let (cluster, coordinator) = cluster(3);
     coordinator
