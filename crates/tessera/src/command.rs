@@ -1,6 +1,8 @@
 //! Commands that a running node carries out, asked for over its admin port.
 
-use crate::options::{NodeCommand, NodeOptions, RepairOptions, SetOptions, SplitOptions};
+use crate::options::{
+    NodeCommand, NodeOptions, RebuildOptions, RepairOptions, SetOptions, SplitOptions,
+};
 use crate::status;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -86,6 +88,52 @@ pub fn repair(options: &RepairOptions) -> Result<(), String> {
         }
         std::thread::sleep(PROGRESS_INTERVAL);
     }
+}
+
+/// Looks on until tables have the copies that they should have. Copies are made and taken away by themselves from the moment
+/// that a replication is changed: there is nothing to begin.
+pub fn rebuild(options: &RebuildOptions) -> Result<(), String> {
+    let body = json!({ "namespace": options.namespace }).to_string();
+    let mut shown = String::new();
+    loop {
+        let copies = fetch(&options.admin, "POST", "/api/command/copies", &body)?;
+        let lines = copies_lines(&copies);
+        if lines != shown {
+            println!("{lines}");
+            shown = lines;
+        }
+        if copies["settled"] == true {
+            return Ok(());
+        }
+        std::thread::sleep(PROGRESS_INTERVAL);
+    }
+}
+
+fn copies_lines(copies: &Value) -> String {
+    let mut lines: Vec<String> = copies["data_centers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|center| {
+            format!(
+                "{}: {} of {} copies, {} being filled, {} to go",
+                center["data_center"].as_str().unwrap_or_default(),
+                center["settled"],
+                center["wanted"],
+                center["filling"],
+                center["leaving"]
+            )
+        })
+        .collect();
+    let dead = copies["dead"].as_array().into_iter().flatten();
+    let dead: Vec<&str> = dead.filter_map(Value::as_str).collect();
+    if copies["settled"] != true && !dead.is_empty() {
+        lines.push(format!(
+            "not alive, and perhaps waited for: {}",
+            dead.join(" ")
+        ));
+    }
+    lines.join("\n")
 }
 
 /// One request over a connection of its own; answers that are not a success become errors.

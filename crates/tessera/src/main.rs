@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Set(options) => command::set(&options),
         Command::Node(options) => command::node(&options),
         Command::Repair(options) => command::repair(&options),
+        Command::Rebuild(options) => command::rebuild(&options),
         Command::Version => {
             println!("tessera {}", env!("CARGO_PKG_VERSION"));
             Ok(())

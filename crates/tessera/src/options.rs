@@ -35,6 +35,8 @@ pub enum Command {
     Node(NodeOptions),
     /// Repairs eventual tables: compares their replicas and brings each what it lacks
     Repair(RepairOptions),
+    /// Looks on until all tables have the copies that their replication asks for in each data centre
+    Rebuild(RebuildOptions),
     /// Prints the version
     Version,
 }
@@ -110,6 +112,15 @@ pub struct RepairOptions {
     pub namespace: Option<String>,
     /// All of the keyspace, if not given
     pub table: Option<String>,
+}
+
+#[derive(Args)]
+pub struct RebuildOptions {
+    /// The admin port of any node, as HOST:PORT
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub admin: String,
+    /// All keyspaces, if not given
+    pub namespace: Option<String>,
 }
 
 /// What `tessera start` takes, on the command line and in the file.

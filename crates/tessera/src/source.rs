@@ -4,7 +4,7 @@ use admin::{CommandError, Source};
 use async_trait::async_trait;
 use catalog::Table;
 use model::{NodeId, Type, Value as Cell};
-use node::{ClockStatus, Health, Node, NodeState, Status, TabletStatus};
+use node::{ClockStatus, Copies, Health, Node, NodeState, Status, TabletStatus};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ impl Source for NodeSource {
             }
             "repair" => self.repair(&arguments),
             "repair-progress" => self.repair_progress(&arguments),
+            "copies" => self.copies(&arguments),
             _ => Err(CommandError::Unknown),
         }
     }
@@ -101,6 +102,29 @@ impl NodeSource {
         }
         let number = self.node.repair(namespace, table).map_err(command_error)?;
         Ok(json!({ "repair": number }))
+    }
+
+    /// The copies that tables have and should have, by data centre, and the nodes that cannot take part at the moment.
+    fn copies(&self, arguments: &Value) -> Result<Value, CommandError> {
+        let namespace = arguments["namespace"].as_str();
+        let copies = self.node.copies(namespace).map_err(command_error)?;
+        let nodes = self.node.status().nodes;
+        let dead = nodes.iter().filter(|node| !node.is_alive);
+        let dead: Vec<String> = dead.map(|node| node.id.to_string()).collect();
+        let centers: Vec<Value> = copies
+            .iter()
+            .map(|(name, copies)| {
+                json!({
+                    "data_center": name,
+                    "wanted": copies.wanted,
+                    "settled": copies.settled,
+                    "filling": copies.filling,
+                    "leaving": copies.leaving,
+                })
+            })
+            .collect();
+        let is_settled = copies.values().all(Copies::is_settled);
+        Ok(json!({ "data_centers": centers, "dead": dead, "settled": is_settled }))
     }
 
     fn repair_progress(&self, arguments: &Value) -> Result<Value, CommandError> {

@@ -1,0 +1,121 @@
+"""Nine nodes in three data centres, through the Python driver under load: a data centre comes in by ALTER KEYSPACE, one is cut off
+and returns. What a level promises holds on both sides, and in the end everything acknowledged is everywhere.
+"""
+
+import json
+import sys
+import tempfile
+import time
+
+import pytest
+
+from conftest import binary, wait_until
+from hosts import PORTS, Hosts, available
+
+CENTRES = 3
+NODES = 3
+CUT = 2
+
+
+@pytest.fixture
+def hosts():
+    if not available():
+        pytest.skip("takes network namespaces: Linux, iproute2, root")
+    with tempfile.TemporaryDirectory(prefix="tessera-test-") as folder:
+        with Hosts(folder, groups=(NODES,) * CENTRES) as made:
+            try:
+                yield made
+            except BaseException:
+                for log in sorted(made.folder.glob("*.log")):
+                    print(f"---- {log.name}\n{log.read_text(errors='replace')[-2000:]}")
+                raise
+
+
+class Client:
+    def __init__(self, hosts, centre):
+        addresses = ",".join(hosts.address(centre * NODES + index) for index in range(NODES))
+        self.process = hosts.run_within(centre, "centres.py", str(centre + 1), addresses)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def ask(self, **what):
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def count(self):
+        return self.ask(count=True)["acknowledged"]
+
+
+DRIVER = """
+import sys
+from cassandra.cluster import Cluster
+cluster = Cluster([sys.argv[1]], connect_timeout=10)
+session = cluster.connect()
+for statement in sys.argv[2:]:
+    session.execute(statement, timeout=30)
+cluster.shutdown()
+"""
+
+
+def execute(hosts, *statements):
+    done = hosts.within(0, [sys.executable, "-c", DRIVER, hosts.address(0), *statements], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def rebuild(hosts):
+    command = [binary(), "rebuild", "--admin", f"{hosts.address(0)}:{PORTS['admin']}", "shop"]
+    done = hosts.within(0, command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def replication(*factors):
+    parts = ", ".join(f"'dc{index + 1}': {factor}" for index, factor in enumerate(factors))
+    return "{'class': 'NetworkTopologyStrategy', " + parts + "}"
+
+
+def alive_from(hosts, index):
+    found = hosts.status(index)
+    return found and sum(node["alive"] for node in found["nodes"])
+
+
+def test_a_data_centre_comes_is_cut_off_and_returns(hosts):
+    for index in range(CENTRES * NODES):
+        hosts.start(index)
+    wait_until("nine nodes know each other", lambda: alive_from(hosts, 0) == 9)
+    execute(
+        hosts,
+        f"CREATE KEYSPACE shop WITH replication = {replication(3, 3)}",
+        "CREATE TABLE shop.orders (id int PRIMARY KEY, note text)",
+    )
+    rebuild(hosts)
+    clients = [Client(hosts, centre) for centre in range(2)]
+    execute(hosts, f"ALTER KEYSPACE shop WITH replication = {replication(3, 3, 3)}")
+    seen = rebuild(hosts)
+    assert seen[-1].startswith("dc3: 24 of 24 copies, 0 being filled"), seen
+    clients.append(Client(hosts, CUT))
+    for client in clients:
+        assert client.ask(write="EACH_QUORUM")["error"] is None
+
+    hosts.cut_group(CUT)
+    before = [client.count() for client in clients]
+    wait_until("the others to be taken for dead", lambda: alive_from(hosts, 0) == 6 and alive_from(hosts, 6) == 3)
+    time.sleep(3)
+    for centre, client in enumerate(clients):
+        assert client.count() > before[centre] + 50, "LOCAL_QUORUM goes on on both sides"
+        assert client.ask(write="EACH_QUORUM") == {"error": "Unavailable", "level": "EACH_QUORUM"}
+        expected = {"error": "Unavailable", "level": "QUORUM"} if centre == CUT else {"error": None}
+        assert client.ask(write="QUORUM") == expected
+
+    hosts.mend_group(CUT)
+    wait_until("nine nodes see each other", lambda: alive_from(hosts, 0) == 9 and alive_from(hosts, 6) == 9)
+    errors = {centre: client.ask(count=True)["errors"] for centre, client in enumerate(clients)}
+    assert not any(errors.values()), "LOCAL_QUORUM is never refused"
+    rows = [row for client in clients for row in client.ask(stop=True)]
+    for centre, client in enumerate(clients):
+        wait_until(
+            f"all {len(rows)} rows in data centre {centre + 1}", lambda: client.ask(lacking=rows) == [], 30
+        )
+        assert client.ask(write="EACH_QUORUM")["error"] is None
+        client.process.stdin.close()
+        assert client.process.wait(20) == 0
