@@ -67,6 +67,18 @@ impl Places {
     }
 }
 
+impl Places {
+    /// Whether the data centre of this node is losing its last replica. Who is cut off here does not hear when it has gone,
+    /// nor what is acknowledged elsewhere from then on: so nobody is promised that he sees it.
+    fn is_going(&self) -> bool {
+        let here = || {
+            let replicas = self.replicas.iter();
+            replicas.filter(|it| it.data_center == self.local && !it.replica.is_learner)
+        };
+        here().next().is_some() && here().all(|place| place.is_leaving)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Write,
@@ -92,6 +104,15 @@ impl Required {
             Level::Quorum | Level::Default => anywhere(quorum),
             Level::All => vec![Group::of_all(purpose, places)],
             Level::LocalOne => here(|_| 1),
+            Level::LocalQuorum | Level::LocalSerial
+                if purpose == Purpose::Read && places.is_going() =>
+            {
+                return Err(Error::Retry(Retry::Unavailable {
+                    level,
+                    required: 1,
+                    alive: 0,
+                }));
+            }
             Level::LocalQuorum => here(quorum),
             Level::EachQuorum => Self::each_quorum(purpose, places),
             // A hint counts as an answer, too, so nobody has to be alive.
@@ -119,7 +140,7 @@ impl Required {
     }
 
     /// A data centre whose first replica is being filled has no quorum yet, only somebody to be waited for. One whose
-    /// last replica is on its way out has a quorum of one until it is gone: local levels ask it there.
+    /// last replica is on its way out has a quorum of one until it is gone: it may be taken back.
     fn each_quorum(purpose: Purpose, places: &Places) -> Vec<Group> {
         let mut centers: Vec<Arc<str>> = places
             .replicas
@@ -503,6 +524,32 @@ mod tests {
         going.replicas[1].is_leaving = true;
         assert_eq!(total(Level::EachQuorum, Purpose::Write, &going), 2);
         assert_eq!(total(Level::EachQuorum, Purpose::Read, &going), 2);
+    }
+
+    #[test]
+    fn local_levels_end_with_the_last_replica_of_a_data_center() {
+        let mut going = places(&[("a", false, true), ("b", false, true), ("b", false, true)]);
+        let local = |going: &Places| Required::new(Level::LocalQuorum, Purpose::Read, going);
+        assert!(local(&going).is_ok());
+        going.replicas[0].is_leaving = true;
+        let refused = local(&going).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                Error::Retry(Retry::Unavailable {
+                    required: 1,
+                    alive: 0,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        assert!(Required::new(Level::LocalOne, Purpose::Read, &going).is_ok());
+        // In another one, and where others stay, it is as before.
+        going.local = "b".into();
+        assert!(local(&going).is_ok());
+        going.replicas[1].is_leaving = true;
+        assert!(local(&going).is_ok());
     }
 
     #[test]
