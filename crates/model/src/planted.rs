@@ -56,6 +56,11 @@ bugs! {
     SampleNeverExpires,
     LeaveWithoutTakeOver,
     ForgetWhoLeaves,
+    UpdatePassesReaders,
+    ForgetFloor,
+    ApplyLatePlan,
+    ReplacedUnderItsGroup,
+    StrayForgotten,
 }
 
 #[cfg(feature = "planted")]

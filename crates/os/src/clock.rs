@@ -1,10 +1,15 @@
 //! This machine's clocks, with a bound of the wall clock's error where somebody vouches for it.
 //!
 //! The monotonic clock is the raw one where there is such: time daemons bend the rate of the other while they
-//! correct the wall clock, by far more than two oscillators differ.
+//! correct the wall clock, by far more than two oscillators differ. It stands still while the machine sleeps; that time is
+//! added, for to the rest of the cluster it has passed.
 
 use crate::kernel;
 use model::{Interval, Timestamp};
+#[cfg(target_os = "linux")]
+use rustix::time::ClockId;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use world::{Clock, ClockError, ClockSource};
@@ -86,6 +91,8 @@ impl Clock for SystemClock {
 struct Monotonic {
     #[cfg(target_os = "linux")]
     started_micros: u64,
+    #[cfg(target_os = "linux")]
+    asleep: Asleep,
     #[cfg(not(target_os = "linux"))]
     started: std::time::Instant,
 }
@@ -94,17 +101,72 @@ struct Monotonic {
 impl Monotonic {
     fn start() -> Monotonic {
         Monotonic {
-            started_micros: Monotonic::raw_micros(),
+            started_micros: read_micros(ClockId::MonotonicRaw),
+            asleep: Asleep::start(),
         }
     }
 
-    fn raw_micros() -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicRaw);
-        now.tv_sec.cast_unsigned() * 1_000_000 + now.tv_nsec.cast_unsigned() / 1_000
+    fn micros(&self) -> u64 {
+        // In this order: a sleep between the two shows at the next reading.
+        let asleep = self.asleep.micros();
+        read_micros(ClockId::MonotonicRaw) - self.started_micros + asleep
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn read_micros(clock: ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
+    now.tv_sec.cast_unsigned() * 1_000_000 + now.tv_nsec.cast_unsigned() / 1_000
+}
+
+/// How long the machine has slept since the start: one clock goes on meanwhile, of two that are otherwise alike.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+struct Asleep {
+    before_micros: u64,
+    micros: AtomicU64,
+}
+
+/// Between the readings of the two clocks a thread may be interrupted; a sleep takes longer.
+#[cfg(target_os = "linux")]
+const READ_MICROS_MAX: u64 = 1_000;
+
+#[cfg(target_os = "linux")]
+impl Asleep {
+    fn start() -> Asleep {
+        let before_micros = loop {
+            if let Some(difference) = Asleep::difference() {
+                break difference;
+            }
+        };
+        Asleep {
+            before_micros,
+            micros: AtomicU64::new(0),
+        }
+    }
+
+    /// By how much the one clock is ahead of the other; `None`: it took too long to tell.
+    fn difference() -> Option<u64> {
+        let before = read_micros(ClockId::Monotonic);
+        let whole = read_micros(ClockId::Boottime);
+        let after = read_micros(ClockId::Monotonic);
+        (after - before < READ_MICROS_MAX).then(|| whole.saturating_sub(before))
     }
 
     fn micros(&self) -> u64 {
-        Monotonic::raw_micros() - self.started_micros
+        match Asleep::difference() {
+            Some(difference) => self.note(difference.saturating_sub(self.before_micros)),
+            None => self.micros.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The clocks were seen to differ by so much more than at the start.
+    fn note(&self, micros: u64) -> u64 {
+        let known = self.micros.load(Ordering::Relaxed);
+        match micros > known + 2 * READ_MICROS_MAX {
+            true => self.micros.fetch_max(micros, Ordering::Relaxed).max(micros),
+            false => known,
+        }
     }
 }
 
@@ -137,6 +199,22 @@ mod tests {
         }
         let wall = clock.wall_micros();
         assert!((last.earliest.0..=wall + 2_000).contains(&last.latest.0.min(wall)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn time_asleep_counts_and_the_jitter_of_two_readings_does_not() {
+        let asleep = Asleep::start();
+        assert_eq!(asleep.micros(), 0);
+        assert_eq!(asleep.note(2_000), 0);
+        assert_eq!(asleep.note(5_000_000), 5_000_000);
+        assert_eq!(asleep.note(5_001_500), 5_000_000);
+        assert_eq!(asleep.note(0), 5_000_000);
+        let monotonic = Monotonic::start();
+        let before = monotonic.micros();
+        monotonic.asleep.note(60_000_000);
+        let after = monotonic.asleep.micros.load(Ordering::Relaxed);
+        assert!(monotonic.micros() - before >= after && after == 60_000_000);
     }
 
     #[test]

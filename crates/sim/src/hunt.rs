@@ -29,7 +29,10 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::SplitForgetsRowsEarly
         | Bug::SplitFoundsEmptyHalf => vec![Workload::Register, Workload::Append],
         Bug::SplitForgetsPromised => vec![Workload::Append],
-        Bug::FencingSwitchedOff | Bug::NewMasterDoesNotWait | Bug::SampleNeverExpires => {
+        Bug::FencingSwitchedOff
+        | Bug::NewMasterDoesNotWait
+        | Bug::SampleNeverExpires
+        | Bug::ForgetFloor => {
             vec![Workload::External]
         }
         Bug::SkipReadRepair
@@ -46,6 +49,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::RetryAppliesTwice
         | Bug::FollowerReadPastSafeTime
         | Bug::ReadOnlyParticipantNotValidated
+        | Bug::UpdatePassesReaders
         | Bug::CommitAbovePromises
         | Bug::ReaderForgetsCommit
         | Bug::ShowBeforeItsTime
@@ -57,6 +61,10 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         Bug::ReplayHintAfterGrace => vec![Workload::Heal],
         Bug::BatchlogNewTimestamps => vec![Workload::Batches],
         Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
+        Bug::ApplyLatePlan => vec![Workload::Centres, Workload::Register, Workload::Append],
+        Bug::ReplacedUnderItsGroup | Bug::StrayForgotten => {
+            vec![Workload::Register, Workload::Append, Workload::Bank]
+        }
         Bug::VoteNotPersisted => Vec::new(),
     }
 }

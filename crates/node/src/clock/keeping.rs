@@ -48,6 +48,8 @@ pub(crate) struct Surroundings {
 /// Whom to ask now, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Round {
+    /// Must be on disk, for this node to go on telling the time.
+    pub floor: Option<Timestamp>,
     pub claim: Option<Claim>,
     pub peers: Vec<NodeId>,
 }
@@ -258,6 +260,7 @@ impl Timekeeping {
         peers.extend((0..count).map(|offset| others[(self.turn + offset) % others.len()]));
         self.turn = self.turn.wrapping_add(count);
         Round {
+            floor: self.reference.wanted_floor(moment.local),
             claim,
             peers: peers.into_iter().collect(),
         }

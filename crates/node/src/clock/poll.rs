@@ -9,7 +9,7 @@ use crate::rpc::{ClockAnswer, ClockPoll, Reply, Request};
 use crate::service::leader_of;
 use cluster::META;
 use consensus::Role;
-use model::NodeId;
+use model::{NodeId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -69,6 +69,9 @@ pub(crate) async fn settle(core: &Core) {
 async fn round(core: &Arc<Core>) {
     let surroundings = surroundings(core);
     let (round, asked) = core.clock.round(&surroundings);
+    if let Some(floor) = round.floor {
+        put_floor(core, floor).await;
+    }
     for peer in &surroundings.members {
         let complaint = core
             .clock
@@ -140,14 +143,25 @@ async fn consider(core: &Core, from: Claimant, claim: Claim) -> Option<Grant> {
     let leader = core.groups.status(META).and_then(|meta| meta.leader);
     let leader = leader.map(|leader| leader.node);
     let considered = core.clock.consider(from, claim, leader)?;
-    if let Some(floor) = considered.floor {
-        if let Err(error) = core.records.put_clock_floor(floor).await {
-            tracing::error!(%error, "cluster time cannot be recorded");
-            return None;
-        }
-        core.clock.set_floor(floor);
+    if let Some(floor) = considered.floor
+        && !put_floor(core, floor).await
+    {
+        return None;
     }
     Some(considered.grant)
+}
+
+async fn put_floor(core: &Core, floor: Timestamp) -> bool {
+    match core.records.put_clock_floor(floor).await {
+        Ok(()) => {
+            core.clock.set_floor(floor);
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "cluster time cannot be recorded");
+            false
+        }
+    }
 }
 
 /// A fenced node gives up its leases, and leads no group that another node could lead.

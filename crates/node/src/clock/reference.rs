@@ -22,7 +22,8 @@
 //! * A new reference begins at or above all that the old one can have shown: at the `latest` of the new master's own
 //!   interval, and above what a majority of voters has heard from the old master. What they have heard is also on
 //!   their disks, rounded up, for the day when all of them start at once.
-//! * A lone node is its own master, without asking and without waiting.
+//! * A lone node is its own master, without asking and without waiting. Its reading, too, is good only as far as a record
+//!   on its disk says, and begins at or above that record after a start, wherever its wall clock stands by then.
 
 use minicbor::{Decode, Encode};
 use model::{Interval, NodeId, Timestamp};
@@ -37,12 +38,16 @@ const GRANT_MICROS: i64 = LIFE_MICROS + LIFE_MICROS / 500;
 const DRIFT_PPM: i64 = 200;
 /// How fast the master lets the reference follow its wall clock. Part of what `DRIFT_PPM` allows for.
 const SLEW_PPM: i64 = 50;
+/// The same where nobody else reads it: after a start it may be ahead by what the record was, and be so for seconds only.
+const SLEW_ALONE_PPM: i64 = 100_000;
 /// It does not follow when it is that close.
 const SLEW_FROM_MICROS: i64 = 1_000;
 /// A worse sample replaces a better one that is so old.
 const SAMPLE_AGE_MAX_MICROS: i64 = 1_000_000;
 /// How far the record of the reference on disk is ahead of it, so that it need not be written often.
 const FLOOR_AHEAD_MICROS: i64 = 3_000_000;
+/// A lone node writes the next record when so much is left of the last.
+const FLOOR_LEFT_MICROS: i64 = 1_000_000;
 
 /// A moment of this machine's monotonic clock, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +55,6 @@ pub(crate) struct Local(pub u64);
 
 impl Local {
     const NEVER: Local = Local(0);
-    const FOREVER: Local = Local(u64::MAX);
 
     pub fn since(self, earlier: Local) -> i64 {
         i64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(i64::MAX)
@@ -208,6 +212,8 @@ pub(crate) struct Reference {
     grants: BTreeMap<NodeId, Granted>,
     /// As long as it was alone it had authority, and a life longer.
     alone_until: Local,
+    /// Until then others may hold samples of this node's reference.
+    company_until: Local,
     /// Whom this node has granted to.
     granted: Option<(Claimant, Local)>,
     /// The highest reference that it consented to, when, and whose it was.
@@ -229,6 +235,7 @@ impl Reference {
             electorate: Electorate::default(),
             grants: BTreeMap::new(),
             alone_until: Local::NEVER,
+            company_until: Local::NEVER,
             granted: None,
             heard: None,
             floor,
@@ -248,6 +255,9 @@ impl Reference {
     pub fn why_not(&self) -> &'static str {
         match (self.role, self.known) {
             (Role::Candidate, _) => "this node is about to become time master",
+            (Role::Elect, _) if self.electorate.is_alone => {
+                "the record of its time is not on its disk yet"
+            }
             (Role::Elect, _) => "this node is time master and has lost the majority of voters",
             (Role::Follower, None) => "no sample of the time master yet",
             (Role::Follower, Some(_)) => "the last sample of the time master is too old",
@@ -271,6 +281,8 @@ impl Reference {
     /// For how long this node is time master without further news.
     pub fn authority_micros(&self, now: Local) -> i64 {
         match self.known {
+            // Who bends it by more than others expect gives no samples of it.
+            Some(known) if known.slew_ppm.abs() > SLEW_PPM => 0,
             Some(known) if known.is_own && self.role == Role::Elect && now < known.until => {
                 known.until.since(now).min(LIFE_MICROS)
             }
@@ -297,7 +309,7 @@ impl Reference {
         self.alone_until = Local::NEVER;
         self.electorate = Electorate::default();
         if let Some(known) = &mut self.known {
-            // Who was alone had no end.
+            // Who was alone had as long as its record.
             known.until = known.until.min(now.plus(LIFE_MICROS));
         }
     }
@@ -310,15 +322,16 @@ impl Reference {
             self.lead_alone(now, wall);
             return None;
         }
-        if was_alone && self.role == Role::Elect {
-            self.alone_until = now.plus(LIFE_MICROS);
+        self.company_until = now.plus(LIFE_MICROS);
+        if let (true, Role::Elect, Some(known)) = (was_alone, self.role, self.known) {
+            self.alone_until = now.plus(LIFE_MICROS).min(known.until);
         }
         if self.role == Role::Follower {
             self.role = Role::Candidate;
             self.grants.clear();
         }
         self.count(now, wall);
-        self.slew(now, wall);
+        self.slew(now, wall, SLEW_PPM);
         Some(match (self.role, self.known) {
             (Role::Elect, Some(known)) => Claim::Reference(known.at(now).latest),
             _ => Claim::Election,
@@ -328,12 +341,42 @@ impl Reference {
     fn lead_alone(&mut self, now: Local, wall: i64) {
         if self.role != Role::Elect {
             let own = self.known.map(|known| known.at(now).latest.0);
-            self.begin(now, own.unwrap_or(wall));
+            let floor = match planted::is(Bug::ForgetFloor) {
+                true => None,
+                false => self.floor.map(|floor| floor.0),
+            };
+            self.begin(now, own.or(floor.max(Some(wall))).unwrap_or(wall));
         }
-        self.slew(now, wall);
+        let is_watched = now < self.company_until;
+        self.slew(
+            now,
+            wall,
+            if is_watched { SLEW_PPM } else { SLEW_ALONE_PPM },
+        );
+        self.keep_below_floor();
+    }
+
+    /// Alone: the reading is good until it reaches what is on disk.
+    fn keep_below_floor(&mut self) {
         if let Some(known) = &mut self.known {
-            known.until = Local::FOREVER;
+            let floor = self.floor.unwrap_or(Timestamp::MIN);
+            let left = floor.0.saturating_sub(known.latest).max(0);
+            let faster = known.slew_ppm.max(0);
+            let micros = i128::from(left) * 1_000_000 / i128::from(1_000_000 + faster);
+            known.until = known.at.plus(i64::try_from(micros).unwrap_or(i64::MAX));
         }
+    }
+
+    /// What a lone node should have on disk by now, so that it can go on telling the time.
+    pub fn wanted_floor(&self, now: Local) -> Option<Timestamp> {
+        let known = self
+            .known
+            .filter(|_| self.electorate.is_alone && self.role == Role::Elect)?;
+        let reading = known.at(now).latest;
+        let is_low = self
+            .floor
+            .is_none_or(|floor| floor < reading.plus_micros(FLOOR_LEFT_MICROS));
+        is_low.then(|| reading.plus_micros(FLOOR_AHEAD_MICROS))
     }
 
     fn begin(&mut self, now: Local, start: i64) {
@@ -354,8 +397,9 @@ impl Reference {
         });
     }
 
-    /// Follows the own wall clock, slower than anybody would notice. The reading has no steps: only its rate changes.
-    fn slew(&mut self, now: Local, wall: i64) {
+    /// Follows the own wall clock, by so much at most. The reading has no steps: only its rate changes, so that what
+    /// differs would be gone in a second.
+    fn slew(&mut self, now: Local, wall: i64, slew_ppm_max: i64) {
         if let Some(known) = &mut self.known
             && known.is_own
         {
@@ -363,10 +407,10 @@ impl Reference {
             known.at = now;
             known.earliest = reading;
             known.latest = reading;
-            known.slew_ppm = match wall.saturating_sub(reading) {
-                ahead if ahead > SLEW_FROM_MICROS => SLEW_PPM,
-                ahead if ahead < -SLEW_FROM_MICROS => -SLEW_PPM,
-                _ => 0,
+            let ahead = wall.saturating_sub(reading);
+            known.slew_ppm = match (-SLEW_FROM_MICROS..=SLEW_FROM_MICROS).contains(&ahead) {
+                true => 0,
+                false => ahead.clamp(-slew_ppm_max, slew_ppm_max),
             };
         }
     }
@@ -492,6 +536,9 @@ impl Reference {
     /// It is on disk.
     pub fn set_floor(&mut self, floor: Timestamp) {
         self.floor = self.floor.max(Some(floor));
+        if self.electorate.is_alone && self.role == Role::Elect {
+            self.keep_below_floor();
+        }
     }
 
     /// What any reference that this node has consented to has stayed below.

@@ -347,13 +347,19 @@ fn a_sample_is_half_its_round_trip_wide_widens_and_expires() {
 #[test]
 fn a_lone_node_tells_the_time_at_once_and_hands_it_over_when_others_come() {
     let mut one = Reference::new(claimant(1, 0), ms(0), None);
-    let alone = Electorate {
-        voters: BTreeSet::from([NodeId(1)]),
-        is_alone: true,
-    };
+    let alone = alone();
     assert_eq!(one.lead(ms(5), 7_000_000, alone.clone()), None);
+    assert_eq!(one.read(ms(5)), None, "nothing is on disk yet");
+    record(&mut one, 5);
     assert_eq!(one.read(ms(5)), Some(interval(7_000_000, 7_000_000)));
-    assert!(one.read(ms(500_000)).is_some(), "it asks nobody");
+    for time in (250..=600_000).step_by(250) {
+        assert_eq!(
+            one.lead(ms(time), 7_000_000 + time as i64 * 1_000, alone.clone()),
+            None
+        );
+        record(&mut one, time);
+        assert!(one.read(ms(time)).is_some(), "it asks nobody");
+    }
     // A second node joins: the first goes on without a break.
     let two = Electorate {
         is_alone: false,
@@ -372,6 +378,83 @@ fn a_lone_node_tells_the_time_at_once_and_hands_it_over_when_others_come() {
     assert!(one.is_master(ms(601_999)));
     // As the cluster's only voter it still has to ask itself.
     assert_eq!(one.read(ms(602_000)), None);
+}
+
+fn alone() -> Electorate {
+    Electorate {
+        voters: BTreeSet::from([NodeId(1)]),
+        is_alone: true,
+    }
+}
+
+/// Puts on disk what should be there; says whether that was anything.
+fn record(lone: &mut Reference, time: u64) -> bool {
+    let wanted = lone.wanted_floor(ms(time));
+    if let Some(floor) = wanted {
+        lone.set_floor(floor);
+    }
+    wanted.is_some()
+}
+
+#[test]
+fn a_lone_node_whose_wall_clock_is_set_back_between_two_starts_goes_on_above_what_it_has_shown() {
+    let mut first = Reference::new(claimant(1, 0), ms(0), None);
+    let mut wall = 70_000_000;
+    let (mut records, mut shown) = (0, Timestamp::MIN);
+    for time in (0..20_000).step_by(250) {
+        first.lead(ms(time), wall + time as i64 * 1_000, alone());
+        records += u64::from(record(&mut first, time));
+        shown = shown.max(first.read(ms(time)).unwrap().latest);
+    }
+    assert_eq!(shown, Timestamp(wall + 19_750_000));
+    assert!((8..=11).contains(&records), "{records} records in 20 s");
+    // The disk stalls: it stops at what is recorded.
+    let floor = first.wanted_floor(ms(25_000)).unwrap();
+    assert_eq!(first.read(ms(25_000)), None);
+    first.set_floor(floor);
+    assert!(first.read(ms(25_000)).is_some());
+
+    // An hour back.
+    wall -= 3_600_000_000;
+    let mut second = Reference::new(claimant(1, 1), ms(0), Some(floor));
+    second.lead(ms(0), wall, alone());
+    assert_eq!(second.read(ms(0)), None);
+    record(&mut second, 0);
+    let start = second.read(ms(0)).unwrap();
+    assert!(start.earliest >= floor && floor > shown);
+    // It nears its wall clock by a tenth, and gives no samples meanwhile.
+    assert_eq!(second.authority_micros(ms(1)), 0);
+    second.lead(ms(1_000), wall + 1_000_000, alone());
+    let later = second.read(ms(1_000)).unwrap();
+    assert_eq!(later.latest.0 - start.latest.0, 900_000);
+    // With others it has to be as even as they expect.
+    let two = Electorate {
+        is_alone: false,
+        ..alone()
+    };
+    second.lead(ms(1_100), wall + 1_100_000, two);
+    let then = second.read(ms(1_100)).unwrap();
+    assert!(second.authority_micros(ms(1_100)) > 0);
+    second.lead(ms(1_200), wall + 1_200_000, alone());
+    let even = second.read(ms(1_200)).unwrap();
+    assert_eq!(even.latest.0 - then.latest.0, 99_995);
+}
+
+#[test]
+fn a_lone_node_that_starts_again_is_soon_with_its_wall_clock() {
+    let wall = 70_000_000;
+    let floor = Timestamp(wall + 2_000_000);
+    let mut one = Reference::new(claimant(1, 1), ms(0), Some(floor));
+    let mut last = Timestamp::MIN;
+    for time in (0..40_000).step_by(250) {
+        one.lead(ms(time), wall + time as i64 * 1_000, alone());
+        record(&mut one, time);
+        let reading = one.read(ms(time)).unwrap().latest;
+        assert!(reading > last);
+        last = reading;
+    }
+    let off = last.0 - (wall + 39_750_000);
+    assert!((0..=SLEW_FROM_MICROS).contains(&off), "{off} us ahead");
 }
 
 #[test]

@@ -123,7 +123,9 @@ fn a_clock_that_strobes_within_its_bound_is_not_fenced() {
 #[test]
 fn single_is_for_one_node() {
     let mut clock = node(ClockSource::Single);
-    clock.round(&moment(0, 0), &nodes(&[1], true));
+    let round = clock.round(&moment(0, 0), &nodes(&[1], true));
+    assert!(clock.read(&moment(0, 0)).is_err());
+    clock.set_floor(round.floor.expect("nothing is on disk yet"));
     assert_eq!(clock.read(&moment(0, 0)), Ok(interval(START, START)));
     clock.round(&moment(10, 0), &nodes(&[1, 2], true));
     let refused = clock.read(&moment(11, 0)).unwrap_err();
@@ -137,13 +139,14 @@ fn single_is_for_one_node() {
 fn cluster_time_of_one_node_is_called_single() {
     let mut clock = node(ClockSource::Cluster);
     clock.round(&moment(0, 0), &nodes(&[1], true));
+    clock.set_floor(Timestamp(START + 60_000_000));
     assert_eq!(clock.source(), ClockSource::Single);
-    // Its wall clock is set: the reference goes its own way, and follows slowly.
+    // Its wall clock is set: the reference goes its own way, and follows.
     let reading = clock.read(&moment(1_000, 3_600_000_000)).unwrap();
     assert_eq!(reading, interval(START + 1_000_000, START + 1_000_000));
     clock.round(&moment(1_000, 3_600_000_000), &nodes(&[1], true));
     let later = clock.read(&moment(11_000, 3_600_000_000)).unwrap();
-    assert_eq!(later.earliest.0 - reading.earliest.0, 10_000_500);
+    assert_eq!(later.earliest.0 - reading.earliest.0, 11_000_000);
     clock.round(&moment(11_000, 0), &nodes(&[1, 2], true));
     assert_eq!(clock.source(), ClockSource::Cluster);
 }
