@@ -397,6 +397,56 @@ def test_conflicting_transactions_are_retried(database):
     assert len(attempts) == 3
 
 
+def test_columns_of_a_row_are_locked_apart(database):
+    """Two that change different columns of one row are not in each other's way; two that change the same are."""
+    put_singers(database, (1, "first", "last"))
+    attempts = []
+
+    def rename(transaction, column, during=lambda: None):
+        attempts.append(column)
+        transaction.execute_update(f"UPDATE Singers SET {column} = {column} || '!' WHERE SingerId = 1")
+        during()
+
+    def meanwhile():
+        assert len(attempts) == 1
+        other = threading.Thread(target=lambda: database.run_in_transaction(rename, "LastName"))
+        other.start()
+        other.join(10)
+        with database.batch() as batch:
+            batch.update("Singers", ("SingerId", "BirthDate"), [(1, datetime.date(1815, 12, 10))])
+
+    def work(transaction):
+        rename(transaction, "FirstName", meanwhile)
+        # It sees what the others have committed next to what it has written itself.
+        sql = "SELECT FirstName, LastName, BirthDate FROM Singers"
+        assert list(transaction.execute_sql(sql)) == [["first!", "last!", datetime.date(1815, 12, 10)]]
+
+    database.run_in_transaction(work)
+    assert attempts == ["FirstName", "LastName"]
+    sql = "SELECT FirstName, LastName, BirthDate FROM Singers"
+    assert query(database, sql) == [["first!", "last!", datetime.date(1815, 12, 10)]]
+
+    gone = []
+
+    def look(transaction):
+        attempts.append("look")
+        found = list(transaction.execute_sql("SELECT FirstName FROM Singers WHERE SingerId = 1"))
+        if not gone:
+            gone.append(threading.Thread(target=lambda: database.run_in_transaction(delete)))
+            gone[0].start()
+            time.sleep(0.5)
+        transaction.execute_update("UPDATE Singers SET LastName = 'seen' WHERE SingerId = 1")
+        return found
+
+    def delete(transaction):
+        transaction.execute_update("DELETE FROM Singers WHERE SingerId = 1")
+
+    # Whoever deletes the row is younger and waits for those who have read any column of it.
+    assert database.run_in_transaction(look) == [["first!"]]
+    gone[0].join(60)
+    assert attempts[2:] == ["look"] and query(database, sql) == []
+
+
 def test_counters_under_contention(database):
     put_singers(database, (1, "0", None))
 
@@ -715,6 +765,26 @@ def test_batches_of_a_snapshot(database):
     with database.batch_snapshot() as batch:
         found = batch.run_partitioned_query("SELECT SingerId FROM Singers")
         assert sorted(row[0] for row in found) == [*range(500), 1_000]
+
+
+def test_pages_of_a_strong_read_are_of_one_snapshot(database):
+    """A single-use read streams several pages; what is written meanwhile is in all of them or in none."""
+    many = 4_000
+    for start in range(0, many, 1_000):
+        put_singers(database, *((number, "0", "x" * 1_000) for number in range(start, start + 1_000)))
+    for read in (
+        lambda snapshot: snapshot.execute_sql("SELECT FirstName, LastName FROM Singers"),
+        lambda snapshot: snapshot.read("Singers", ("FirstName", "LastName"), KeySet(all_=True)),
+    ):
+        with database.snapshot() as snapshot:
+            rows = iter(read(snapshot))
+            before = next(rows)[0]
+            with database.batch() as batch:
+                batch.update("Singers", ("SingerId", "FirstName"), [(many - 1, before + "1")])
+            found = [row[0] for row in rows]
+        assert len(found) == many - 1 and found[-1] == before
+        with database.batch() as batch:
+            batch.update("Singers", ("SingerId", "FirstName"), [(many - 1, before)])
 
 
 def test_idle_transactions_are_aborted(database):

@@ -5,6 +5,7 @@
 //! the business of whoever implements `Database`; a door never asks.
 
 pub mod collection;
+mod columns;
 mod consistency;
 pub mod document;
 mod error;
@@ -16,12 +17,12 @@ pub mod trace;
 mod transaction;
 mod write;
 
+pub use columns::ColumnSet;
 pub use consistency::{Level, ReadBound};
 pub use error::{Broken, Error, Outcome, Refused, Retry};
 pub use read::{Direction, KeyRange, Projection, ReadRequest, ReadResponse, ReadRow, Selection};
 pub use transaction::{
-    Buffered, Commit, Concurrency, LockMode, Locking, Transaction, TransactionId,
-    TransactionOptions, covered,
+    Buffered, Commit, Concurrency, Locking, Transaction, TransactionId, TransactionOptions, covered,
 };
 pub use write::{
     Assignment, Atomicity, Check, CheckOperator, Condition, Element, Mutation, Part, ReadAssertion,

@@ -2,15 +2,15 @@
 
 use crate::evaluate::{Moment, evaluate};
 use crate::{
-    Atomicity, Database, Direction, Error, KeyRange, Level, Mutation, Patience, Projection,
-    ReadAssertion, ReadBound, ReadRequest, ReadResponse, ReadRow, Refused, RowOperation, Selection,
-    WriteRequest,
+    Assignment, Atomicity, ColumnSet, Database, Direction, Error, KeyRange, Level, Mutation,
+    Patience, Projection, ReadAssertion, ReadBound, ReadRequest, ReadResponse, ReadRow, Refused,
+    RowOperation, Selection, WriteRequest,
 };
 use async_trait::async_trait;
 use catalog::Table;
 use minicbor::{Decode, Encode};
-use model::{Incarnation, NodeId, RequestId, Row, TableId, Timestamp};
-use std::collections::BTreeMap;
+use model::{Cell, ColumnId, Incarnation, NodeId, RequestId, Row, TableId, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
@@ -51,18 +51,12 @@ pub struct TransactionId {
 pub struct Locking {
     #[n(0)]
     pub transaction: TransactionId,
-    #[n(1)]
-    pub mode: LockMode,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum LockMode {
-    /// Others may read.
-    #[n(0)]
-    Shared,
-    /// For what will be written: two that both read first would otherwise abort each other.
-    #[n(1)]
-    Exclusive,
+    /// What others may read as well, and not change.
+    #[n(2)]
+    pub shared: ColumnSet,
+    /// What will be written: two that both read first would otherwise abort each other.
+    #[n(3)]
+    pub exclusive: ColumnSet,
 }
 
 /// An open transaction. Dropping it rolls it back.
@@ -72,9 +66,13 @@ pub trait Transaction: Send {
     /// not count.
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, Error>;
 
-    /// As `read`, of rows that will be written next: they are locked for that at once and read whole, so that the write
-    /// need not ask for them again.
-    async fn read_to_write(&mut self, request: ReadRequest) -> Result<ReadResponse, Error>;
+    /// As `read`, of rows of which these columns will be written next: they are locked for that at once, and read with
+    /// what is asked for, so that the write need not ask for them again. `All` also where rows will be deleted.
+    async fn read_to_write(
+        &mut self,
+        request: ReadRequest,
+        written: Projection,
+    ) -> Result<ReadResponse, Error>;
 
     /// Buffers mutations. `Insert` and `Update` are checked against what is there, at once.
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), Error>;
@@ -102,12 +100,69 @@ pub struct Buffered {
     patience: Patience,
     mutations: Vec<Mutation>,
     assertions: Vec<ReadAssertion>,
-    /// Rows as this transaction has left them; `None` is a row that it deleted.
-    rows: BTreeMap<(TableId, Vec<u8>), Option<Row>>,
+    /// Rows as this transaction has left them.
+    rows: BTreeMap<(TableId, Vec<u8>), Known>,
     /// Rows as they are committed, read in order to be written.
-    committed: BTreeMap<(TableId, Vec<u8>), Option<Row>>,
+    committed: BTreeMap<(TableId, Vec<u8>), Known>,
     /// What `rows` held before the statement under way, newest last.
-    undo: Vec<((TableId, Vec<u8>), Option<Option<Row>>)>,
+    undo: Vec<((TableId, Vec<u8>), Option<Known>)>,
+}
+
+/// What a transaction knows of a row without asking, since it has locked it.
+#[derive(Clone, Debug)]
+struct Known {
+    /// `None` is a row that is not there.
+    row: Option<Row>,
+    /// Of a row that is there; of its other columns nothing is known, nor are they locked.
+    columns: Projection,
+}
+
+impl Known {
+    fn covers(&self, wanted: &Projection) -> bool {
+        match (&self.columns, wanted) {
+            (Projection::All, _) => true,
+            (Projection::Columns(_), Projection::All) => false,
+            (Projection::Columns(known), Projection::Columns(wanted)) => {
+                wanted.iter().all(|column| known.contains(column))
+            }
+        }
+    }
+
+    /// The row as it is with this laid over what is committed.
+    fn over(&self, committed: Option<Row>) -> Option<Row> {
+        let (Projection::Columns(columns), Some(own), Some(mut row)) =
+            (&self.columns, &self.row, committed)
+        else {
+            return self.row.clone();
+        };
+        row.marker = own.marker.or(row.marker);
+        row.cells.retain(|cell| !columns.contains(&cell.column));
+        let known = |cell: &&Cell| columns.contains(&cell.column);
+        row.cells.extend(own.cells.iter().filter(known).cloned());
+        row.cells
+            .sort_by(|one, other| (one.column, &one.path).cmp(&(other.column, &other.path)));
+        Some(row)
+    }
+}
+
+fn both(one: Projection, other: Projection) -> Projection {
+    match (one, other) {
+        (Projection::Columns(one), Projection::Columns(other)) => {
+            let columns: BTreeSet<ColumnId> = one.into_iter().chain(other).collect();
+            Projection::Columns(columns.into_iter().collect())
+        }
+        _ => Projection::All,
+    }
+}
+
+/// What a mutation needs to know of the row as it is.
+fn needed_by(mutation: &Mutation) -> Projection {
+    match (&mutation.operation, &mutation.condition) {
+        (RowOperation::Update { assignments }, None) => {
+            Projection::Columns(assignments.iter().map(Assignment::column).collect())
+        }
+        _ => Projection::All,
+    }
 }
 
 /// More ranges than this are folded into one that covers them all, per table.
@@ -142,11 +197,19 @@ impl Buffered {
     async fn read_committed(
         &mut self,
         mut request: ReadRequest,
-        mode: LockMode,
+        exclusive: ColumnSet,
     ) -> Result<ReadResponse, Error> {
         request.bound = ReadBound::Strong;
         request.patience = self.patience;
-        request.locking = self.id.map(|transaction| Locking { transaction, mode });
+        let columns = match request.headers {
+            true => ColumnSet::ALL,
+            false => ColumnSet::read_by(&request.projection),
+        };
+        request.locking = self.id.map(|transaction| Locking {
+            transaction,
+            shared: columns,
+            exclusive,
+        });
         let (table, selection, direction) =
             (request.table, request.selection.clone(), request.direction);
         let response = self.database.read(request).await?;
@@ -158,6 +221,7 @@ impl Buffered {
                 table,
                 range,
                 timestamp,
+                columns,
             });
         }
         if self.assertions.len() > ASSERTIONS_MAX {
@@ -175,6 +239,7 @@ impl Buffered {
                 }
                 Some(whole) => {
                     whole.timestamp = whole.timestamp.min(assertion.timestamp);
+                    whole.columns = whole.columns.and(assertion.columns);
                     whole.range.start = whole.range.start.clone().min(assertion.range.start);
                     whole.range.end = match (whole.range.end.take(), assertion.range.end) {
                         (Some(left), Some(right)) => Some(left.max(right)),
@@ -186,16 +251,34 @@ impl Buffered {
         self.assertions = folded.into_values().collect();
     }
 
-    /// The row as this transaction sees it.
-    async fn current(&mut self, table: TableId, key: &[u8]) -> Result<Option<Row>, Error> {
-        let place = (table, key.to_vec());
+    /// The row as this transaction sees it, as far as a mutation needs it.
+    async fn current(&mut self, mutation: &Mutation) -> Result<Known, Error> {
+        let place = (mutation.table, mutation.key.clone());
+        let needed = needed_by(mutation);
+        let own = self.rows.get(&place);
         // What is committed was asserted when it was read: should it have changed since, the commit fails.
-        if let Some(row) = self.rows.get(&place).or(self.committed.get(&place)) {
-            return Ok(row.clone());
+        if let Some(known) = own.or(self.committed.get(&place))
+            && known.covers(&needed)
+        {
+            return Ok(known.clone());
         }
-        let request = ReadRequest::new(table, Selection::Keys(vec![key.to_vec()]));
-        let response = self.read_committed(request, LockMode::Exclusive).await?;
-        Ok(response.rows.into_iter().next().map(|found| found.row))
+        let own = own.cloned();
+        let selection = Selection::Keys(vec![mutation.key.clone()]);
+        let mut request = ReadRequest::new(mutation.table, selection);
+        request.projection = needed.clone();
+        let exclusive = ColumnSet::written_by(&mutation.operation);
+        let response = self.read_committed(request, exclusive).await?;
+        let committed = response.rows.into_iter().next().map(|found| found.row);
+        Ok(match own {
+            None => Known {
+                row: committed,
+                columns: needed,
+            },
+            Some(own) => Known {
+                row: own.over(committed),
+                columns: both(own.columns, needed),
+            },
+        })
     }
 
     async fn write_one(&mut self, index: u32, mutation: Mutation) -> Result<(), Error> {
@@ -203,21 +286,25 @@ impl Buffered {
             return self.delete_range(mutation.table, range).await;
         }
         let table = self.table(mutation.table)?;
-        let current = self.current(mutation.table, &mutation.key).await?;
+        let current = self.current(&mutation).await?;
         let now = self.database.now().latest;
         let moment = Moment {
             timestamp: now,
             now_seconds: now.seconds(),
         };
-        let evaluated = evaluate(&table, index, &mutation, current.as_ref(), moment)?;
-        self.leave(mutation.table, mutation.key.clone(), evaluated.new);
+        let evaluated = evaluate(&table, index, &mutation, current.row.as_ref(), moment)?;
+        let left = Known {
+            row: evaluated.new,
+            columns: current.columns,
+        };
+        self.leave((mutation.table, mutation.key.clone()), left);
         self.mutations.push(mutation);
         Ok(())
     }
 
-    fn leave(&mut self, table: TableId, key: Vec<u8>, row: Option<Row>) {
-        let before = self.rows.insert((table, key.clone()), row);
-        self.undo.push(((table, key), before));
+    fn leave(&mut self, place: (TableId, Vec<u8>), left: Known) {
+        let before = self.rows.insert(place.clone(), left);
+        self.undo.push((place, before));
     }
 
     async fn delete_range(&mut self, table: TableId, range: KeyRange) -> Result<(), Error> {
@@ -226,7 +313,7 @@ impl Buffered {
         while let Some(selection) = next.take() {
             let mut request = ReadRequest::new(table, selection);
             request.projection = Projection::Columns(Vec::new());
-            let response = self.read_overlaid(request, LockMode::Exclusive).await?;
+            let response = self.read_overlaid(request, ColumnSet::ALL).await?;
             keys.extend(response.rows.into_iter().map(|found| found.key));
             if keys.len() > RANGE_DELETE_ROWS_MAX {
                 return Err(Error::Refused(Refused::TooLarge(format!(
@@ -236,7 +323,11 @@ impl Buffered {
             next = response.next;
         }
         for key in keys {
-            self.leave(table, key.clone(), None);
+            let gone = Known {
+                row: None,
+                columns: Projection::All,
+            };
+            self.leave((table, key.clone()), gone);
             self.mutations
                 .push(Mutation::new(table, key, RowOperation::Delete));
         }
@@ -247,13 +338,14 @@ impl Buffered {
     async fn read_overlaid(
         &mut self,
         request: ReadRequest,
-        mode: LockMode,
+        exclusive: ColumnSet,
     ) -> Result<ReadResponse, Error> {
         let (table, selection, direction) =
             (request.table, request.selection.clone(), request.direction);
-        let mut response = self.read_committed(request, mode).await?;
-        if mode == LockMode::Exclusive {
-            self.keep_committed(table, &selection, &response);
+        let columns = request.projection.clone();
+        let mut response = self.read_committed(request, exclusive).await?;
+        if !exclusive.is_empty() {
+            self.keep_committed(table, &selection, &response, &columns);
         }
         match &selection {
             Selection::Ranges(_) => {
@@ -267,9 +359,10 @@ impl Buffered {
                     .map(|found| (found.key, found.row))
                     .collect();
                 for key in keys {
+                    let committed = found.remove(key);
                     let row = match self.rows.get(&(table, key.clone())) {
-                        Some(row) => row.clone(),
-                        None => found.remove(key),
+                        Some(own) => own.over(committed),
+                        None => committed,
                     };
                     response.rows.extend(row.map(|row| ReadRow {
                         key: key.clone(),
@@ -281,15 +374,25 @@ impl Buffered {
         Ok(response)
     }
 
-    /// Remembers whole rows that were read by key.
-    fn keep_committed(&mut self, table: TableId, selection: &Selection, response: &ReadResponse) {
+    /// Remembers rows that were read by key, in order to be written.
+    fn keep_committed(
+        &mut self,
+        table: TableId,
+        selection: &Selection,
+        response: &ReadResponse,
+        columns: &Projection,
+    ) {
         if let (Selection::Keys(keys), None) = (selection, &response.next) {
+            let known = |row| Known {
+                row,
+                columns: columns.clone(),
+            };
             for key in keys {
-                self.committed.insert((table, key.clone()), None);
+                self.committed.insert((table, key.clone()), known(None));
             }
             for found in &response.rows {
                 let place = (table, found.key.clone());
-                self.committed.insert(place, Some(found.row.clone()));
+                self.committed.insert(place, known(Some(found.row.clone())));
             }
         }
     }
@@ -307,15 +410,14 @@ impl Buffered {
             .drain(..)
             .map(|found| (found.key, found.row))
             .collect();
-        for ((owner, key), row) in self.rows.range((table, Vec::new())..) {
+        for ((owner, key), own) in self.rows.range((table, Vec::new())..) {
             if *owner != table {
                 break;
             }
-            if covered.iter().any(|range| range.contains(key)) {
-                match row {
-                    Some(row) => rows.insert(key.clone(), row.clone()),
-                    None => rows.remove(key),
-                };
+            if covered.iter().any(|range| range.contains(key))
+                && let Some(row) = own.over(rows.remove(key))
+            {
+                rows.insert(key.clone(), row);
             }
         }
         response.rows = rows
@@ -383,12 +485,20 @@ fn single(key: Vec<u8>) -> KeyRange {
 #[async_trait]
 impl Transaction for Buffered {
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, Error> {
-        self.read_overlaid(request, LockMode::Shared).await
+        self.read_overlaid(request, ColumnSet::NONE).await
     }
 
-    async fn read_to_write(&mut self, mut request: ReadRequest) -> Result<ReadResponse, Error> {
-        request.projection = Projection::All;
-        self.read_overlaid(request, LockMode::Exclusive).await
+    async fn read_to_write(
+        &mut self,
+        mut request: ReadRequest,
+        written: Projection,
+    ) -> Result<ReadResponse, Error> {
+        let exclusive = match &written {
+            Projection::All => ColumnSet::ALL,
+            Projection::Columns(columns) => ColumnSet::of(columns.iter().copied()),
+        };
+        request.projection = both(request.projection, written);
+        self.read_overlaid(request, exclusive).await
     }
 
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), Error> {

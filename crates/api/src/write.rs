@@ -1,7 +1,7 @@
 //! Writes: mutations of rows, with conditions, alone or as an atomic batch.
 
 use crate::document;
-use crate::{KeyRange, Level, Patience, TransactionId};
+use crate::{ColumnSet, KeyRange, Level, Patience, TransactionId};
 use minicbor::{Decode, Encode};
 use model::{CellPath, ColumnId, Row, TableId, Timestamp, Value};
 
@@ -187,6 +187,18 @@ pub enum Assignment {
     },
 }
 
+impl Assignment {
+    pub fn column(&self) -> ColumnId {
+        match self {
+            Assignment::Set { column, .. }
+            | Assignment::Remove { column, .. }
+            | Assignment::SetCollection { column, .. }
+            | Assignment::SetCommitTimestamp { column }
+            | Assignment::Add { column, .. } => *column,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Element {
     #[cbor(n(0), with = "minicbor::bytes")]
@@ -284,7 +296,8 @@ pub enum Returning {
     Both,
 }
 
-/// A strong read that a write relies on: nothing of `table` in `range` has changed since `timestamp`.
+/// A strong read that a write relies on: nothing of `table` in `range` has changed since `timestamp`, as far as it was
+/// read.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct ReadAssertion {
     #[n(0)]
@@ -293,6 +306,9 @@ pub struct ReadAssertion {
     pub range: KeyRange,
     #[n(2)]
     pub timestamp: Timestamp,
+    /// What of the rows was read. Where no lock vouches for that, a change of any other column counts as well.
+    #[n(3)]
+    pub columns: ColumnSet,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]

@@ -113,6 +113,7 @@ pub async fn read(
     check_index(table, &request.index)?;
     let set = request.key_set.unwrap_or_default();
     let scan = Scan {
+        looked_at: None,
         selection: keys::selection(table, &set)?,
         table: table.clone(),
         columns: find_columns(table, &request.columns)?,

@@ -438,6 +438,7 @@ async fn begin_read(door: &Door, request: &pb::ReadRequest) -> Result<Run, Statu
     let output = output.collect::<Result<Vec<OutputColumn>, Status>>()?;
     let set = request.key_set.clone().unwrap_or_default();
     let mut scan = Scan {
+        looked_at: None,
         selection: keys::selection(table, &set)?,
         table: table.clone(),
         columns,

@@ -6,7 +6,7 @@
 
 use crate::transactions::{Held, Phase, ReadWriteState, SnapshotStorage, TransactionStorage};
 use crate::{Door, status, wire};
-use api::{Mutation, ReadBound, ReadRequest, ReadResponse};
+use api::{Mutation, Projection, ReadBound, ReadRequest, ReadResponse};
 use async_trait::async_trait;
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Timestamp;
@@ -145,11 +145,18 @@ impl sql::Storage for Source {
         }
     }
 
-    async fn read_to_write(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+    async fn read_to_write(
+        &mut self,
+        request: ReadRequest,
+        written: Projection,
+    ) -> Result<ReadResponse, api::Error> {
         match self {
             Source::Snapshot { storage, .. } => storage.read(request).await,
             Source::Transaction(state) => match &mut state.phase {
-                Phase::Active(inner) => TransactionStorage(inner).read_to_write(request).await,
+                Phase::Active(inner) => {
+                    let mut storage = TransactionStorage(inner);
+                    storage.read_to_write(request, written).await
+                }
                 _ => Err(api::Error::invalid("the transaction has ended")),
             },
         }

@@ -12,7 +12,7 @@
 use crate::sessions::Session;
 use crate::status::{aborted, of_api};
 use crate::{Door, wire};
-use api::{Commit, Mutation, ReadBound, ReadRequest, ReadResponse};
+use api::{Commit, Mutation, Projection, ReadBound, ReadRequest, ReadResponse};
 use async_trait::async_trait;
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Timestamp;
@@ -592,8 +592,12 @@ impl sql::Storage for TransactionStorage<'_> {
         self.0.read(request).await
     }
 
-    async fn read_to_write(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
-        self.0.read_to_write(request).await
+    async fn read_to_write(
+        &mut self,
+        request: ReadRequest,
+        written: Projection,
+    ) -> Result<ReadResponse, api::Error> {
+        self.0.read_to_write(request, written).await
     }
 
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {

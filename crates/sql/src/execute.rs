@@ -35,8 +35,14 @@ pub trait Storage: Send {
     /// The request's bound is the implementation's to set.
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error>;
 
-    /// As `read`, of rows that will be written next. A storage may lock them for that, and read more than is asked for.
-    async fn read_to_write(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+    /// As `read`, of rows of which these columns will be written next. A storage may lock them for that, and read more than
+    /// is asked for.
+    async fn read_to_write(
+        &mut self,
+        request: ReadRequest,
+        written: Projection,
+    ) -> Result<ReadResponse, api::Error> {
+        let _ = written;
         self.read(request).await
     }
 
@@ -525,11 +531,10 @@ impl ScanState {
                 return Ok(None);
             }
             let wanted = self.rows_left.unwrap_or(PAGE_ROWS).min(PAGE_ROWS);
-            let columns = self
-                .scan
-                .columns
-                .iter()
-                .map(|index| &table.columns()[*index]);
+            let looked_at = self.scan.looked_at.as_ref();
+            let is_looked_at = |index: &&usize| looked_at.is_none_or(|them| them.contains(*index));
+            let columns = self.scan.columns.iter().filter(is_looked_at);
+            let columns = columns.map(|index| &table.columns()[*index]);
             let mut request = ReadRequest::new(table.id, selection);
             request.direction = self.scan.direction;
             request.projection = Projection::Columns(

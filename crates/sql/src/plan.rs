@@ -6,6 +6,7 @@ use crate::types::SqlType;
 use api::{Direction, Selection};
 use catalog::Table;
 use model::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A row of values, by position.
@@ -223,6 +224,8 @@ pub struct Scan {
     pub table: Arc<Table>,
     /// Indexes into the table's columns: what a row holds.
     pub columns: Vec<usize>,
+    /// Which of the table's columns are looked at, where not all that a row holds are: the others are null.
+    pub looked_at: Option<BTreeSet<usize>>,
     pub selection: Selection,
     pub direction: Direction,
     /// No more rows than this are needed.

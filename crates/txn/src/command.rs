@@ -75,11 +75,8 @@ pub(crate) struct Stamp {
 
 impl PrepareHead {
     pub fn spans(&self) -> Spans {
-        Spans {
-            points: self.points.clone(),
-            ranges: self.ranges.clone(),
-            shared: self.shared.clone(),
-        }
+        // The rows are staged as a whole: until it is known how it ends, nobody changes other columns either.
+        Spans::of_rows(&self.points, &self.ranges, &self.shared)
     }
 }
 

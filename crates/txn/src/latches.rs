@@ -5,45 +5,67 @@
 //! request before matters: that one waits for the one before it. A request that gives up while it waits keeps its
 //! place until its turn comes, so that those behind it still wait for those before it.
 
-use api::KeyRange;
+use api::{ColumnSet, KeyRange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use tokio::sync::oneshot;
 
-/// The keys that a request works on.
+/// The keys that a request works on, and which columns of their rows. Latches know whole rows only.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Spans {
     /// Exclusive.
-    pub points: Vec<Vec<u8>>,
+    pub points: Vec<(Vec<u8>, ColumnSet)>,
     /// Exclusive.
-    pub ranges: Vec<KeyRange>,
+    pub ranges: Vec<(KeyRange, ColumnSet)>,
     /// Read: shared with others that read.
-    pub shared: Vec<KeyRange>,
+    pub shared: Vec<(KeyRange, ColumnSet)>,
 }
 
 impl Spans {
     /// Whether this request changes anything that the other one looks at or changes.
     pub fn changes(&self, other: &Spans) -> bool {
-        other.points.iter().any(|point| self.writes(point))
+        let is_changed = |(point, columns): &(Vec<u8>, ColumnSet)| self.writes(point, *columns);
+        other.points.iter().any(is_changed)
             || other
                 .ranges
                 .iter()
                 .chain(&other.shared)
-                .any(|range| self.writes_in(range))
+                .any(|(range, columns)| self.writes_in(range, *columns))
     }
 
-    /// Whether this request changes a key of `range`.
-    pub fn writes_in(&self, range: &KeyRange) -> bool {
-        self.points.iter().any(|point| range.contains(point))
+    /// Whether this request changes something of these columns in `range`.
+    pub fn writes_in(&self, range: &KeyRange, columns: ColumnSet) -> bool {
+        self.points
+            .iter()
+            .any(|(point, own)| own.overlaps(columns) && range.contains(point))
             || self
                 .ranges
                 .iter()
-                .any(|own| !own.intersection(range).is_empty())
+                .any(|(span, own)| own.overlaps(columns) && !span.intersection(range).is_empty())
     }
 
-    pub fn writes(&self, key: &[u8]) -> bool {
-        self.points.iter().any(|point| point == key)
-            || self.ranges.iter().any(|range| range.contains(key))
+    pub fn writes(&self, key: &[u8], columns: ColumnSet) -> bool {
+        self.points
+            .iter()
+            .any(|(point, own)| own.overlaps(columns) && point == key)
+            || self
+                .ranges
+                .iter()
+                .any(|(range, own)| own.overlaps(columns) && range.contains(key))
+    }
+
+    /// Keys without columns: of whole rows.
+    pub fn of_rows(points: &[Vec<u8>], ranges: &[KeyRange], shared: &[KeyRange]) -> Spans {
+        let whole = |ranges: &[KeyRange]| -> Vec<(KeyRange, ColumnSet)> {
+            let ranges = ranges.iter().cloned();
+            ranges.map(|range| (range, ColumnSet::ALL)).collect()
+        };
+        let points = points.iter().cloned();
+        Spans {
+            points: points.map(|point| (point, ColumnSet::ALL)).collect(),
+            ranges: whole(ranges),
+            shared: whole(shared),
+        }
     }
 }
 
@@ -81,7 +103,7 @@ impl Latches {
                 held.followers.insert(id);
             }
         }
-        for point in &spans.points {
+        for (point, _) in &spans.points {
             self.tails.insert(point.clone(), id);
         }
         if !spans.ranges.is_empty() || !spans.shared.is_empty() {
@@ -109,10 +131,10 @@ impl Latches {
 
     fn conflicts(&self, spans: &Spans) -> BTreeSet<LatchId> {
         let mut before = BTreeSet::new();
-        for point in &spans.points {
+        for (point, _) in &spans.points {
             before.extend(self.tails.get(point.as_slice()));
         }
-        for range in spans.ranges.iter().chain(&spans.shared) {
+        for (range, _) in spans.ranges.iter().chain(&spans.shared) {
             before.extend(self.tails_in(range));
         }
         for other in &self.ranged {
@@ -121,16 +143,16 @@ impl Latches {
             };
             let overlaps = |left: &KeyRange, right: &KeyRange| !left.intersection(right).is_empty();
             let theirs = &held.spans;
-            let is_conflict = spans.points.iter().any(|point| {
-                theirs.ranges.iter().any(|range| range.contains(point))
-                    || theirs.shared.iter().any(|range| range.contains(point))
-            }) || spans.ranges.iter().any(|range| {
+            let is_conflict = spans.points.iter().any(|(point, _)| {
                 let mut others = theirs.ranges.iter().chain(&theirs.shared);
-                others.any(|other| overlaps(range, other))
-            }) || spans
-                .shared
-                .iter()
-                .any(|range| theirs.ranges.iter().any(|other| overlaps(range, other)));
+                others.any(|(range, _)| range.contains(point))
+            }) || spans.ranges.iter().any(|(range, _)| {
+                let mut others = theirs.ranges.iter().chain(&theirs.shared);
+                others.any(|(other, _)| overlaps(range, other))
+            }) || spans.shared.iter().any(|(range, _)| {
+                let mut others = theirs.ranges.iter();
+                others.any(|(other, _)| overlaps(range, other))
+            });
             if is_conflict {
                 before.insert(*other);
             }
@@ -168,7 +190,7 @@ impl Latches {
             let Some(held) = self.held.remove(&id) else {
                 continue;
             };
-            for point in &held.spans.points {
+            for (point, _) in &held.spans.points {
                 if self.tails.get(point.as_slice()) == Some(&id) {
                     self.tails.remove(point.as_slice());
                 }
@@ -200,10 +222,7 @@ mod tests {
     use super::*;
 
     fn point(key: &str) -> Spans {
-        Spans {
-            points: vec![key.as_bytes().to_vec()],
-            ..Spans::default()
-        }
+        Spans::of_rows(&[key.as_bytes().to_vec()], &[], &[])
     }
 
     fn range(start: &str, end: &str) -> KeyRange {
@@ -263,10 +282,7 @@ mod tests {
     #[test]
     fn ranges_conflict_with_points_and_readers_share() {
         let mut latches = Latches::default();
-        let shared = Spans {
-            shared: vec![range("a", "m")],
-            ..Spans::default()
-        };
+        let shared = Spans::of_rows(&[], &[], &[range("a", "m")]);
         let (first, mut turn) = latches.join(shared.clone());
         assert!(is_turn(&mut turn));
         let (second, mut turn) = latches.join(shared);
@@ -278,10 +294,7 @@ mod tests {
         assert!(!is_turn(&mut writer_turn));
         latches.release(second);
         assert!(is_turn(&mut writer_turn));
-        let exclusive = Spans {
-            ranges: vec![range("b", "d")],
-            ..Spans::default()
-        };
+        let exclusive = Spans::of_rows(&[], &[range("b", "d")], &[]);
         let (_, mut turn) = latches.join(exclusive);
         assert!(!is_turn(&mut turn));
         latches.release(writer);

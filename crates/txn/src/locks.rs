@@ -12,7 +12,7 @@
 
 use crate::latches::Spans;
 use crate::request::CommandId;
-use api::{KeyRange, LockMode, TransactionId};
+use api::{ColumnSet, KeyRange, TransactionId};
 use model::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
@@ -23,9 +23,18 @@ const OWNERS_MAX: usize = 10_000;
 /// Locks of one transaction in one tablet; beyond, they become one that spans them all.
 const HELD_MAX: usize = 1_000;
 
-/// A range that a transaction keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LockMode {
+    /// Others may read.
+    Shared,
+    Exclusive,
+}
+
+/// Columns of the rows in a range that a transaction keeps.
+#[derive(Clone)]
 struct Held {
     range: KeyRange,
+    columns: ColumnSet,
     mode: LockMode,
     /// Nothing in the range has changed since, but by the transaction itself.
     since: Timestamp,
@@ -155,10 +164,10 @@ impl Locks {
     /// The transactions that may hold something in the spans.
     fn holders_near(&self, spans: &Spans) -> BTreeSet<TransactionId> {
         let mut near = self.ranged.clone();
-        for point in &spans.points {
+        for (point, _) in &spans.points {
             near.extend(self.points.get(point.as_slice()).into_iter().flatten());
         }
-        for range in spans.ranges.iter().chain(&spans.shared) {
+        for (range, _) in spans.ranges.iter().chain(&spans.shared) {
             if range.is_empty() {
                 continue;
             }
@@ -173,12 +182,11 @@ impl Locks {
         near
     }
 
-    /// Locks ranges, of which the way is clear and which are latched.
+    /// Locks spans, of which the way is clear and which are latched.
     pub fn lock(
         &mut self,
         transaction: TransactionId,
-        ranges: &[KeyRange],
-        mode: LockMode,
+        spans: &Spans,
         since: Timestamp,
         now_micros: u64,
     ) -> Result<(), TooMany> {
@@ -187,20 +195,17 @@ impl Locks {
         }
         let owner = self.owners.entry(transaction).or_default();
         owner.touched_micros = now_micros;
-        for range in ranges.iter().filter(|range| !range.is_empty()) {
+        for wanted in locks_on(spans, since) {
+            let range = &wanted.range;
             let is_known = owner.held.iter().any(|held| {
                 held.since <= since
-                    && held.covers(range)
-                    && (held.mode == LockMode::Exclusive || mode == LockMode::Shared)
+                    && held.covers(range, wanted.columns)
+                    && (held.mode == LockMode::Exclusive || wanted.mode == LockMode::Shared)
             });
             if is_known {
                 continue;
             }
-            owner.held.push(Held {
-                range: range.clone(),
-                mode,
-                since,
-            });
+            owner.held.push(wanted.clone());
             match single_key(range) {
                 Some(key) => {
                     let owners = self.points.entry(key.to_vec()).or_default();
@@ -226,8 +231,10 @@ impl Locks {
         for mode in [LockMode::Shared, LockMode::Exclusive] {
             let held = || owner.held.iter().filter(|held| held.mode == mode);
             if let Some(whole) = hull(held().map(|held| &held.range)) {
+                let columns = held().map(|held| held.columns);
                 wholes.push(Held {
                     range: whole,
+                    columns: columns.fold(ColumnSet::NONE, ColumnSet::and),
                     mode,
                     since: held()
                         .map(|held| held.since)
@@ -238,9 +245,10 @@ impl Locks {
         }
         let mut spans = Spans::default();
         for whole in &wholes {
+            let span = (whole.range.clone(), whole.columns);
             match whole.mode {
-                LockMode::Shared => spans.shared.push(whole.range.clone()),
-                LockMode::Exclusive => spans.ranges.push(whole.range.clone()),
+                LockMode::Shared => spans.shared.push(span),
+                LockMode::Exclusive => spans.ranges.push(span),
             }
         }
         if self.clear_way(&spans, transaction, None, now_micros) == Way::Blocked {
@@ -262,20 +270,24 @@ impl Locks {
         let Some(owner) = self.owners.get_mut(&transaction) else {
             return;
         };
-        let Some(at) = owner.held.iter().rposition(|held| held.range == *asked) else {
-            return;
-        };
-        let wide = owner.held.remove(at);
-        for range in to.iter().filter(|range| !range.is_empty()) {
-            let part = range.intersection(asked);
-            if let Some(key) = single_key(&part) {
-                let owners = self.points.entry(key.to_vec()).or_default();
-                owners.insert(transaction);
+        // One lock of each mode at most is of this read: the last.
+        for mode in [LockMode::Shared, LockMode::Exclusive] {
+            let is_of_it = |held: &Held| held.range == *asked && held.mode == mode;
+            let Some(at) = owner.held.iter().rposition(is_of_it) else {
+                continue;
+            };
+            let wide = owner.held.remove(at);
+            for range in to.iter().filter(|range| !range.is_empty()) {
+                let part = range.intersection(asked);
+                if let Some(key) = single_key(&part) {
+                    let owners = self.points.entry(key.to_vec()).or_default();
+                    owners.insert(transaction);
+                }
+                owner.held.push(Held {
+                    range: part,
+                    ..wide.clone()
+                });
             }
-            owner.held.push(Held {
-                range: part,
-                ..wide
-            });
         }
         if owner
             .held
@@ -287,15 +299,20 @@ impl Locks {
         self.wake();
     }
 
-    /// Whether nothing in the range has changed since then, because the transaction has kept it locked.
-    pub fn has_kept(&self, transaction: TransactionId, range: &KeyRange, since: Timestamp) -> bool {
+    /// Whether nothing of these columns in the range has changed since then, because the transaction has kept it locked.
+    pub fn has_kept(
+        &self,
+        transaction: TransactionId,
+        (range, columns): (&KeyRange, ColumnSet),
+        since: Timestamp,
+    ) -> bool {
         if planted::is(Bug::PrepareUnderOldEpoch) {
             return true;
         }
         let owner = self.owners.get(&transaction);
         owner.is_some_and(|owner| {
             let mut held = owner.held.iter();
-            held.any(|held| held.since <= since && held.covers(range))
+            held.any(|held| held.since <= since && held.covers(range, columns))
         })
     }
 
@@ -480,21 +497,52 @@ impl Locks {
 const WOUNDED_KEPT_MICROS: u64 = 60_000_000;
 
 impl Held {
-    fn covers(&self, range: &KeyRange) -> bool {
-        range.is_empty() || range.intersection(&self.range) == *range
+    fn covers(&self, range: &KeyRange, columns: ColumnSet) -> bool {
+        let is_within = range.is_empty() || range.intersection(&self.range) == *range;
+        is_within && self.columns.contains(columns)
     }
+}
+
+/// The locks that a request on these spans takes.
+fn locks_on(spans: &Spans, since: Timestamp) -> Vec<Held> {
+    let lock = |range: KeyRange, columns, mode| Held {
+        range,
+        columns,
+        mode,
+        since,
+    };
+    let points = spans.points.iter().map(|(point, columns)| {
+        let range = KeyRange {
+            start: point.clone(),
+            end: Some(crate::keys::successor(point)),
+        };
+        lock(range, *columns, LockMode::Exclusive)
+    });
+    let ranges = spans
+        .ranges
+        .iter()
+        .map(|(range, columns)| lock(range.clone(), *columns, LockMode::Exclusive));
+    let shared = spans
+        .shared
+        .iter()
+        .map(|(range, columns)| lock(range.clone(), *columns, LockMode::Shared));
+    let mut locks: Vec<Held> = points.chain(ranges).chain(shared).collect();
+    locks.retain(|held| !held.range.is_empty() && !held.columns.is_empty());
+    locks
 }
 
 /// Whether a request on these spans and a lock exclude each other.
 fn conflicts(spans: &Spans, lock: &Held) -> bool {
-    if spans.writes_in(&lock.range) {
+    let is_update = spans.points.iter().all(|(_, it)| *it != ColumnSet::ALL);
+    let is_passed =
+        is_update && lock.mode == LockMode::Shared && planted::is(Bug::UpdatePassesReaders);
+    if spans.writes_in(&lock.range, lock.columns) && !is_passed {
         return true;
     }
     lock.mode == LockMode::Exclusive
-        && spans
-            .shared
-            .iter()
-            .any(|range| !range.intersection(&lock.range).is_empty())
+        && spans.shared.iter().any(|(range, columns)| {
+            columns.overlaps(lock.columns) && !range.intersection(&lock.range).is_empty()
+        })
 }
 
 /// The one key of a range that has but one.
@@ -522,7 +570,7 @@ pub(crate) fn hull<'a>(ranges: impl Iterator<Item = &'a KeyRange>) -> Option<Key
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Interval, NodeId, RequestId};
+    use model::{ColumnId, Interval, NodeId, RequestId};
 
     fn age(start: i64) -> TransactionId {
         TransactionId {
@@ -546,30 +594,37 @@ mod tests {
     }
 
     fn writes(name: &str) -> Spans {
-        Spans {
-            points: vec![name.into()],
-            ..Spans::default()
-        }
+        Spans::of_rows(&[name.into()], &[], &[])
     }
 
     fn reads(range: KeyRange) -> Spans {
-        Spans {
-            shared: vec![range],
-            ..Spans::default()
-        }
+        Spans::of_rows(&[], &[], &[range])
     }
 
-    fn with(owner: i64, range: KeyRange, mode: LockMode) -> Locks {
+    fn with(owner: i64, spans: &Spans) -> Locks {
         let mut locks = Locks::default();
+        locks.lock(age(owner), spans, Timestamp(7), 0).unwrap();
         locks
-            .lock(age(owner), &[range], mode, Timestamp(7), 0)
-            .unwrap();
-        locks
+    }
+
+    /// Of one column of a row: what reads, or changes, it.
+    fn column(name: &str, column: u64, changes: bool) -> Spans {
+        let column = ColumnSet::of([ColumnId(column)]);
+        match changes {
+            true => Spans {
+                points: vec![(name.into(), column)],
+                ..Spans::default()
+            },
+            false => Spans {
+                shared: vec![(key(name), column.and(ColumnSet::EXISTENCE))],
+                ..Spans::default()
+            },
+        }
     }
 
     #[test]
     fn readers_share_and_a_younger_writer_waits() {
-        let mut locks = with(1, key("a"), LockMode::Shared);
+        let mut locks = with(1, &reads(key("a")));
         assert_eq!(
             locks.clear_way(&reads(key("a")), age(2), None, 0),
             Way::Clear
@@ -584,11 +639,11 @@ mod tests {
 
     #[test]
     fn an_older_writer_wounds_a_younger_reader_unless_it_is_confirmed() {
-        let mut locks = with(5, range("a", "m"), LockMode::Shared);
+        let mut locks = with(5, &reads(range("a", "m")));
         assert_eq!(locks.clear_way(&writes("c"), age(1), None, 0), Way::Clear);
         assert!(locks.is_wounded(age(5)));
-        assert!(!locks.has_kept(age(5), &key("c"), Timestamp(9)));
-        let mut locks = with(5, range("a", "m"), LockMode::Shared);
+        assert!(!locks.has_kept(age(5), (&key("c"), ColumnSet::ALL), Timestamp(9)));
+        let mut locks = with(5, &reads(range("a", "m")));
         locks.confirm(age(5), Timestamp(100), Timestamp(8));
         assert_eq!(locks.clear_way(&writes("c"), age(1), None, 0), Way::Blocked);
         assert_eq!(locks.confirmed_until(), Some(Timestamp(100)));
@@ -606,6 +661,25 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_one_row_are_locked_apart() {
+        let mut locks = with(1, &column("a", 1, false));
+        locks
+            .lock(age(1), &column("a", 1, true), Timestamp(7), 0)
+            .unwrap();
+        let mut way = |spans: &Spans| locks.clear_way(spans, age(2), None, 0);
+        assert_eq!(way(&column("a", 2, false)), Way::Clear);
+        assert_eq!(way(&column("a", 2, true)), Way::Clear);
+        assert_eq!(way(&column("a", 1, false)), Way::Blocked);
+        assert_eq!(way(&column("a", 1, true)), Way::Blocked);
+        // The row may not go, nor be written anew.
+        assert_eq!(way(&writes("a")), Way::Blocked);
+        assert_eq!(way(&reads(range("", "b"))), Way::Blocked);
+        let kept = |columns| locks.has_kept(age(1), (&key("a"), columns), Timestamp(8));
+        assert!(kept(ColumnSet::of([ColumnId(1)]).and(ColumnSet::EXISTENCE)));
+        assert!(!kept(ColumnSet::of([ColumnId(2)])));
+    }
+
+    #[test]
     fn what_is_prepared_is_in_everybodys_way() {
         let mut locks = Locks::default();
         let id = CommandId::default();
@@ -616,7 +690,7 @@ mod tests {
             Way::Blocked
         );
         assert_eq!(locks.clear_way(&writes("b"), age(1), None, 0), Way::Clear);
-        let touches = |spans: &Spans| spans.writes(b"a");
+        let touches = |spans: &Spans| spans.writes(b"a", ColumnSet::ALL);
         assert!(locks.is_prepared(Timestamp(50), &touches));
         assert!(!locks.is_prepared(Timestamp(49), &touches));
         assert_eq!(locks.prepared_from(), Some(Timestamp(50)));
@@ -626,7 +700,7 @@ mod tests {
 
     #[test]
     fn waiting_is_by_age_whoever_came_first() {
-        let mut locks = with(1, key("a"), LockMode::Exclusive);
+        let mut locks = with(1, &writes("a"));
         let young = locks.wait(age(9), writes("a"));
         let old = locks.wait(age(3), writes("a"));
         let mut young_turn = locks.turn(young).unwrap();
@@ -648,16 +722,16 @@ mod tests {
 
     #[test]
     fn a_lock_vouches_for_what_was_read_since_it_was_taken() {
-        let locks = with(1, range("a", "m"), LockMode::Shared);
-        assert!(locks.has_kept(age(1), &range("b", "c"), Timestamp(7)));
-        assert!(!locks.has_kept(age(1), &range("b", "c"), Timestamp(6)));
-        assert!(!locks.has_kept(age(1), &range("b", "z"), Timestamp(7)));
-        assert!(!locks.has_kept(age(2), &range("b", "c"), Timestamp(7)));
+        let locks = with(1, &reads(range("a", "m")));
+        assert!(locks.has_kept(age(1), (&range("b", "c"), ColumnSet::ALL), Timestamp(7)));
+        assert!(!locks.has_kept(age(1), (&range("b", "c"), ColumnSet::ALL), Timestamp(6)));
+        assert!(!locks.has_kept(age(1), (&range("b", "z"), ColumnSet::ALL), Timestamp(7)));
+        assert!(!locks.has_kept(age(2), (&range("b", "c"), ColumnSet::ALL), Timestamp(7)));
     }
 
     #[test]
     fn a_read_that_was_cut_short_keeps_only_what_it_read() {
-        let mut locks = with(1, range("a", "z"), LockMode::Shared);
+        let mut locks = with(1, &reads(range("a", "z")));
         locks.narrow(age(1), &range("a", "z"), &[range("a", "f")]);
         assert_eq!(locks.clear_way(&writes("g"), age(2), None, 0), Way::Clear);
         assert_eq!(locks.clear_way(&writes("b"), age(2), None, 0), Way::Blocked);
@@ -667,10 +741,8 @@ mod tests {
     fn many_locks_become_one_that_spans_them() {
         let mut locks = Locks::default();
         for number in 0..=HELD_MAX {
-            let range = key(&format!("k{number:06}"));
-            locks
-                .lock(age(1), &[range], LockMode::Shared, Timestamp(1), 0)
-                .unwrap();
+            let spans = reads(key(&format!("k{number:06}")));
+            locks.lock(age(1), &spans, Timestamp(1), 0).unwrap();
         }
         assert_eq!(locks.owners[&age(1)].held.len(), 1);
         assert!(locks.points.is_empty());
@@ -682,7 +754,7 @@ mod tests {
 
     #[test]
     fn who_is_not_heard_of_loses_its_locks() {
-        let mut locks = with(1, key("a"), LockMode::Exclusive);
+        let mut locks = with(1, &writes("a"));
         let now = Interval {
             earliest: Timestamp(10),
             latest: Timestamp(10),

@@ -19,7 +19,7 @@ use crate::state::{State, Unheld};
 use crate::step::{Attempt, Ending, Prepared, Share, Span, Step, Stepped, TabletStep};
 use crate::tablet::{Inner, aborted, no_leader};
 use crate::write::{self, OnLock, Purpose, Task, wait_out};
-use api::{Atomicity, Error, KeyRange, LockMode, Outcome, Refused, Retry, TransactionId};
+use api::{Atomicity, Error, KeyRange, Locking, Outcome, Refused, Retry, TransactionId};
 use catalog::{Catalog, Ordering};
 use consensus::{Done, ProposeError};
 use model::Timestamp;
@@ -166,28 +166,22 @@ async fn lock(
     let latched = write::enter(inner, &task, &staging, OnLock::Wait, deadline).await?;
     let _latched = latched.ok_or(TabletError::Locked)?;
     let spans = staging.spans();
-    let mut exclusive: Vec<KeyRange> = spans.points.into_iter().map(point).collect();
-    exclusive.extend(spans.ranges);
     let within = |served: &KeyRange| staging.is_within(served);
     let since = inner.promise_now(&within, staging.is_external())?;
-    keep(inner, transaction, &exclusive, LockMode::Exclusive, since)?;
-    keep(inner, transaction, &spans.shared, LockMode::Shared, since)?;
+    keep(inner, transaction, &spans, since)?;
     Ok(Stepped::Locked)
 }
 
-/// Locks ranges that are latched and of which the way is clear.
+/// Locks spans that are latched and of which the way is clear.
 pub(crate) fn keep(
     inner: &Inner,
     transaction: TransactionId,
-    ranges: &[KeyRange],
-    mode: LockMode,
+    spans: &Spans,
     since: Timestamp,
 ) -> Result<(), TabletError> {
     let now_micros = inner.spec.clock.monotonic_micros();
     let mut state = inner.replica.state.lock();
-    let locked = state
-        .locks
-        .lock(transaction, ranges, mode, since, now_micros);
+    let locked = state.locks.lock(transaction, spans, since, now_micros);
     locked.map_err(|_| aborted("there are too many locks"))
 }
 
@@ -224,8 +218,7 @@ async fn vouch(
     // Above all that it may have read.
     let timestamp = since.next();
     let transaction = share.attempt.transaction;
-    let ranges: Vec<KeyRange> = staging.spans().shared;
-    keep(inner, transaction, &ranges, LockMode::Shared, since)?;
+    keep(inner, transaction, &staging.spans(), since)?;
     let mut state = inner.replica.state.lock();
     // A split carries what is vouched for by then, and no more.
     if !staging.is_within(state.serving()) {
@@ -478,17 +471,21 @@ async fn ask(inner: &Inner, id: CommandId) -> Result<Stepped, TabletError> {
 }
 
 /// Spans that a range read or a point read locks.
-pub(crate) fn read_spans(ranges: &[KeyRange], mode: LockMode) -> Spans {
+pub(crate) fn read_spans(ranges: &[KeyRange], locking: Locking) -> Spans {
     let mut spans = Spans::default();
-    match mode {
-        LockMode::Shared => spans.shared = ranges.to_vec(),
-        LockMode::Exclusive => {
-            for range in ranges {
-                match crate::locks::single_key(range) {
-                    Some(key) => spans.points.push(key.to_vec()),
-                    None => spans.ranges.push(range.clone()),
-                }
+    let Locking {
+        shared, exclusive, ..
+    } = locking;
+    for range in ranges {
+        if !exclusive.is_empty() {
+            match crate::locks::single_key(range) {
+                Some(key) => spans.points.push((key.to_vec(), exclusive)),
+                None => spans.ranges.push((range.clone(), exclusive)),
             }
+        }
+        // What is locked for a change is locked for the look at it.
+        if !exclusive.contains(shared) {
+            spans.shared.push((range.clone(), shared));
         }
     }
     spans

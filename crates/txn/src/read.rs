@@ -8,7 +8,9 @@ use crate::state::Unheld;
 use crate::tablet::{Inner, no_leader};
 use crate::versions::View;
 use crate::write::{self, OnLock};
-use api::{Error, KeyRange, Locking, Outcome, ReadBound, ReadResponse, Refused, Selection};
+use api::{
+    ColumnSet, Error, KeyRange, Locking, Outcome, ReadBound, ReadResponse, Refused, Selection,
+};
 use catalog::Table;
 use model::{Interval, LeaseEpoch, Timestamp};
 use std::time::Duration;
@@ -119,13 +121,13 @@ async fn locked(
     if !matches!(read.bound, ReadBound::Strong) {
         return Err(participant::not_strong());
     }
-    let Locking { transaction, mode } = locking;
+    let transaction = locking.transaction;
     let is_external = table.spec.replication.ordering == catalog::Ordering::External;
     let ranges: Vec<KeyRange> = match &read.selection {
         Selection::Keys(keys) => keys.iter().cloned().map(participant::point).collect(),
         Selection::Ranges(ranges) => ranges.clone(),
     };
-    let spans = participant::read_spans(&ranges, mode);
+    let spans = participant::read_spans(&ranges, locking);
     inner.hold().await?;
     let command = CommandId::default();
     let occupying = write::occupy(inner, &spans, command, Some(transaction), OnLock::Wait);
@@ -136,7 +138,7 @@ async fn locked(
     inner.hold().await?;
     let at = inner.promise_now(&|served| is_within(served, read), is_external)?;
     inner.extend(inner.now()?);
-    participant::keep(inner, transaction, &ranges, mode, at)?;
+    participant::keep(inner, transaction, &spans, at)?;
     let response = read_at(inner, table, read, at)?;
     if let (Selection::Ranges(ranges), Some(_)) = (&read.selection, &response.next) {
         let covered = api::covered(&read.selection, read.direction, &response);
@@ -298,8 +300,10 @@ fn promise(
 /// Whether a write touches what is read.
 fn touches(read: &TabletRead, spans: &Spans) -> bool {
     match &read.selection {
-        Selection::Keys(keys) => keys.iter().any(|key| spans.writes(key)),
-        Selection::Ranges(ranges) => ranges.iter().any(|range| spans.writes_in(range)),
+        Selection::Keys(keys) => keys.iter().any(|key| spans.writes(key, ColumnSet::ALL)),
+        Selection::Ranges(ranges) => ranges
+            .iter()
+            .any(|range| spans.writes_in(range, ColumnSet::ALL)),
     }
 }
 

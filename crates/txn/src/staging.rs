@@ -6,8 +6,8 @@ use crate::latches::Spans;
 use crate::versions::View;
 use api::evaluate::{Evaluated, Moment, evaluate};
 use api::{
-    Assignment, Atomicity, Direction, Error, KeyRange, Mutation, ReadAssertion, Refused, Retry,
-    ReturnedRows, Returning, RowOperation,
+    Assignment, Atomicity, ColumnSet, Direction, Error, KeyRange, Mutation, ReadAssertion, Refused,
+    Retry, ReturnedRows, Returning, RowOperation,
 };
 use catalog::{Catalog, Partitioning, Table};
 use model::key::{CHILD, HEADER};
@@ -97,32 +97,40 @@ impl<'a> Staging<'a> {
     pub fn spans(&self) -> Spans {
         let mut spans = Spans::default();
         for step in &self.steps {
+            let written = ColumnSet::written_by(&step.mutation.operation);
+            let point = (step.mutation.key.clone(), written);
             match (&step.doomed, &step.children) {
                 (Some(range), _) => {
-                    spans.ranges.push(range.clone());
-                    spans.points.push(step.mutation.key.clone());
+                    spans.ranges.push((range.clone(), ColumnSet::ALL));
+                    spans.points.push(point);
                 }
                 (None, Some(children)) => {
-                    spans.points.push(step.mutation.key.clone());
+                    spans.points.push(point);
                     if step.deletes() {
-                        spans.ranges.push(children.clone());
+                        spans.ranges.push((children.clone(), ColumnSet::ALL));
                     }
                 }
-                (None, None) => spans.points.push(step.mutation.key.clone()),
+                (None, None) => spans.points.push(point),
             }
-            // The parent's row must not go away meanwhile. Its own changes do not matter, but latches know only
-            // keys.
+            // The parent's row must not go away meanwhile. Its own changes do not matter.
             if let Some(parent) = &step.parent {
-                spans.shared.push(point(parent));
+                spans.shared.push((row_range(parent), ColumnSet::EXISTENCE));
             }
         }
-        spans.points.sort_unstable();
-        spans.points.dedup();
-        spans.shared.extend(
-            self.assertions
-                .iter()
-                .map(|assertion| assertion.range.clone()),
-        );
+        spans
+            .points
+            .sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        spans.points.dedup_by(|later, kept| {
+            let is_same = later.0 == kept.0;
+            if is_same {
+                kept.1 = kept.1.and(later.1);
+            }
+            is_same
+        });
+        let assertions = self.assertions.iter();
+        spans
+            .shared
+            .extend(assertions.map(|assertion| (assertion.range.clone(), assertion.columns)));
         spans
     }
 
@@ -463,7 +471,7 @@ fn with_children(table: &Table, range: &KeyRange) -> KeyRange {
     }
 }
 
-fn point(key: &[u8]) -> KeyRange {
+fn row_range(key: &[u8]) -> KeyRange {
     KeyRange {
         start: key.to_vec(),
         end: Some(crate::keys::successor(key)),

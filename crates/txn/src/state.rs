@@ -405,10 +405,7 @@ impl State {
         if planted::is(Bug::ShowBeforeItsTime) {
             return;
         }
-        let everything = Spans {
-            ranges: vec![KeyRange::all()],
-            ..Spans::default()
-        };
+        let everything = Spans::of_rows(&[], &[KeyRange::all()], &[]);
         self.wait_out(self.newest, everything);
     }
 

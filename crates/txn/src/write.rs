@@ -229,7 +229,8 @@ pub(crate) fn load(
         task.transaction.is_some_and(|transaction| {
             let state = inner.replica.state.lock();
             let locks = &state.locks;
-            locks.has_kept(transaction, &assertion.range, assertion.timestamp)
+            let what = (&assertion.range, assertion.columns);
+            locks.has_kept(transaction, what, assertion.timestamp)
         })
     };
     let unsure: Vec<&ReadAssertion> = task
@@ -485,9 +486,9 @@ fn propose(
                 lease_end: extension,
                 transaction: attempt.transaction,
                 coordinator: attempt.coordinator.clone(),
-                points: spans.points,
-                ranges: spans.ranges,
-                shared: spans.shared,
+                points: spans.points.into_iter().map(|(key, _)| key).collect(),
+                ranges: spans.ranges.into_iter().map(|(range, _)| range).collect(),
+                shared: spans.shared.into_iter().map(|(range, _)| range).collect(),
                 stamps: staging.stamps(),
             })
         }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-/// A database with one table `t (p BIGINT, c BIGINT, v TEXT)`.
+/// A database with one table `t (p BIGINT, c BIGINT, v TEXT, w TEXT)`.
 pub struct Scene {
     pub database: Arc<Reference>,
     pub table: Arc<Table>,
@@ -84,6 +84,7 @@ impl Scene {
             column("p", Type::BigInt, first),
             column("c", Type::BigInt, ColumnRole::Clustering),
             column("v", Type::text(), ColumnRole::Regular),
+            column("w", Type::text(), ColumnRole::Regular),
         ];
         let spec = spec("t", partitioning, protocol, columns);
         let catalog = database
@@ -102,9 +103,12 @@ impl Scene {
     }
 
     pub fn set(&self, value: &str) -> Vec<Assignment> {
-        let column = self.table.column_by_name("v").unwrap().id;
+        self.set_column("v", value)
+    }
+
+    pub fn set_column(&self, column: &str, value: &str) -> Vec<Assignment> {
         vec![Assignment::Set {
-            column,
+            column: self.table.column_by_name(column).unwrap().id,
             path: None,
             value: Value::Text(value.into()),
         }]

@@ -2,10 +2,11 @@
 
 use crate::Scene;
 use api::{
-    Database, Error, KeyRange, Projection, ReadRequest, Retry, RowOperation, Selection,
-    Transaction, TransactionOptions,
+    Assignment, Check, CheckOperator, Condition, Database, Error, KeyRange, Projection,
+    ReadRequest, Retry, RowOperation, Selection, Transaction, TransactionOptions,
 };
 use catalog::{Partitioning, Protocol};
+use model::Value;
 
 async fn scene() -> Scene {
     let scene = Scene::new(Partitioning::Range, Protocol::Strong).await;
@@ -149,18 +150,28 @@ async fn a_row_that_is_read_to_be_written_is_read_once() {
     let mut first = begin(&scene).await;
     let mut request = one(&scene, 1, 1);
     request.projection = Projection::Columns(Vec::new());
-    let seen = first.read_to_write(request.clone()).await.unwrap();
-    assert_eq!(scene.text(&seen.rows[0]), "one", "it is read whole");
+    let written = || {
+        let assignments = scene.set("changed");
+        Projection::Columns(assignments.iter().map(Assignment::column).collect())
+    };
+    let reading = first.read_to_write(request.clone(), written());
+    let seen = reading.await.unwrap();
+    assert_eq!(
+        scene.text(&seen.rows[0]),
+        "one",
+        "what is written is read as well"
+    );
     let reads = scene.database.reads();
     first.write(vec![update()]).await.unwrap();
     assert_eq!(scene.database.reads(), reads);
-    let seen = first.read_to_write(one(&scene, 1, 1)).await.unwrap();
+    let reading = first.read_to_write(one(&scene, 1, 1), written());
+    let seen = reading.await.unwrap();
     assert_eq!(scene.text(&seen.rows[0]), "changed");
     first.commit(Vec::new()).await.unwrap();
     assert_eq!(scene.texts().await, ["changed", "two"]);
 
     let mut second = begin(&scene).await;
-    second.read_to_write(request).await.unwrap();
+    second.read_to_write(request, written()).await.unwrap();
     scene
         .write(vec![scene.put(1, 1, "by another")])
         .await
@@ -172,4 +183,44 @@ async fn a_row_that_is_read_to_be_written_is_read_once() {
         "{aborted:?}"
     );
     assert_eq!(scene.texts().await, ["by another", "two"]);
+}
+
+/// A transaction that has written a column knows nothing of the others, until it looks at them.
+#[tokio::test]
+async fn what_it_has_written_is_laid_over_what_others_commit_in_other_columns() {
+    let scene = scene().await;
+    let update = |column, value| {
+        let assignments = scene.set_column(column, value);
+        scene.mutation(1, 1, RowOperation::Update { assignments })
+    };
+    let other = scene.table.column_by_name("w").unwrap().id;
+    let mut transaction = begin(&scene).await;
+    transaction.write(vec![update("v", "mine")]).await.unwrap();
+    scene.write(vec![update("w", "theirs")]).await.unwrap();
+    for selection in [
+        Selection::Keys(vec![scene.key(1, 1)]),
+        Selection::Ranges(vec![KeyRange {
+            start: scene.key(1, 1),
+            end: Some(scene.key(1, 2)),
+        }]),
+    ] {
+        let request = ReadRequest::new(scene.table.id, selection);
+        let seen = transaction.read(request).await.unwrap();
+        assert_eq!(scene.text(&seen.rows[0]), "mine");
+        let theirs = Value::Text("theirs".into());
+        assert_eq!(seen.rows[0].row.value(other), Some(&theirs));
+    }
+    // The second write of a column builds on the first, and one that needs the whole row has it whole.
+    let mut conditional = update("w", "mine as well");
+    conditional.condition = Some(Condition::Columns(vec![Check {
+        column: other,
+        operator: CheckOperator::Equal,
+        values: vec![Value::Text("theirs".into())],
+        part: None,
+    }]));
+    transaction.write(vec![conditional]).await.unwrap();
+    let seen = transaction.read(one(&scene, 1, 1)).await.unwrap();
+    assert_eq!(scene.text(&seen.rows[0]), "mine");
+    let mine = Value::Text("mine as well".into());
+    assert_eq!(seen.rows[0].row.value(other), Some(&mine));
 }

@@ -1,5 +1,6 @@
-//! A bank on a strong table: transfers between accounts that lie in several tablets, each with an entry in the ledger,
-//! which lies in yet another. Nobody ever sees money made or lost: at every timestamp, at every replica, the accounts
+//! A bank on a strong table: transfers between accounts that lie in several tablets, two in a row where accounts are
+//! paired (each in a column of its own, which is all that is locked), each with an entry in the ledger, which lies in
+//! yet another. Nobody ever sees money made or lost: at every timestamp, at every replica, the accounts
 //! hold together what they held at first, each holds what the ledger says, and none is overdrawn. In the end the
 //! ledger has every transfer that was acknowledged and none that was refused.
 
@@ -13,7 +14,7 @@ use crate::nemesis::Strikes;
 use crate::plan::Plan;
 use api::{
     Assignment, Check, CheckOperator, Commit, Condition, Database, Error, KeyRange, Mutation,
-    Patience, ReadBound, ReadRequest, ReadRow, Refused, Retry, RowOperation, Selection,
+    Patience, Projection, ReadBound, ReadRequest, ReadRow, Refused, Retry, RowOperation, Selection,
     Transaction, TransactionOptions, WriteRequest,
 };
 use catalog::{Protocol, Table};
@@ -98,7 +99,8 @@ enum Scope {
 }
 
 struct Columns {
-    balance: ColumnId,
+    /// Of the accounts in a row.
+    balances: [ColumnId; 2],
     source: ColumnId,
     target: ColumnId,
     amount: ColumnId,
@@ -109,6 +111,7 @@ struct Game {
     table: Arc<Table>,
     columns: Columns,
     accounts: i64,
+    accounts_in_row: i64,
     is_external: bool,
     counts: Mutex<Counts>,
     /// By the key of the ledger's entry.
@@ -122,19 +125,28 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
     let shape = Shape {
         name: "bank",
         partitioning: plan.partitioning,
-        columns: &["k", "balance", "source", "target", "amount"].map(bigint),
+        columns: &[
+            "k",
+            "balance",
+            "other_balance",
+            "source",
+            "target",
+            "amount",
+        ]
+        .map(bigint),
     };
     let table = create_table(cluster, Protocol::Strong, plan, shape).await?;
     let game = Arc::new(Game {
         cluster: cluster.clone(),
         columns: Columns {
-            balance: column(&table, "balance")?,
+            balances: [column(&table, "balance")?, column(&table, "other_balance")?],
             source: column(&table, "source")?,
             target: column(&table, "target")?,
             amount: column(&table, "amount")?,
         },
         table,
         accounts: plan.keys as i64 + 2,
+        accounts_in_row: 1 + plan.keys as i64 % 2,
         is_external: plan.is_external,
         counts: Mutex::default(),
         transfers: Mutex::default(),
@@ -174,13 +186,22 @@ impl Game {
             .expect("one bigint is the table's key")
     }
 
+    /// The row that an account is in, and its column.
+    fn place(&self, account: i64) -> (i64, ColumnId) {
+        let column = self.columns.balances[(account % self.accounts_in_row) as usize];
+        (account / self.accounts_in_row, column)
+    }
+
+    /// The rows that hold accounts.
+    fn account_rows(&self) -> impl Iterator<Item = i64> {
+        0..=self.place(self.accounts - 1).0
+    }
+
     fn read_request(&self, scope: Scope) -> ReadRequest {
         self.read_selection(match scope {
-            Scope::Accounts => Selection::Keys(
-                (0..self.accounts)
-                    .map(|account| self.key(account))
-                    .collect(),
-            ),
+            Scope::Accounts => {
+                Selection::Keys(self.account_rows().map(|row| self.key(row)).collect())
+            }
             Scope::Everything => Selection::Ranges(vec![KeyRange::all()]),
         })
     }
@@ -207,8 +228,9 @@ impl Game {
         Mutation::new(self.table.id, self.key(key), operation)
     }
 
-    fn balance(&self, key: i64, balance: i64) -> Mutation {
-        self.set(key, &[(self.columns.balance, balance)], false)
+    fn balance(&self, account: i64, balance: i64) -> Mutation {
+        let (row, column) = self.place(account);
+        self.set(row, &[(column, balance)], false)
     }
 
     fn entry(&self, key: i64, transfer: Transfer) -> Mutation {
@@ -228,9 +250,10 @@ impl Game {
     }
 
     fn balance_in(&self, rows: &[ReadRow], account: i64) -> Option<i64> {
-        let key = self.key(account);
+        let (row, column) = self.place(account);
+        let key = self.key(row);
         let found = rows.iter().find(|read| read.key == key)?;
-        Self::int(&found.row, self.columns.balance)
+        Self::int(&found.row, column)
     }
 
     /// What rows say of the accounts, and of the ledger if it was read.
@@ -260,10 +283,12 @@ impl Game {
     }
 
     async fn open_accounts(&self) -> Result<(), String> {
-        for account in 0..self.accounts {
+        for row in self.account_rows() {
+            let places = (0..self.accounts).map(|account| self.place(account));
+            let own = places.filter(|place| place.0 == row);
+            let values: Vec<(ColumnId, i64)> = own.map(|(_, column)| (column, INITIAL)).collect();
             let opening = async |door| {
-                let values = [(self.columns.balance, INITIAL)];
-                let request = WriteRequest::new(vec![self.set(account, &values, true)]);
+                let request = WriteRequest::new(vec![self.set(row, &values, true)]);
                 match write(&self.cluster, door, request).await {
                     Ending::Error(Error::Refused(Refused::RowExists { .. })) => Ending::Answer(()),
                     ending => ending.map(|_| ()),
@@ -391,10 +416,13 @@ impl Game {
         let mut transaction = database.begin(options).await?;
         let mut balances = Vec::new();
         for account in [transfer.source, transfer.target] {
-            let request = self.read_selection(Selection::Keys(vec![self.key(account)]));
+            let (row, column) = self.place(account);
+            let mut request = self.read_selection(Selection::Keys(vec![self.key(row)]));
+            let column = Projection::Columns(vec![column]);
+            request.projection = column.clone();
             // Some say from the start that they will write, and lock for it.
             let response = match entry % 2 {
-                0 => transaction.read_to_write(request).await?,
+                0 => transaction.read_to_write(request, column).await?,
                 _ => transaction.read(request).await?,
             };
             let Some(balance) = self.balance_in(&response.rows, account) else {
@@ -450,7 +478,7 @@ impl Game {
         let conditional = |account, before, after| {
             let mut mutation = self.balance(account, after);
             mutation.condition = Some(Condition::Columns(vec![Check {
-                column: self.columns.balance,
+                column: self.place(account).1,
                 operator: CheckOperator::Equal,
                 values: vec![Value::Int(before)],
                 part: None,

@@ -14,6 +14,7 @@ use crate::types::SqlType;
 use api::{Direction, Selection};
 use catalog::Table;
 use model::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub(super) fn analyse_manipulation(
@@ -172,8 +173,14 @@ impl<'a> Analyser<'a> {
             assignments.push((index, self.cell(&table, index, value, &scope)?));
         }
         let predicate = self.condition(&update.filter, &scope, "WHERE clause")?;
-        let rows = filtered(Relation::Scan(all_columns(&table)), Some(predicate));
         let returning = self.returning(&table, update.alias.as_ref(), update.returning.as_ref())?;
+        let values = assignments.iter().filter_map(|(_, cell)| match cell {
+            CellExpression::Value(expression) => Some(expression),
+            CellExpression::CommitTimestamp => None,
+        });
+        let mut scan = all_columns(&table);
+        scan.looked_at = Some(looked_at(&predicate, values, returning.as_ref()));
+        let rows = filtered(Relation::Scan(scan), Some(predicate));
         Ok((table, Action::Update { rows, assignments }, returning))
     }
 
@@ -181,8 +188,10 @@ impl<'a> Analyser<'a> {
         let table = self.target(&delete.table)?;
         let scope = table_scope(&table, delete.alias.as_ref());
         let predicate = self.condition(&delete.filter, &scope, "WHERE clause")?;
-        let rows = filtered(Relation::Scan(all_columns(&table)), Some(predicate));
         let returning = self.returning(&table, delete.alias.as_ref(), delete.returning.as_ref())?;
+        let mut scan = all_columns(&table);
+        scan.looked_at = Some(looked_at(&predicate, [], returning.as_ref()));
+        let rows = filtered(Relation::Scan(scan), Some(predicate));
         Ok((table, Action::Delete { rows }, returning))
     }
 
@@ -324,10 +333,27 @@ fn table_scope(table: &Table, alias: Option<&Name>) -> NameScope<'static> {
     }
 }
 
+/// The columns that a statement needs of the rows that it changes.
+fn looked_at<'e>(
+    predicate: &'e Expression,
+    values: impl IntoIterator<Item = &'e Expression>,
+    returning: Option<&'e Returning>,
+) -> BTreeSet<usize> {
+    let mut columns = BTreeSet::new();
+    let returned = returning.into_iter().flat_map(|it| &it.expressions);
+    for expression in values.into_iter().chain(returned).chain([predicate]) {
+        expression.columns(&mut |position| {
+            columns.insert(position);
+        });
+    }
+    columns
+}
+
 fn all_columns(table: &Arc<Table>) -> Scan {
     Scan {
         table: table.clone(),
         columns: (0..table.columns().len()).collect(),
+        looked_at: None,
         selection: Selection::Ranges(vec![whole_range(table)]),
         direction: Direction::Forward,
         row_limit: None,

@@ -32,6 +32,7 @@ pub(super) fn whole_scan(table: &Arc<Table>) -> (Scan, Vec<ScopeColumn>) {
     let scan = Scan {
         table: table.clone(),
         columns,
+        looked_at: None,
         selection: Selection::Ranges(vec![whole_range(table)]),
         direction: Direction::Forward,
         row_limit: None,

@@ -70,6 +70,7 @@ struct Run<'a> {
 /// it may only look at most, and does not keep others from looking as well.
 struct ToWrite<'a> {
     table: TableId,
+    written: Projection,
     storage: &'a mut dyn Storage,
 }
 
@@ -78,7 +79,8 @@ impl Storage for ToWrite<'_> {
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
         match request.selection {
             Selection::Keys(_) if request.table == self.table => {
-                self.storage.read_to_write(request).await
+                let written = self.written.clone();
+                self.storage.read_to_write(request, written).await
             }
             _ => self.storage.read(request).await,
         }
@@ -220,7 +222,10 @@ impl Run<'_> {
         let key_columns = self.key_columns();
         let mut mutations = Vec::new();
         let mut changed = Vec::new();
-        for mut row in self.rows_to_write(relation).await? {
+        let assigned = assignments.iter();
+        let written = assigned.map(|(index, _)| self.table.columns()[*index].id);
+        let written = Projection::Columns(written.collect());
+        for mut row in self.rows_to_write(relation, written).await? {
             let (columns, texts): (Vec<usize>, Vec<CellExpression>) =
                 assignments.iter().cloned().unzip();
             let cells = self.cells(&texts, &row)?;
@@ -261,7 +266,7 @@ impl Run<'_> {
     ) -> Result<Effect, Error> {
         let key_columns = self.key_columns();
         let mut mutations = Vec::new();
-        let deleted = self.rows_to_write(relation).await?;
+        let deleted = self.rows_to_write(relation, Projection::All).await?;
         for row in &deleted {
             let key: Vec<Value> = key_columns
                 .iter()
@@ -316,9 +321,14 @@ impl Run<'_> {
     }
 
     /// As `rows`, of the table's rows that the statement changes.
-    async fn rows_to_write(&mut self, relation: Relation) -> Result<Vec<Row>, Error> {
+    async fn rows_to_write(
+        &mut self,
+        relation: Relation,
+        written: Projection,
+    ) -> Result<Vec<Row>, Error> {
         let mut storage = ToWrite {
             table: self.table.id,
+            written,
             storage: self.storage,
         };
         all_rows(relation, &mut self.state, &mut storage).await

@@ -361,6 +361,7 @@ impl Cluster {
                 end: Some(end),
             },
             timestamp,
+            columns: api::ColumnSet::ALL,
         }
     }
 
