@@ -7,7 +7,7 @@
 
 use crate::frame::{Kind, Outbox};
 use crate::groups::{Config, Done, Origin, ProposeError, Role};
-use crate::log::{Found, GroupLog, command_data, command_of, conf_change};
+use crate::log::{Found, GroupLog, belongs_to, command_data, command_of, conf_change, tablet_of};
 use crate::snapshot::{Receiving, Sending};
 use crate::{ChangeMembers, Committed, CommittedEntry, Leadership, Member, StateMachine};
 use bytes::Bytes;
@@ -103,6 +103,9 @@ impl Group {
     ) -> Result<Group, LogError> {
         let mut operations = Vec::new();
         let applied = machine.applied();
+        if tablet_of(log.as_ref(), replica) != Some(tablet) {
+            operations.push(belongs_to(tablet, replica));
+        }
         let (mut group_log, found) =
             GroupLog::open(log, LogId(replica.0), applied, &mut operations)?;
         let mut is_broken = false;

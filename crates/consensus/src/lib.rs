@@ -29,7 +29,7 @@ pub use groups::{
     ChangeMembers, Config, Done, GroupSpec, GroupStatus, Groups, Origin, Outbound, ProposeError,
     Role,
 };
-pub use log::FOUNDED_AT;
+pub use log::{FOUNDED_AT, tablet_of};
 pub use machine::{
     Committed, CommittedEntry, Leadership, MachineError, Member, SnapshotSource, StateMachine,
 };

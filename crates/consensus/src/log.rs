@@ -9,7 +9,7 @@
 use crate::{ChangeMembers, Member};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
-use model::{NodeId, ReplicaId};
+use model::{NodeId, ReplicaId, TabletId};
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState};
 use raft::eraftpb::{Snapshot, SnapshotMetadata};
@@ -29,6 +29,24 @@ const HARD_KEY: &[u8] = b"hard";
 const CUT_KEY: &[u8] = b"cut";
 const MEMBERS_KEY: &[u8] = b"members";
 const INSTALL_KEY: &[u8] = b"install";
+const TABLET_KEY: &[u8] = b"tablet";
+
+/// Which tablet's replica this is, if its log says so.
+pub fn tablet_of(log: &dyn Log, replica: ReplicaId) -> Option<TabletId> {
+    let record = log.get(LogId(replica.0), TABLET_KEY)?;
+    Some(TabletId(u64::from_be_bytes(
+        record.as_ref().try_into().ok()?,
+    )))
+}
+
+/// Writes it down.
+pub(crate) fn belongs_to(tablet: TabletId, replica: ReplicaId) -> LogOperation {
+    LogOperation::Put {
+        log: LogId(replica.0),
+        key: TABLET_KEY.to_vec(),
+        value: tablet.0.to_be_bytes().to_vec().into(),
+    }
+}
 
 /// A new group begins behind an entry that nobody has, so that a member that joins later, with an empty log, is
 /// always sent the state, and with it the first members.

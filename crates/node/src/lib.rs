@@ -45,6 +45,7 @@ mod view;
 pub use clock::ClockStatus;
 pub use cluster::Copies;
 pub use config::Config;
+pub use placement::LatePlan;
 pub use quorum::HintLimits;
 pub use repair::RepairProgress;
 pub use rpc::{TRANSACTION_STEPS, VOTE_STEP, message_step};
@@ -55,7 +56,7 @@ pub use upkeep::RepairConfig;
 use api::Database;
 use model::{NodeId, TableId, TabletId};
 use prometheus_client::registry::Registry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use world::World;
 
@@ -171,6 +172,16 @@ impl Node {
     pub fn contents(&self, tablet: TabletId, purged_before: i64) -> Option<Vec<quorum::RawRow>> {
         let replica = self.core.replicas.eventual(tablet)?;
         replica.contents(purged_before).ok()
+    }
+
+    /// What a leader of the meta group would do by what this node knows, were these nodes dead for good: for the
+    /// simulator, which has it done later.
+    pub fn foresee(&self, lost: &BTreeSet<NodeId>) -> LatePlan {
+        placement::foresee(&self.core, lost)
+    }
+
+    pub async fn carry_out(&self, plan: LatePlan) {
+        placement::carry_out_late(&self.core, plan).await;
     }
 
     /// Releases leases, tells the others, and stops.

@@ -66,6 +66,25 @@ impl Dead {
     }
 }
 
+/// Steps that somebody planned when the tablets stood as they did then: for the simulator, which carries them out when
+/// they do not any more.
+#[derive(Debug)]
+pub struct LatePlan(Vec<Step>);
+
+/// What a leader of the meta group would do by what this node knows, were these nodes dead for good.
+pub(crate) fn foresee(core: &Core, lost: &BTreeSet<NodeId>) -> LatePlan {
+    let nodes = Liveness {
+        is_alive: &|node| core.views.is_alive(node) && !lost.contains(&node),
+        is_lost: &|node| lost.contains(&node),
+    };
+    LatePlan(plan(&core.view().state, &nodes, STEPS_AT_ONCE_MAX))
+}
+
+pub(crate) async fn carry_out_late(core: &Core, plan: LatePlan) {
+    let carrying = plan.0.into_iter().map(|step| carry_out(core, step));
+    futures::future::join_all(carrying).await;
+}
+
 async fn carry_out_plan(core: &Core, lost: &BTreeSet<NodeId>) -> bool {
     let state = Arc::clone(&core.view().state);
     let nodes = Liveness {

@@ -11,7 +11,7 @@ use crate::rpc::{Reply, Request};
 use cluster::{META, Replica, Split, State, Tablet};
 use consensus::{GroupSpec, Member, Origin, Role};
 use model::{ReplicaId, TabletId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use quorum::{EventualReplica, ReplicaConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub(crate) struct HeldReplica {
 
 pub(crate) struct Replicas {
     held: RwLock<Arc<BTreeMap<TabletId, Arc<HeldReplica>>>>,
+    /// Found at the start, where the map does not show them any more, though their groups may still count them.
+    strays: Mutex<BTreeMap<ReplicaId, TabletId>>,
     /// The version of the state that this node's replicas are in line with.
     version: watch::Sender<u64>,
     pub streams: Streams,
@@ -56,6 +58,7 @@ impl Replicas {
     pub fn new() -> Replicas {
         Replicas {
             held: RwLock::default(),
+            strays: Mutex::default(),
             version: watch::Sender::new(0),
             streams: Streams::default(),
         }
@@ -156,6 +159,7 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
         .is_some_and(|node| node.status == cluster::NodeStatus::Removed);
     let complaint = is_removed.then(|| "this node was removed from the cluster: stop it".into());
     core.complain("membership", complaint);
+    open_strays(core, state).await;
     let mut missing: Vec<(Arc<Tablet>, Replica)> = Vec::new();
     for tablet in state.tablets().values().filter(|tablet| tablet.id != META) {
         let Some(replica) = tablet.replica_on(core.node) else {
@@ -169,7 +173,11 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
             }
             // Here again, while the group may not have let go of the one that was here: both cannot be at one time, and
             // only the old one's voice counts.
-            Some(_) if is_counted(core, tablet).await => outcome = outcome.max(Opened::Lingers),
+            Some(_)
+                if is_counted(core, tablet).await && !planted::is(Bug::ReplacedUnderItsGroup) =>
+            {
+                outcome = outcome.max(Opened::Lingers);
+            }
             Some(held) => {
                 close(core, &held).await;
                 missing.push((Arc::clone(tablet), *replica));
@@ -197,6 +205,35 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
         outcome = opened.into_iter().fold(outcome, Opened::max);
     }
     outcome
+}
+
+/// Opens what was found of strong replicas that the map does not show here any more: the group's change that ends one may
+/// need its voice, and who has started anew must not have lost it.
+async fn open_strays(core: &Arc<Core>, state: &State) {
+    let strays = core.replicas.strays.lock().clone();
+    for (id, tablet) in strays {
+        let place = state.tablet(tablet).filter(|place| {
+            let table = state.catalog().table(place.root);
+            table.is_some_and(|table| table.is_strong())
+        });
+        let is_open = match place {
+            Some(place) => {
+                let replica = Replica {
+                    id,
+                    node: core.node,
+                    is_learner: false,
+                };
+                open(core, state, place, replica).await == Opened::Open
+            }
+            None => {
+                remove(core, id).await;
+                true
+            }
+        };
+        if is_open {
+            core.replicas.strays.lock().remove(&id);
+        }
+    }
 }
 
 /// Whether the group still counts this node's replica, though the map does not show it any more. Then the replica
@@ -398,8 +435,8 @@ async fn remove(core: &Core, replica: ReplicaId) {
     }
 }
 
-/// Removes what is left of replicas that the map does not know here. To be called with a state that is known
-/// to be current: an old one would not know the newest replicas.
+/// Removes what is left of replicas that the map does not know here, but for those whose groups may know them still. To
+/// be called with a state that is known to be current: an old one would not know the newest replicas.
 pub(crate) async fn remove_strays(core: &Core) {
     let view = core.view();
     let known: BTreeSet<ReplicaId> = view
@@ -428,6 +465,11 @@ pub(crate) async fn remove_strays(core: &Core) {
         Err(error) => tracing::error!(%error, "the stores cannot be listed"),
     }
     for replica in found.difference(&known) {
+        let tablet = consensus::tablet_of(core.world.log.as_ref(), *replica);
+        if let Some(tablet) = tablet.filter(|_| !planted::is(Bug::StrayForgotten)) {
+            core.replicas.strays.lock().insert(*replica, tablet);
+            continue;
+        }
         tracing::info!(%replica, "removing what is left of a replica");
         remove(core, *replica).await;
     }

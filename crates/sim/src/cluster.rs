@@ -9,10 +9,11 @@ use crate::random::SimRandom;
 use crate::trace::Trace;
 use api::Database;
 use model::{NodeId, TableId};
-use node::{Config, Node, RepairConfig, StrongConfig};
+use node::{Config, LatePlan, Node, RepairConfig, StrongConfig};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ struct Shared {
     random: Mutex<SmallRng>,
     /// What must never happen, and did.
     complaints: Mutex<Vec<String>>,
+    /// The node that is dead for good.
+    lost: Mutex<Option<usize>>,
     log_entries_kept: u64,
     repair_interval_ms: u64,
     strong: StrongConfig,
@@ -111,6 +114,7 @@ impl Cluster {
                 members: Mutex::new(members),
                 random: Mutex::new(random),
                 complaints: Mutex::new(Vec::new()),
+                lost: Mutex::default(),
                 log_entries_kept: plan.log_entries_kept,
                 repair_interval_ms: plan.repair_interval_ms,
                 strong: StrongConfig {
@@ -426,18 +430,51 @@ impl Cluster {
             .await
     }
 
-    /// Whether every node is up and sees all others alive.
+    /// Whether every node, but for one that stays dead, is up and sees all others alive.
     pub fn is_whole(&self) -> bool {
         self.has_formed(self.size())
     }
 
     fn has_formed(&self, nodes: usize) -> bool {
-        (0..nodes).all(|index| {
-            self.door(index).is_some_and(|door| {
-                let topology = door.database.topology();
-                topology.nodes.len() == nodes && topology.nodes.iter().all(|node| node.is_alive)
+        let survivors = self.survivors();
+        survivors
+            .iter()
+            .filter(|index| **index < nodes)
+            .all(|index| {
+                self.door(*index).is_some_and(|door| {
+                    let topology = door.database.topology();
+                    let dead = topology.nodes.iter().filter(|node| !node.is_alive);
+                    topology.nodes.len() == nodes && dead.count() <= self.size() - survivors.len()
+                })
             })
-        })
+    }
+
+    /// The nodes that are there in the end.
+    pub fn survivors(&self) -> Vec<usize> {
+        let lost = *self.shared.lost.lock();
+        (0..self.size())
+            .filter(|index| Some(*index) != lost)
+            .collect()
+    }
+
+    /// A node dies and does not come back, also not when all faults end.
+    pub fn lose(&self, index: usize) {
+        self.note("lose", index as u64, || format!("node {}", index + 1));
+        *self.shared.lost.lock() = Some(index);
+        self.crash(index);
+    }
+
+    /// What one node would have done now, were another dead for good.
+    pub fn foresee(&self, index: usize, lost: Option<usize>) -> Option<LatePlan> {
+        let (node, _) = self.node(index)?;
+        let lost: BTreeSet<NodeId> = lost.iter().map(|index| NodeId(*index as u64 + 1)).collect();
+        Some(node.foresee(&lost))
+    }
+
+    pub async fn carry_out(&self, index: usize, plan: LatePlan) {
+        if let Some((node, _)) = self.node(index) {
+            node.carry_out(plan).await;
+        }
     }
 
     /// Ends all faults and starts what is down.
@@ -446,11 +483,14 @@ impl Cluster {
         let network = &self.shared.network;
         network.set_conditions(crate::network::Conditions::CALM);
         network.join_all();
+        let survivors = self.survivors();
         for index in 0..self.size() {
             network.release(address(index));
             self.disk(index).set_slow(1);
             self.clock(index).set_right();
-            self.start(index);
+            if survivors.contains(&index) {
+                self.start(index);
+            }
         }
     }
 

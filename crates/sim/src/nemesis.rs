@@ -47,6 +47,9 @@ pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Inst
     if strikes.contains_key(&Fault::Stop) {
         sleep(STOP_PATIENCE * 2).await;
     }
+    if plan.loses_node {
+        cluster.lose(random.random_range(0..cluster.size()));
+    }
     cluster.heal();
     strikes
 }
@@ -167,9 +170,9 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
                 cluster.clock(index).set_skew(skew);
             }
         }
-        // A lone clock has no witness: that it was set is seen at most, which of the two times is right is not. Nor is a
-        // majority right that was set alike: one clock at a time.
-        Fault::Step if size == 1 => {}
+        // A lone clock that is vouched for has no witness: that it was set is seen at most, which of the two times is right
+        // is not. Nor is a majority right that was set alike: one clock at a time.
+        Fault::Step if size == 1 && !plan.is_cluster_time => {}
         Fault::Step if (0..size).any(|index| index != victim && cluster.clock(index).is_set()) => {}
         Fault::Step => {
             let beyond = plan.clock_bound_micros * 4 + STEP_MICROS;
@@ -188,6 +191,20 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
                 cluster.note("move", victim as u64, || {
                     format!("node {} leaves: {leaves}, {outcome:?}", victim + 1)
                 });
+            });
+        }
+        Fault::LatePlan => {
+            let lost = plan.buries_alive.then(|| random.random_range(0..size));
+            let carrier = random.random_range(0..size);
+            let pause = Duration::from_millis(random.random_range(100..5_000));
+            let cluster = cluster.clone();
+            tokio::spawn(async move {
+                if let Some(plan) = cluster.foresee(victim, lost) {
+                    cluster.note("foresee", victim as u64, || format!("{plan:?}"));
+                    sleep(pause).await;
+                    cluster.note("late", carrier as u64, || format!("{plan:?}"));
+                    cluster.carry_out(carrier, plan).await;
+                }
             });
         }
         Fault::CutCentre => {

@@ -41,6 +41,9 @@ pub enum Fault {
     Split,
     /// A node is to leave, or may stay after all: replicas move.
     Move,
+    /// Somebody plans the placement of tablets, as if a node were dead for good, and does what it has planned seconds
+    /// later. Not drawn, but added.
+    LatePlan,
     /// A whole data centre is cut off from all others. Not drawn, but added.
     CutCentre,
     /// No fault either: a data centre is to have more copies, or fewer, or none. Not drawn, but added.
@@ -104,6 +107,11 @@ pub struct Plan {
     pub is_dealt: bool,
     /// How long a node may be dead before its replicas are made anew elsewhere; 0: the cluster's default.
     pub rebuild_after_seconds: u64,
+    /// Late plans take a node that lives for one that is dead for good. Strong tables lose nothing by that; of eventual
+    /// ones it is what they may lose with a node.
+    pub buries_alive: bool,
+    /// One node is dead in the end, and stays it. Strong tables only.
+    pub loses_node: bool,
     /// Nobody vouches for the wall clocks: the cluster keeps a time of its own.
     pub is_cluster_time: bool,
     /// Instead of drawn faults.
@@ -175,6 +183,8 @@ impl Plan {
             factors: Vec::new(),
             is_dealt: false,
             rebuild_after_seconds: [0, 0, 2][random.random_range(0..3)],
+            buries_alive: false,
+            loses_node: false,
             is_cluster_time: false,
             script: None,
         };
@@ -183,7 +193,7 @@ impl Plan {
             1 => plan.with_elections(),
             2 => plan.with_handovers(),
             3 | 4 => plan.with_splits(),
-            5 | 6 => plan.with_moves(),
+            5 | 6 => plan.with_moves(random.random_bool(0.5)),
             _ => plan,
         }
     }
@@ -196,6 +206,18 @@ impl Plan {
             self.faults.push(Fault::Step);
         }
         self
+    }
+
+    /// A node that is the whole cluster, and whose wall clock is set between its starts.
+    pub fn with_lone_clock(self) -> Plan {
+        Plan {
+            nodes: 1,
+            conditions: Conditions::CALM,
+            faults: vec![Fault::Step, Fault::Step, Fault::Crash, Fault::Flicker],
+            nemesis_pause_ms: 1_500,
+            is_cluster_time: true,
+            ..self
+        }
     }
 
     /// Commit timestamps over many keys.
@@ -284,9 +306,10 @@ impl Plan {
     }
 
     /// Replicas go from node to node, while nodes crash and are cut off, and many messages are lost.
-    fn with_moves(self) -> Plan {
+    fn with_moves(self, loses_node: bool) -> Plan {
         Plan {
             nodes: 5,
+            loses_node,
             conditions: Conditions {
                 loss_permille: 100,
                 ..Conditions::CALM
@@ -295,6 +318,7 @@ impl Plan {
             faults: vec![
                 Fault::Move,
                 Fault::Move,
+                Fault::LatePlan,
                 Fault::Crash,
                 Fault::Isolate,
                 Fault::OneWay,
@@ -347,10 +371,17 @@ impl Plan {
             .retain(|fault| !matches!(fault, Fault::Ambush | Fault::Split));
         self.faults.extend([Fault::CutCentre; 3]);
         if !seed.is_multiple_of(3) {
-            self.faults.extend([Fault::Alter; 2]);
+            self.faults
+                .extend([Fault::Alter, Fault::Alter, Fault::LatePlan]);
         }
         Plan {
             nodes: 9,
+            // Of nine nodes, five or more have to be heard.
+            conditions: Conditions {
+                loss_permille: self.conditions.loss_permille.min(50),
+                ..self.conditions
+            },
+            loses_node: false,
             is_dealt: seed.is_multiple_of(2),
             keys: self.keys.min(3),
             think_ms: self.think_ms.max(40),

@@ -136,10 +136,15 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     }
     if workload == Workload::External {
         plan = plan.with_external_order();
+        if seed % 20 == 7 {
+            plan = plan.with_lone_clock();
+        }
     }
     if let Some(script) = script {
         plan = plan.with_script(script);
     }
+    plan.buries_alive = workload.is_strong();
+    plan.loses_node &= plan.nodes >= 3 && script.is_none() && workload.is_strong();
     let network = SimNetwork::new(random.random(), plan.conditions, trace.clone());
     let postman = tokio::spawn(network.clone().run());
     let cluster = Cluster::new(

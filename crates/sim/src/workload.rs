@@ -57,6 +57,14 @@ impl Workload {
         Workload::External,
     ];
 
+    /// On tables that consensus keeps.
+    pub fn is_strong(self) -> bool {
+        matches!(
+            self,
+            Workload::Register | Workload::Append | Workload::Bank | Workload::External
+        )
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Workload::Register => "register",

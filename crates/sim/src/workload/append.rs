@@ -188,12 +188,12 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
         })
     };
     let strikes = unleash(cluster, plan, step).await?;
-    for node in 0..cluster.size() {
+    for node in cluster.survivors() {
         game.insist_on_read(node).await?;
         game.insist_on_transaction(node).await?;
         game.insist_on_past(node).await?;
     }
-    game.insist_on_read(0).await?;
+    game.insist_on_read(cluster.survivors()[0]).await?;
     game.judge()?;
     let counts = *game.counts.lock();
     Ok((counts, strikes))

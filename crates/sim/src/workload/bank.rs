@@ -162,7 +162,7 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
         })
     };
     let strikes = unleash(cluster, plan, step).await?;
-    for node in 0..cluster.size() {
+    for node in cluster.survivors() {
         game.insist_on_transfer(node).await?;
         game.insist_on_audit(node).await?;
         game.insist_on_snapshot(node).await?;

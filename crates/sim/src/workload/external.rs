@@ -143,7 +143,8 @@ impl Game {
     /// Every node takes writes.
     async fn insist_on_writes(&self) -> Result<(), String> {
         for key in 0..KEYS {
-            let node = key as usize % self.cluster.size();
+            let survivors = self.cluster.survivors();
+            let node = survivors[key as usize % survivors.len()];
             let writing = |door| self.write(door, FINAL_CLIENT, key);
             let what = format!("a write of key {key}");
             insist(&self.cluster, node, &what, writing).await?;

@@ -87,11 +87,11 @@ pub(super) async fn run(
     };
     let strikes = unleash(cluster, plan, step).await?;
     for key in 0..game.keys {
-        for node in 0..cluster.size() {
+        for node in cluster.survivors() {
             game.insist_on_read(node, key).await?;
         }
         game.insist_on_write(key).await?;
-        for node in 0..cluster.size() {
+        for node in cluster.survivors() {
             game.insist_on_read(node, key).await?;
         }
     }
@@ -366,7 +366,8 @@ impl Game {
     }
 
     async fn insist_on_write(&self, key: u64) -> Result<(), String> {
-        let node = key as usize % self.cluster.size();
+        let survivors = self.cluster.survivors();
+        let node = survivors[key as usize % survivors.len()];
         let writing = |door| {
             let action = Action::Write(Some(self.fresh_value()));
             self.write(door, FINAL_CLIENT, key, action)
