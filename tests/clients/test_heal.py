@@ -1,12 +1,16 @@
 """Eventual tables heal themselves: a node that was away has what it missed, without anybody reading it before."""
 
+import re
+import signal
 import subprocess
 import time
+import urllib.request
 
 import pytest
 from cassandra import ConsistencyLevel
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster as CqlCluster, ExecutionProfile
 from cassandra.policies import WhiteListRoundRobinPolicy
+from cassandra.protocol import ConfigurationException
 from cassandra.query import SimpleStatement
 
 from conftest import binary, status, wait_until
@@ -131,4 +135,52 @@ def test_repair_goes_on_by_itself(cluster):
 
     wait_until("the repair in the background", has_all, 40)
     returned.shutdown()
+    client.shutdown()
+
+
+def speculative_reads(cluster, index):
+    with urllib.request.urlopen(f"http://{cluster.addresses(index).admin}/metrics") as response:
+        text = response.read().decode()
+    return int(re.search(r"^tessera_node_reads_speculative_total (\d+)", text, re.MULTILINE).group(1))
+
+
+def test_reads_do_not_wait_for_a_node_that_hangs(cluster):
+    """A node stops answering, and the others have not noticed yet: reads ask the third one before long."""
+    client, session = create(cluster)
+    for number in range(ROWS):
+        put(session, number, ConsistencyLevel.ALL)
+    prepared = session.prepare("SELECT value FROM healing.rows WHERE id = ?")
+    prepared.consistency_level = ConsistencyLevel.QUORUM
+
+    def read(number):
+        began = time.monotonic()
+        row = session.execute(prepared, (number % ROWS,)).one()
+        assert row.value == f"value {number % ROWS}"
+        return time.monotonic() - began
+
+    usual = sorted(read(number) for number in range(300))
+    assert speculative_reads(cluster, 0) <= 30
+    before = speculative_reads(cluster, 0)
+    hanging = cluster.processes[2]
+    hanging.send_signal(signal.SIGSTOP)
+    try:
+        until = time.monotonic() + 1.2
+        meanwhile = []
+        while time.monotonic() < until:
+            meanwhile.append(read(len(meanwhile)))
+        nodes = status(cluster.addresses(0).admin)["nodes"]
+        assert all(node["alive"] for node in nodes), "it was to hang unnoticed"
+    finally:
+        hanging.send_signal(signal.SIGCONT)
+    # A read that waited for it would take as long as the client's patience.
+    assert max(meanwhile) < 0.5, max(meanwhile)
+    # Soon it is not asked any more.
+    assert sorted(meanwhile)[len(meanwhile) // 2] < usual[-1] + 0.02
+    assert speculative_reads(cluster, 0) > before
+    with pytest.raises(ConfigurationException, match="speculative_retry"):
+        session.execute("ALTER TABLE healing.rows WITH speculative_retry = 'sometimes'")
+    session.execute("ALTER TABLE healing.rows WITH speculative_retry = 'min(99p, 20ms)'")
+    client.refresh_table_metadata("healing", "rows")
+    options = client.metadata.keyspaces["healing"].tables["rows"].options
+    assert options["speculative_retry"] == "MIN(99p,20ms)"
     client.shutdown()

@@ -5,10 +5,12 @@
 mod apply;
 mod change;
 mod layout;
+mod speculation;
 mod table;
 
 pub use change::{Change, ChangeError};
 pub use model::Type;
+pub use speculation::{Percentile, SPECULATIVE_RETRY, Speculation};
 pub use table::{
     Column, ColumnRole, Durability, NO_READ_REPAIR, Ordering, Partitioning, Protocol, READ_REPAIR,
     Replication, Table, TableSpec,

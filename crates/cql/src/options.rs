@@ -7,7 +7,8 @@ use crate::error::Error;
 use crate::grammar::ast::{OptionValue, literal};
 use crate::grammar::parse_option;
 use catalog::{
-    Durability, NO_READ_REPAIR, Namespace, Ordering, Protocol, READ_REPAIR, Replication, Table,
+    Durability, NO_READ_REPAIR, Namespace, Ordering, Protocol, READ_REPAIR, Replication,
+    SPECULATIVE_RETRY, Speculation, Table,
 };
 use std::collections::BTreeMap;
 
@@ -117,6 +118,11 @@ pub fn table_options(options: &[(String, OptionValue)]) -> Result<TableOptions, 
         match name.as_str() {
             "gc_grace_seconds" => found.gc_grace_seconds = Some(seconds(name, value)?),
             "default_time_to_live" => found.default_ttl_seconds = Some(seconds(name, value)?),
+            "speculative_retry" => {
+                let policy = speculation(value)?;
+                let property = literal(&policy.to_string());
+                found.properties.insert(SPECULATIVE_RETRY.into(), property);
+            }
             "read_repair" => {
                 let value = read_repair(value)?;
                 found.properties.insert(READ_REPAIR.into(), value);
@@ -176,6 +182,19 @@ fn read_repair(value: &OptionValue) -> Result<String, Error> {
             "Invalid value for 'read_repair': it is BLOCKING or NONE",
         )),
     }
+}
+
+fn speculation(value: &OptionValue) -> Result<Speculation, Error> {
+    let text = match value {
+        OptionValue::Text(text) => text.as_str(),
+        OptionValue::Map(_) => "",
+    };
+    Speculation::parse(text).ok_or_else(|| {
+        Error::config(format!(
+            "Invalid value '{text}' for 'speculative_retry': it is NEVER, ALWAYS, a percentile (99p), a time (50ms), \
+             MIN or MAX of a percentile and a time"
+        ))
+    })
 }
 
 fn is_boolean(text: &str) -> bool {

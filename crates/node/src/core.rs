@@ -17,7 +17,7 @@ use cluster::NodeProfile;
 use consensus::Groups;
 use model::{Incarnation, Interval, NodeId, RequestId, TabletId};
 use parking_lot::{Mutex, RwLock};
-use quorum::{Batchlog, Hints};
+use quorum::{Batchlog, Hints, Speeds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub metrics: Metrics,
     /// What replicas elsewhere have missed of this node's writes.
     pub missed: Arc<Hints>,
+    /// How fast they answer its reads.
+    pub speeds: Arc<Speeds>,
     /// What batches that other nodes coordinate are going to write.
     pub batches: Arc<Batchlog>,
     /// Of requests that asked to be traced, and came in here.
@@ -97,6 +99,7 @@ impl Core {
         Core {
             batches: Arc::new(Batchlog::open(Arc::clone(&log))),
             missed: Arc::new(Hints::open(log, limits)),
+            speeds: Arc::default(),
             repairs: Repairs::default(),
             records: Records::new(Arc::clone(&parts.world.log)),
             world: parts.world,

@@ -234,20 +234,25 @@ impl Collector for Levels {
             (
                 "node_hints_stored",
                 "Writes kept for a replica that missed them",
-                &hints.stored,
+                hints.stored.load(Ordering::Relaxed),
             ),
             (
                 "node_hints_replayed",
                 "Hints that were delivered",
-                &hints.replayed,
+                hints.replayed.load(Ordering::Relaxed),
             ),
             (
                 "node_hints_dropped",
                 "Hints that were too old, for a table that is gone, or past the limits",
-                &hints.dropped,
+                hints.dropped.load(Ordering::Relaxed),
+            ),
+            (
+                "node_reads_speculative",
+                "Reads of eventual tables that asked one replica more, since others were slow",
+                core.speeds.extra_reads(),
             ),
         ] {
-            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
+            let counter = ConstCounter::new(count);
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }

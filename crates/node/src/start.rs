@@ -154,6 +154,7 @@ pub(crate) async fn start(mut world: World, config: Config) -> Result<Started, S
         timestamps,
         Arc::clone(&core.missed),
         Arc::clone(&core.batches),
+        Arc::clone(&core.speeds),
     );
     tasks.spawn(coordinator.clone().replay_hints());
     tasks.spawn(coordinator.clone().replay_batches());

@@ -48,7 +48,7 @@ pub(crate) fn coordinator(core: &Arc<Core>) -> Coordinator {
         core.incarnation,
     ));
     let (hints, batches) = (Arc::clone(&core.missed), Arc::clone(&core.batches));
-    Coordinator::new(peers, gateway, hints, batches)
+    Coordinator::new(peers, gateway, hints, batches, Arc::clone(&core.speeds))
 }
 
 /// For as long as the node lives.

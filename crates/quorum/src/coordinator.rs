@@ -17,7 +17,7 @@ pub use repair::RepairStep;
 use crate::level::Place;
 use crate::message::{ReplicaError, Reply, Request};
 use crate::peers::CallError;
-use crate::{Batchlog, Gateway, Hints, Peers};
+use crate::{Batchlog, Gateway, Hints, Peers, Speeds};
 use cluster::Tablet;
 use model::NodeId;
 use std::sync::Arc;
@@ -36,6 +36,7 @@ pub struct Coordinator {
     gateway: Arc<Gateway>,
     hints: Arc<Hints>,
     batches: Arc<Batchlog>,
+    speeds: Arc<Speeds>,
     turns: Arc<Turns>,
 }
 
@@ -65,12 +66,14 @@ impl Coordinator {
         gateway: Arc<Gateway>,
         hints: Arc<Hints>,
         batches: Arc<Batchlog>,
+        speeds: Arc<Speeds>,
     ) -> Coordinator {
         Coordinator {
             peers,
             gateway,
             hints,
             batches,
+            speeds,
             turns: Arc::default(),
         }
     }

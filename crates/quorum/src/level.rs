@@ -227,21 +227,24 @@ impl Required {
         }
     }
 
-    /// Splits those that can be asked into as many as the level needs and the spare ones, nearest first.
+    /// Splits those that can be asked into as many as the level needs and the spare ones: this node first, then the others
+    /// of its data centre, the faster before the slower.
     pub(crate) fn choose(
         &self,
         places: &Places,
         this_node: model::NodeId,
+        slowness: impl Fn(model::NodeId) -> u32,
     ) -> (Vec<Place>, Vec<Place>) {
         let mut candidates: Vec<&Place> = places
             .replicas
             .iter()
             .filter(|place| place.is_alive)
             .collect();
-        candidates.sort_by_key(|place| {
+        candidates.sort_by_cached_key(|place| {
             (
                 place.replica.node != this_node,
                 place.data_center != places.local,
+                slowness(place.replica.node),
             )
         });
         let mut missing: Vec<u32> = self.groups.iter().map(|group| group.required).collect();
@@ -410,7 +413,7 @@ mod tests {
         assert_eq!(total(Level::One, Purpose::Write, &growing), 2);
         assert_eq!(total(Level::Quorum, Purpose::Read, &growing), 2);
         let required = Required::new(Level::All, Purpose::Read, &growing).unwrap();
-        let (chosen, spare) = required.choose(&growing, NodeId(4));
+        let (chosen, spare) = required.choose(&growing, NodeId(4), |_| 0);
         assert!(chosen.iter().all(|place| !place.replica.is_learner));
         assert!(spare.is_empty());
     }
@@ -467,9 +470,20 @@ mod tests {
         }
         assert_eq!(each.received(), 2);
         assert!(!each.is_reached());
-        let (chosen, spare) = each.choose(&two_centers, NodeId(5));
+        let (chosen, spare) = each.choose(&two_centers, NodeId(5), |_| 0);
         assert_eq!(chosen[0].replica.node, NodeId(5));
         assert_eq!((chosen.len(), spare.len()), (4, 2));
+        let nodes = |places: Vec<Place>| -> Vec<u64> {
+            places.iter().map(|place| place.replica.node.0).collect()
+        };
+        let quorum = Required::new(Level::Quorum, Purpose::Read, &two_centers).unwrap();
+        let slow = |node: NodeId| [0, 3, 0, 1, 9, 2, 0][node.0 as usize];
+        let (chosen, spare) = quorum.choose(&two_centers, NodeId(5), slow);
+        // Itself, its own data centre by pace, the other by pace.
+        assert_eq!(
+            (nodes(chosen), nodes(spare)),
+            (vec![5, 6, 4, 2], vec![3, 1])
+        );
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod paxos;
 mod peers;
 mod repair;
 mod replica;
+mod speed;
 mod visible;
 
 pub use batchlog::{
@@ -61,3 +62,4 @@ pub use paxos::{Ballot, PartitionState, PaxosReply, PaxosRequest, Proposal, RawS
 pub use peers::{CallError, Neighbour, Peers, Task, Tasks};
 pub use repair::tree::{Leaves, Tree};
 pub use replica::{EventualReplica, ReplicaConfig, Sweep};
+pub use speed::Speeds;

@@ -7,9 +7,9 @@ use crate::message::{Action, Digest, Page, RawRow, ReplicaError, ReplicaRead, Re
 use crate::partition::Layout;
 use crate::peers::spawn;
 use api::{Broken, Error, Level, Outcome, Retry};
-use catalog::Durability;
+use catalog::{Durability, Speculation};
 use cluster::Tablet;
-use model::Timestamp;
+use model::{TableId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -24,6 +24,8 @@ pub(super) struct Exchange<'a> {
     pub durability: Durability,
     /// What replicas lack of the answer is written back first, so that whoever reads later sees it as well.
     pub repairs: bool,
+    pub table: TableId,
+    pub speculation: Speculation,
     /// Until when replicas take what a repair of this read brings them.
     pub expires: Timestamp,
     pub deadline: Instant,
@@ -61,7 +63,9 @@ impl Exchange<'_> {
         let peers = self.coordinator.peers.as_ref();
         let places = Places::new(tablet, peers);
         let mut required = Required::new(self.level, Purpose::Read, &places)?;
-        let (chosen, spare) = required.choose(&places, peers.this_node());
+        let speeds = &self.coordinator.speeds;
+        let slowness = |node| speeds.slowness(node);
+        let (chosen, spare) = required.choose(&places, peers.this_node(), slowness);
         if let [only] = chosen.as_slice()
             && only.replica.node == peers.this_node()
         {
@@ -117,7 +121,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Asks as many replicas as the level needs; where one fails, another in its place.
+    /// Asks as many replicas as the level needs; where one fails, another in its place; and where they take longer than the
+    /// table's option says, one more.
     async fn collect(
         &self,
         tablet: &Tablet,
@@ -126,7 +131,11 @@ impl Exchange<'_> {
         required: &mut Required,
     ) -> Result<Vec<(Place, Answer)>, TabletError> {
         let (sender, mut receiver) = mpsc::channel((chosen.len() + spare.len()).max(1));
-        let mut spare = spare.into_iter();
+        let (mut spare, mut silent) = (spare, chosen.clone());
+        let (began, speeds) = (Instant::now(), &self.coordinator.speeds);
+        let whole = self.deadline.duration_since(began);
+        let patience = speeds.patience(self.table, self.speculation, whole);
+        let mut extra_at = patience.filter(|_| !spare.is_empty()).map(|it| began + it);
         for (index, place) in chosen.into_iter().enumerate() {
             let action = if index == 0 {
                 Action::Read(self.read.clone())
@@ -137,10 +146,24 @@ impl Exchange<'_> {
         }
         let mut answers = Vec::new();
         while !required.is_reached() {
-            let (place, outcome) = match timeout_at(self.deadline, receiver.recv()).await {
+            let until = extra_at.map_or(self.deadline, |at| at.min(self.deadline));
+            let (place, outcome) = match timeout_at(until, receiver.recv()).await {
                 Ok(Some(answer)) => answer,
-                Ok(None) | Err(_) => return Err(short(required, has_page(&answers))),
+                Err(_) if extra_at.take().is_some() && Instant::now() < self.deadline => {
+                    self.note_silent(&silent, began);
+                    if let Some(next) = self.stand_in(&silent, &mut spare) {
+                        speeds.count_extra_read();
+                        let action = Action::Read(self.read.clone());
+                        self.send(next, self.request(tablet, action), &sender);
+                    }
+                    continue;
+                }
+                Ok(None) | Err(_) => {
+                    self.note_silent(&silent, began);
+                    return Err(short(required, has_page(&answers)));
+                }
             };
+            silent.retain(|other| other.replica.id != place.replica.id);
             match outcome {
                 Ok(Reply::Page(page)) => {
                     required.acknowledge(&place, Purpose::Read);
@@ -153,9 +176,7 @@ impl Exchange<'_> {
                 Ok(_) => return Err(broken("a read was not answered with rows".into())),
                 Err(failure) => {
                     fail(required, &place, failure)?;
-                    let same_center = |other: &Place| other.data_center == place.data_center;
-                    match spare.find(|other| self.level != Level::EachQuorum || same_center(other))
-                    {
+                    match self.stand_in(&[place], &mut spare) {
                         Some(next) => {
                             let action = Action::Read(self.read.clone());
                             self.send(next, self.request(tablet, action), &sender);
@@ -165,14 +186,41 @@ impl Exchange<'_> {
                 }
             }
         }
+        speeds.note_read(self.table, began.elapsed());
         Ok(answers)
+    }
+
+    /// Those have not answered for so long: others are asked before them from now on.
+    fn note_silent(&self, silent: &[Place], began: Instant) {
+        for place in silent {
+            let speeds = &self.coordinator.speeds;
+            speeds.note(place.replica.node, began.elapsed());
+        }
+    }
+
+    /// One of the spare replicas that counts where one of those would.
+    fn stand_in(&self, missing: &[Place], spare: &mut Vec<Place>) -> Option<Place> {
+        let fits = |other: &Place| {
+            let mut missing = missing.iter();
+            self.level != Level::EachQuorum
+                || missing.any(|place| place.data_center == other.data_center)
+        };
+        let at = spare.iter().position(fits)?;
+        Some(spare.remove(at))
     }
 
     fn send(&self, place: Place, request: Request, sender: &Sender) {
         let (coordinator, sender) = (self.coordinator.clone(), sender.clone());
         let deadline = self.deadline;
+        let is_read = matches!(request.action, Action::Read(_) | Action::Digest(_));
         spawn(self.coordinator.peers.as_ref(), async move {
+            let began = Instant::now();
             let outcome = coordinator.ask(&place, request, deadline).await;
+            let node = place.replica.node;
+            let tells = is_read && node != coordinator.peers.this_node();
+            if tells && !matches!(outcome, Err(Failure::Refused(_))) {
+                coordinator.speeds.note(node, began.elapsed());
+            }
             // The reader may have what it needs, or have gone.
             let _ = sender.send((place, outcome)).await;
         });

@@ -414,6 +414,8 @@ impl Coordinator {
             level: reading.level,
             durability: reading.table.spec.replication.durability,
             repairs: reading.table.repairs_reads(),
+            table: reading.table.id,
+            speculation: reading.table.speculation(),
             expires: change_expires(self.gateway.now(), reading.table.spec.gc_grace_seconds),
             deadline: reading.deadline,
             read,

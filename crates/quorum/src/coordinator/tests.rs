@@ -13,7 +13,7 @@ use api::{
     Retry, RowOperation, Selection, WriteRequest,
 };
 use async_trait::async_trait;
-use catalog::{Catalog, Durability};
+use catalog::{Catalog, Durability, Table};
 use cluster::Replica;
 use model::{Incarnation, NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, Timestamp, Value};
 use parking_lot::Mutex;
@@ -175,7 +175,8 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
     let gateway = Arc::new(Gateway::new(Arc::new(Stopped(1_000_000)), Incarnation(1)));
     let hints = Hints::open(SimDisk::new(99).open().0, HintLimits::default());
     let batches = cluster.batches[&NodeId(1)].clone();
-    let coordinator = Coordinator::new(cluster.clone(), gateway, Arc::new(hints), batches);
+    let (hints, speeds) = (Arc::new(hints), Arc::new(Speeds::default()));
+    let coordinator = Coordinator::new(cluster.clone(), gateway, hints, batches, speeds);
     (cluster, coordinator)
 }
 
@@ -358,6 +359,52 @@ async fn a_table_can_do_without_read_repair() {
     cluster.set(2, Health::Dead);
     let later = coordinator.read(&table, &request).await.unwrap();
     assert!(later.rows.is_empty(), "nobody was told");
+}
+
+fn with_speculation(text: &str) -> Table {
+    let mut table = table();
+    let property = (catalog::SPECULATIVE_RETRY.into(), format!("'{text}'"));
+    table.spec.properties.extend([property]);
+    table
+}
+
+/// One replica says nothing: another is asked as soon as the table's option says, and from then on before it.
+#[tokio::test(start_paused = true)]
+async fn a_read_does_not_wait_for_a_slow_replica() {
+    let (cluster, coordinator) = cluster(3);
+    coordinator
+        .write(&catalog(), put(1, 7, Level::All))
+        .await
+        .unwrap();
+    let timed = async |table: &Table| {
+        let began = Instant::now();
+        let outcome = coordinator.read(table, &get(1, Level::Quorum)).await;
+        (outcome.map(|found| found.rows.len()), began.elapsed())
+    };
+    let ms = Duration::from_millis;
+    let (eager, patient) = (with_speculation("20ms"), with_speculation("NONE"));
+    cluster.set(2, Health::Silent);
+    let (outcome, took) = timed(&patient).await;
+    assert!(matches!(
+        outcome,
+        Err(Error::Retry(Retry::ReadTimeout { .. }))
+    ));
+    assert!(took >= ms(1_000), "{took:?}");
+    // By now it is known to be slow.
+    let (outcome, took) = timed(&patient).await;
+    assert_eq!((outcome, took), (Ok(1), ms(1)));
+    assert_eq!(coordinator.speeds.extra_reads(), 0);
+    cluster.set(2, Health::Well);
+    cluster.set(3, Health::Silent);
+    let (outcome, took) = timed(&eager).await;
+    assert_eq!((outcome, took), (Ok(1), ms(21)));
+    assert_eq!(coordinator.speeds.extra_reads(), 1);
+    // Who is asked in any case need not be waited for, and costs a call more.
+    cluster.set(3, Health::Well);
+    let before = cluster.calls.load(Ordering::Relaxed);
+    let (outcome, took) = timed(&with_speculation("ALWAYS")).await;
+    assert_eq!((outcome, took), (Ok(1), ms(1)));
+    assert_eq!(cluster.calls.load(Ordering::Relaxed) - before, 2);
 }
 
 #[tokio::test(start_paused = true)]
