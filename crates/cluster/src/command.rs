@@ -10,7 +10,6 @@ use crate::{HASH_TABLETS, META, NodeProfile, NodeRecord, NodeStatus, Replica, St
 use api::KeyRange;
 use catalog::{Change, ChangeError, Partitioning, Table};
 use minicbor::{Decode, Encode};
-use model::planted::{self, Bug};
 use model::{
     ClusterId, Incarnation, NodeId, PlacementEpoch, ReplicaId, SchemaVersion, TableId, TabletId,
 };
@@ -582,7 +581,7 @@ impl State {
 
     pub(crate) fn tablet_at(&self, id: TabletId, epoch: PlacementEpoch) -> Result<Tablet, Refusal> {
         let tablet = self.tablets.get(&id).ok_or(Refusal::NoTablet(id))?;
-        if tablet.epoch != epoch && !planted::is(Bug::ApplyLatePlan) {
+        if tablet.epoch != epoch {
             return Err(Refusal::OldEpoch {
                 current: tablet.epoch,
             });

@@ -7,7 +7,7 @@
 
 use crate::frame::{Kind, Outbox};
 use crate::groups::{Config, Done, Origin, ProposeError, Role};
-use crate::log::{Found, GroupLog, belongs_to, command_data, command_of, conf_change, tablet_of};
+use crate::log::{Found, GroupLog, command_data, command_of, conf_change};
 use crate::snapshot::{Receiving, Sending};
 use crate::{ChangeMembers, Committed, CommittedEntry, Leadership, Member, StateMachine};
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use raft::{GetEntriesContext, RawNode, StateRole, Storage};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tracing::{error, info, trace, warn};
-use world::{Applied, Log, LogError, LogId, LogOperation};
+use world::{Applied, Log, LogError, LogOperation};
 
 /// One message of appended entries.
 const APPEND_BYTES_MAX: u64 = 512 << 10;
@@ -103,11 +103,8 @@ impl Group {
     ) -> Result<Group, LogError> {
         let mut operations = Vec::new();
         let applied = machine.applied();
-        if tablet_of(log.as_ref(), replica) != Some(tablet) {
-            operations.push(belongs_to(tablet, replica));
-        }
         let (mut group_log, found) =
-            GroupLog::open(log, LogId(replica.0), applied, &mut operations)?;
+            GroupLog::open(log, tablet, replica, applied, &mut operations)?;
         let mut is_broken = false;
         let mut is_new = false;
         match (found, origin) {

@@ -39,15 +39,6 @@ pub fn tablet_of(log: &dyn Log, replica: ReplicaId) -> Option<TabletId> {
     )))
 }
 
-/// Writes it down.
-pub(crate) fn belongs_to(tablet: TabletId, replica: ReplicaId) -> LogOperation {
-    LogOperation::Put {
-        log: LogId(replica.0),
-        key: TABLET_KEY.to_vec(),
-        value: tablet.0.to_be_bytes().to_vec().into(),
-    }
-}
-
 /// A new group begins behind an entry that nobody has, so that a member that joins later, with an empty log, is
 /// always sent the state, and with it the first members.
 pub const FOUNDED_AT: Applied = Applied { index: 1, term: 1 };
@@ -94,6 +85,7 @@ pub(crate) enum Found {
 pub(crate) struct GroupLog {
     log: Arc<dyn Log>,
     id: LogId,
+    tablet: TabletId,
     /// The entry before the first.
     cut: Applied,
     last: u64,
@@ -113,10 +105,13 @@ impl GroupLog {
     /// operations by which log and state are brought together.
     pub fn open(
         log: Arc<dyn Log>,
-        id: LogId,
+        tablet: TabletId,
+        replica: ReplicaId,
         applied: Option<Applied>,
         operations: &mut Vec<LogOperation>,
     ) -> Result<(GroupLog, Found), LogError> {
+        let id = LogId(replica.0);
+        let is_known = tablet_of(log.as_ref(), replica) == Some(tablet);
         let hard = log.get(id, HARD_KEY);
         let bounds = log.bounds(id).unwrap_or(LogBounds { first: 1, last: 0 });
         let cut = match log.get(id, CUT_KEY) {
@@ -132,6 +127,7 @@ impl GroupLog {
         let mut group = GroupLog {
             log,
             id,
+            tablet,
             cut,
             last: bounds.last.max(cut.index),
             last_term: None,
@@ -142,6 +138,9 @@ impl GroupLog {
             cache: VecDeque::new(),
             cache_bytes: 0,
         };
+        if !is_known {
+            group.push_tablet(operations);
+        }
         if let Some(hard) = &hard {
             group.hard =
                 decode_hard(hard).ok_or_else(|| corrupt(id, "the hard state is not readable"))?;
@@ -233,6 +232,7 @@ impl GroupLog {
         GroupLog {
             log: self.log.clone(),
             id: self.id,
+            tablet: self.tablet,
             cut: self.cut,
             last: self.last,
             last_term: self.last_term,
@@ -258,6 +258,7 @@ impl GroupLog {
         operations: &mut Vec<LogOperation>,
     ) {
         operations.push(LogOperation::Remove { log: self.id });
+        self.push_tablet(operations);
         self.cache.clear();
         self.cache_bytes = 0;
         self.cut = applied;
@@ -520,6 +521,14 @@ impl GroupLog {
         });
     }
 
+    fn push_tablet(&self, operations: &mut Vec<LogOperation>) {
+        operations.push(LogOperation::Put {
+            log: self.id,
+            key: TABLET_KEY.to_vec(),
+            value: self.tablet.0.to_be_bytes().to_vec().into(),
+        });
+    }
+
     fn push_members(&self, operations: &mut Vec<LogOperation>) {
         operations.push(LogOperation::Put {
             log: self.id,
@@ -731,6 +740,21 @@ mod tests {
     use sim::disk::SimDisk;
     use world::LogBatch;
 
+    /// Also when an installation has begun the log anew.
+    #[tokio::test(start_paused = true)]
+    async fn a_log_says_which_tablet_it_is_of() {
+        let (log, _) = SimDisk::new(1).open();
+        let (tablet, replica) = (TabletId(3), ReplicaId(7));
+        assert_eq!(tablet_of(log.as_ref(), replica), None);
+        let mut operations = Vec::new();
+        let founded = Some(Applied::default());
+        let opened = GroupLog::open(log.clone(), tablet, replica, founded, &mut operations);
+        let (mut group, _) = opened.unwrap();
+        group.reset(FOUNDED_AT, Vec::new(), &mut operations);
+        log.write(LogBatch { operations }).await.unwrap();
+        assert_eq!(tablet_of(log.as_ref(), replica), Some(tablet));
+    }
+
     /// A voter that forgets its vote gives it to two candidates of one term.
     #[test]
     fn a_vote_outlives_a_crash() {
@@ -739,7 +763,7 @@ mod tests {
             .start_paused(true)
             .build()
             .unwrap();
-        let id = LogId(7);
+        let (tablet, replica) = (TabletId(3), ReplicaId(7));
         for (bug, vote) in [(None, 3), (Some(Bug::VoteNotPersisted), 0)] {
             planted::plant(bug);
             let found = runtime.block_on(async {
@@ -747,8 +771,8 @@ mod tests {
                 let (log, _) = disk.open();
                 let mut operations = Vec::new();
                 let founded = Some(Applied::default());
-                let (mut group, _) =
-                    GroupLog::open(Arc::clone(&log), id, founded, &mut operations).unwrap();
+                let opened = GroupLog::open(log.clone(), tablet, replica, founded, &mut operations);
+                let (mut group, _) = opened.unwrap();
                 let hard = HardState {
                     term: 5,
                     vote: 3,
@@ -759,8 +783,13 @@ mod tests {
                 log.write(LogBatch { operations }).await.unwrap();
                 disk.crash();
                 let (log, _) = disk.open();
-                let (group, _) = GroupLog::open(log, id, founded, &mut Vec::new()).unwrap();
-                group.hard
+                let mut operations = Vec::new();
+                let opened = GroupLog::open(log, tablet, replica, founded, &mut operations);
+                assert!(
+                    operations.is_empty(),
+                    "it knows whose it is: {operations:?}"
+                );
+                opened.unwrap().0.hard
             });
             planted::plant(None);
             assert_eq!((found.term, found.vote), (5, vote), "{bug:?}");

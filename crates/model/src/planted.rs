@@ -58,7 +58,6 @@ bugs! {
     ForgetWhoLeaves,
     UpdatePassesReaders,
     ForgetFloor,
-    ApplyLatePlan,
     ReplacedUnderItsGroup,
     StrayForgotten,
 }

@@ -78,14 +78,15 @@ pub(crate) async fn admit(core: &Core, tablet: TabletId, member: Member) -> Repl
     }
 }
 
-/// On the leader: says whether the group counts a replica, by the changes of members that are in force.
+/// On the leader: says whether a replica is a member of the group, by the changes that are in force; a learner may be about to
+/// become a voter.
 pub(crate) fn counts(core: &Core, tablet: TabletId, replica: ReplicaId) -> Reply {
     match core.groups.status(tablet) {
         Some(status) if status.role == Role::Leader => Reply::Counted(
             status
                 .members
                 .iter()
-                .any(|member| member.replica == replica && !member.is_learner),
+                .any(|member| member.replica == replica),
         ),
         Some(status) => Reply::NotLeader {
             leader: status.leader.map(|leader| leader.node),

@@ -180,6 +180,11 @@ impl Node {
         placement::foresee(&self.core, lost)
     }
 
+    /// Of groups that this node leads: a voter that the map has dropped, and the others. For the simulator.
+    pub fn dropped_voters(&self) -> Vec<(NodeId, Vec<NodeId>)> {
+        placement::dropped_voters(&self.core)
+    }
+
     pub async fn carry_out(&self, plan: LatePlan) {
         placement::carry_out_late(&self.core, plan).await;
     }

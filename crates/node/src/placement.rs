@@ -85,6 +85,22 @@ pub(crate) async fn carry_out_late(core: &Core, plan: LatePlan) {
     futures::future::join_all(carrying).await;
 }
 
+pub(crate) fn dropped_voters(core: &Core) -> Vec<(NodeId, Vec<NodeId>)> {
+    let state = Arc::clone(&core.view().state);
+    let statuses = core.groups.statuses().into_iter();
+    let led = statuses.filter(|status| status.role == Role::Leader && status.tablet != META);
+    let dropped = led.filter_map(|status| {
+        let tablet = state.tablet(status.tablet)?;
+        let voters: Vec<_> = status.members.iter().filter(|it| !it.is_learner).collect();
+        let gone = voters
+            .iter()
+            .find(|voter| tablet.replica(voter.replica).is_none())?;
+        let others = voters.iter().filter(|voter| voter.replica != gone.replica);
+        Some((gone.node, others.map(|voter| voter.node).collect()))
+    });
+    dropped.collect()
+}
+
 async fn carry_out_plan(core: &Core, lost: &BTreeSet<NodeId>) -> bool {
     let state = Arc::clone(&core.view().state);
     let nodes = Liveness {

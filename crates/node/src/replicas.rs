@@ -242,12 +242,10 @@ async fn is_counted(core: &Core, place: &Tablet) -> bool {
     let Some(status) = core.groups.status(place.id) else {
         return false;
     };
-    let is_voter = status
-        .members
-        .iter()
-        .any(|member| member.replica == status.replica && !member.is_learner);
-    if !is_voter || status.role == Role::Leader {
-        return is_voter;
+    // What this replica knows of itself may be old, above all after a start: it may have been made a voter since.
+    if status.role == Role::Leader {
+        let mut members = status.members.iter();
+        return members.any(|member| member.replica == status.replica);
     }
     for voter in place.voters().filter(|it| core.views.is_alive(it.node)) {
         let request = Request::Counts {

@@ -61,7 +61,6 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         Bug::ReplayHintAfterGrace => vec![Workload::Heal],
         Bug::BatchlogNewTimestamps => vec![Workload::Batches],
         Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
-        Bug::ApplyLatePlan => vec![Workload::Centres, Workload::Register, Workload::Append],
         Bug::ReplacedUnderItsGroup | Bug::StrayForgotten => {
             vec![Workload::Register, Workload::Append, Workload::Bank]
         }

@@ -48,10 +48,25 @@ pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Inst
         sleep(STOP_PATIENCE * 2).await;
     }
     if plan.loses_node {
-        cluster.lose(random.random_range(0..cluster.size()));
+        bury(&cluster, &mut random).await;
     }
     cluster.heal();
     strikes
+}
+
+/// One node dies for good: if possible a voter of a group which still counts somebody else whom the map has dropped, and
+/// who has just crashed.
+async fn bury(cluster: &Cluster, random: &mut SmallRng) {
+    let looks = DROPPED_PATIENCE.as_millis() / LOOK.as_millis();
+    for _ in 0..looks {
+        if let Some((dropped, others)) = cluster.dropped_voter() {
+            cluster.crash(dropped);
+            let victim = others[random.random_range(0..others.len())];
+            return cluster.lose(victim);
+        }
+        sleep(LOOK).await;
+    }
+    cluster.lose(random.random_range(0..cluster.size()));
 }
 
 fn mend(cluster: &Cluster, random: &mut SmallRng) {
@@ -101,10 +116,12 @@ async fn play(cluster: &Cluster, script: Script, random: &mut SmallRng, until: I
             Script::MasterPaused => cluster.network().hold(cluster.address(victim)),
             Script::MasterPartitioned => isolate(cluster, victim),
             Script::MasterForward | Script::NodeForward => clock.jump(STEP_MICROS as u64),
-            Script::NodeStepped => clock.step(match random.random_bool(0.5) {
-                true => STEP_MICROS,
-                false => -STEP_MICROS,
-            }),
+            Script::MasterStepped | Script::NodeStepped => {
+                clock.step(match random.random_bool(0.5) {
+                    true => STEP_MICROS,
+                    false => -STEP_MICROS,
+                })
+            }
         }
         sleep(SCENE).await;
         mend(cluster, random);
@@ -345,9 +362,11 @@ fn boundary(
     Some((table.id, boundary))
 }
 
+/// How long a voter that the map has dropped is waited for.
+const DROPPED_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last replica of a data centre is waited for, and how often it is looked for.
 const LAST_REPLICA_PATIENCE: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(2);
 
 fn partition(cluster: &Cluster, random: &mut SmallRng) {
     let sides: Vec<bool> = (0..cluster.size()).map(|_| random.random()).collect();

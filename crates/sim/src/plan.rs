@@ -129,6 +129,8 @@ pub enum Script {
     MasterPartitioned,
     /// Its oscillator jumps, its wall clock with it.
     MasterForward,
+    /// Its wall clock is set, which nobody vouches for.
+    MasterStepped,
     /// The wall clock of a node whose wall clock is vouched for is set.
     NodeStepped,
     /// The oscillator of a node that follows the time master jumps.
@@ -136,11 +138,12 @@ pub enum Script {
 }
 
 impl Script {
-    pub const ALL: [Script; 6] = [
+    pub const ALL: [Script; 7] = [
         Script::MasterKilled,
         Script::MasterPaused,
         Script::MasterPartitioned,
         Script::MasterForward,
+        Script::MasterStepped,
         Script::NodeStepped,
         Script::NodeForward,
     ];
@@ -327,6 +330,25 @@ impl Plan {
             think_ms: 15,
             fault_seconds: 16,
             ..self
+        }
+    }
+
+    /// Replicas go from node to node all the time, also by plans that come late, while nodes crash; and one stays dead.
+    pub fn with_funeral(self) -> Plan {
+        Plan {
+            conditions: Conditions::CALM,
+            faults: vec![
+                Fault::Move,
+                Fault::Move,
+                Fault::LatePlan,
+                Fault::LatePlan,
+                Fault::Crash,
+                Fault::Isolate,
+            ],
+            nemesis_pause_ms: 400,
+            rebuild_after_seconds: 0,
+            late_nodes: 0,
+            ..self.with_moves(true)
         }
     }
 

@@ -119,6 +119,13 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     if matches!(workload, Workload::Cas | Workload::Register) && seed % 8 == 4 {
         plan = plan.with_slow_syncs();
     }
+    let moves = matches!(
+        workload,
+        Workload::Register | Workload::Append | Workload::Bank
+    );
+    if moves && seed % 16 == 3 {
+        plan = plan.with_funeral();
+    }
     if workload == Workload::Heal {
         plan = plan.with_healing();
         if seed % 4 == 3 {

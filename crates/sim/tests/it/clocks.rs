@@ -42,6 +42,11 @@ fn the_time_masters_oscillator_jumps() {
 }
 
 #[test]
+fn the_wall_clock_of_the_time_master_is_set() {
+    passes(Script::MasterStepped);
+}
+
+#[test]
 fn the_oscillator_of_a_node_jumps() {
     passes(Script::NodeForward);
 }
