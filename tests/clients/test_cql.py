@@ -1,5 +1,6 @@
 """The CQL door, through the official Python driver and cqlsh."""
 
+import contextlib
 import datetime
 import decimal
 import ipaddress
@@ -18,10 +19,12 @@ from cassandra import (
     ConsistencyLevel,
     InvalidRequest,
     ProtocolVersion,
+    ReadFailure,
+    ReadTimeout,
     Unauthorized,
 )
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import DCAwareRoundRobinPolicy, FallthroughRetryPolicy, TokenAwarePolicy
 from cassandra.protocol import ConfigurationException, SyntaxException
 from cassandra.query import (
     UNSET_VALUE,
@@ -30,6 +33,8 @@ from cassandra.query import (
     SimpleStatement,
 )
 from cassandra.util import Date, Duration, Time
+
+from conftest import binary, status
 
 
 def connect(address, version=ProtocolVersion.V5, **arguments):
@@ -940,3 +945,52 @@ def test_cqlsh(node, tmp_path):
     cqlsh(node, f"COPY shell.u (k, c, v) FROM '{csv}'")
     assert cqlsh(node, "SELECT * FROM shell.u") == cqlsh(node, "SELECT * FROM shell.t")
     cqlsh(node, "DROP KEYSPACE shell")
+
+
+@contextlib.contextmanager
+def setting(node, name, value):
+    """Changes a setting of the cluster for a while."""
+
+    def change(to):
+        subprocess.run([binary(), "set", name, str(to), "--admin", node.admin], check=True, capture_output=True)
+
+    before = dict(status(node.admin)["settings"])[name]
+    change(value)
+    try:
+        yield
+    finally:
+        change(before)
+
+
+def test_reads_over_many_tombstones_warn_and_then_fail(session, node, table):
+    for number in range(300):
+        session.execute(f"INSERT INTO {table} (k, a, b, v) VALUES (1, {number}, 'b', 1)")
+    for number in range(0, 298):
+        session.execute(f"DELETE FROM {table} WHERE k = 1 AND a = {number} AND b = 'b'")
+    everything = f"SELECT a FROM {table} WHERE k = 1"
+    version = session.cluster.protocol_version
+
+    def read(statement):
+        future = session.execute_async(statement)
+        return [row[0] for row in future.result()], future.warnings or []
+
+    assert read(everything) == ([298, 299], [])
+    with setting(node, "tombstone_warn_threshold", 100):
+        found, warnings = read(everything)
+        assert found == [298, 299]
+        if version >= ProtocolVersion.V4:
+            assert "Read 2 live rows and 298 tombstone cells" in warnings[0] and table in warnings[0]
+        # Where fewer are looked at, and for a count as well as for rows.
+        assert read(f"SELECT a FROM {table} WHERE k = 1 AND a > 290") == ([298, 299], [])
+        assert len(read(f"SELECT COUNT(*) FROM {table} WHERE k = 1")[1]) == (version >= ProtocolVersion.V4)
+    with setting(node, "tombstone_failure_threshold", 200):
+        error = ReadFailure if version >= ProtocolVersion.V4 else ReadTimeout
+        with pytest.raises(error) as failed:
+            session.execute(SimpleStatement(everything, retry_policy=FallthroughRetryPolicy()))
+        if version >= ProtocolVersion.V5:
+            assert failed.value.error_code_map == {"127.0.0.1": 1}
+        elif version >= ProtocolVersion.V4:
+            assert failed.value.failures == 1
+        # The connection goes on, and so does who reads less.
+        assert read(f"SELECT a FROM {table} WHERE k = 1 AND a > 200")[0] == [298, 299]
+    assert read(everything) == ([298, 299], [])

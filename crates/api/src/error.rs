@@ -5,6 +5,7 @@ use crate::Level;
 use minicbor::{Decode, Encode};
 use model::{Row, SchemaVersion};
 use std::fmt;
+use std::net::IpAddr;
 
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Error {
@@ -80,6 +81,25 @@ pub enum Outcome {
     Unknown,
 }
 
+/// A replica that answered with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReplicaFailure {
+    /// Where clients reach its node.
+    #[n(0)]
+    pub address: IpAddr,
+    #[n(1)]
+    pub reason: FailureReason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum FailureReason {
+    #[n(0)]
+    Unknown,
+    /// More tombstones than `tombstone_failure_threshold` allows.
+    #[n(1)]
+    TooManyTombstones,
+}
+
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Retry {
     /// Too few replicas are alive; nothing was sent.
@@ -125,7 +145,7 @@ pub enum Retry {
         #[n(2)]
         received: u32,
         #[n(3)]
-        failures: u32,
+        failures: Vec<ReplicaFailure>,
         #[n(4)]
         outcome: Outcome,
         #[n(5)]
@@ -244,7 +264,8 @@ impl fmt::Display for Retry {
             } => {
                 write!(
                     formatter,
-                    "{received} of {required} replicas answered, {failures} failed"
+                    "{received} of {required} replicas answered, {} failed",
+                    failures.len()
                 )
             }
             Retry::Aborted(reason) => write!(formatter, "transaction aborted: {reason}"),

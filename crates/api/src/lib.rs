@@ -19,7 +19,7 @@ mod write;
 
 pub use columns::ColumnSet;
 pub use consistency::{Level, ReadBound};
-pub use error::{Broken, Error, Outcome, Refused, Retry};
+pub use error::{Broken, Error, FailureReason, Outcome, Refused, ReplicaFailure, Retry};
 pub use read::{Direction, KeyRange, Projection, ReadRequest, ReadResponse, ReadRow, Selection};
 pub use transaction::{
     Buffered, Commit, Concurrency, Locking, Transaction, TransactionId, TransactionOptions, covered,
@@ -71,6 +71,12 @@ pub trait Database: Send + Sync + 'static {
 
     /// The nodes as this one sees them, itself included, and what each holds.
     fn topology(&self) -> Arc<Topology>;
+
+    /// A setting of the cluster, if there is one of that name.
+    fn setting(&self, name: &str) -> Option<u64> {
+        let _ = name;
+        None
+    }
 
     /// Wakes when nodes come, go, or change state.
     fn watch_topology(&self) -> watch::Receiver<Arc<Topology>>;

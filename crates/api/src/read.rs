@@ -123,6 +123,9 @@ pub struct ReadResponse {
     /// The timestamp that the read was served at, on a strong table.
     #[n(2)]
     pub timestamp: Option<Timestamp>,
+    /// Tombstones, and what has expired, that were looked at on an eventual table.
+    #[n(3)]
+    pub tombstones: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

@@ -503,6 +503,7 @@ impl Database for Reference {
             rows,
             next,
             timestamp: table.is_strong().then_some(at),
+            tombstones: 0,
         })
     }
 

@@ -98,6 +98,8 @@ pub(crate) const RECENT_MAX: usize = 64;
 pub(crate) const REPLICATION_FACTOR: &str = "replication_factor";
 const SPLIT_SIZE_BYTES: &str = "split_size_bytes";
 const REBUILD_AFTER_SECONDS: &str = "rebuild_after_seconds";
+const TOMBSTONE_WARN_THRESHOLD: &str = "tombstone_warn_threshold";
+const TOMBSTONE_FAILURE_THRESHOLD: &str = "tombstone_failure_threshold";
 
 /// A setting of the cluster.
 struct Setting {
@@ -107,7 +109,7 @@ struct Setting {
     max: u64,
 }
 
-const SETTINGS: [Setting; 3] = [
+const SETTINGS: [Setting; 5] = [
     // Copies of a table that does not say.
     Setting {
         name: REPLICATION_FACTOR,
@@ -126,6 +128,19 @@ const SETTINGS: [Setting; 3] = [
     Setting {
         name: REBUILD_AFTER_SECONDS,
         default: 300,
+        min: 1,
+        max: u64::MAX,
+    },
+    // A page of a CQL query that looks at more tombstones is answered with a warning, or with an error.
+    Setting {
+        name: TOMBSTONE_WARN_THRESHOLD,
+        default: 1_000,
+        min: 1,
+        max: u64::MAX,
+    },
+    Setting {
+        name: TOMBSTONE_FAILURE_THRESHOLD,
+        default: 100_000,
         min: 1,
         max: u64::MAX,
     },

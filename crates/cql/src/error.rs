@@ -1,9 +1,12 @@
 //! The errors of the protocol (section 8), and the one place where the inner language's errors become them.
 
-use crate::protocol::wire::{put_int, put_length, put_short, put_short_bytes, put_string};
+use crate::protocol::wire::{
+    put_inet_address, put_int, put_length, put_short, put_short_bytes, put_string,
+};
 use crate::protocol::{Version, level_code};
-use api::{Level, Outcome, Refused, Retry};
+use api::{FailureReason, Level, Outcome, Refused, ReplicaFailure, Retry};
 use model::SchemaVersion;
+use std::net::IpAddr;
 
 /// What the client is told. The message is for people, the kind for drivers.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +48,7 @@ pub enum ErrorKind {
         level: Level,
         received: u32,
         required: u32,
-        failures: u32,
+        failures: Vec<ReplicaFailure>,
         data_present: bool,
     },
     FunctionFailure {
@@ -57,7 +60,7 @@ pub enum ErrorKind {
         level: Level,
         received: u32,
         required: u32,
-        failures: u32,
+        failures: Vec<ReplicaFailure>,
         write_type: WriteType,
     },
     /// v5; older versions see a WriteTimeout of type CAS.
@@ -167,6 +170,21 @@ impl Error {
     /// What a read that failed comes to.
     pub fn from_read(error: api::Error) -> Error {
         Error::from_api(error, WriteType::Simple)
+    }
+
+    /// A read that looked at more tombstones than it may: this node gave up.
+    pub fn too_many_tombstones(level: Level, address: IpAddr, message: String) -> Error {
+        let kind = ErrorKind::ReadFailure {
+            level,
+            received: 0,
+            required: 1,
+            failures: vec![ReplicaFailure {
+                address,
+                reason: FailureReason::TooManyTombstones,
+            }],
+            data_present: true,
+        };
+        Error::new(kind, message)
     }
 
     /// What a write that failed comes to.
@@ -330,7 +348,7 @@ impl Error {
                 data_present,
             } => {
                 put_counts(out, *level, *received, *required);
-                put_failures(version, *failures, out);
+                put_failures(version, failures, out);
                 out.push(u8::from(*data_present));
             }
             ErrorKind::WriteFailure {
@@ -341,7 +359,7 @@ impl Error {
                 write_type,
             } => {
                 put_counts(out, *level, *received, *required);
-                put_failures(version, *failures, out);
+                put_failures(version, failures, out);
                 put_string(out, write_type.name());
             }
             ErrorKind::CasWriteUnknown {
@@ -374,12 +392,21 @@ fn put_counts(out: &mut Vec<u8>, level: Level, first: u32, second: u32) {
     put_length(out, second as usize);
 }
 
-/// v4 counts failures; v5 wants a map from replica to reason, which is empty as the reasons are not known here.
-fn put_failures(version: Version, failures: u32, out: &mut Vec<u8>) {
-    if version >= Version::V5 {
-        put_int(out, 0);
-    } else {
-        put_length(out, failures as usize);
+/// v4 counts failures; v5 has a map from replica to reason.
+fn put_failures(version: Version, failures: &[ReplicaFailure], out: &mut Vec<u8>) {
+    put_length(out, failures.len());
+    if version < Version::V5 {
+        return;
+    }
+    for failure in failures {
+        put_inet_address(out, failure.address);
+        put_short(
+            out,
+            match failure.reason {
+                FailureReason::Unknown => 0,
+                FailureReason::TooManyTombstones => 1,
+            },
+        );
     }
 }
 
@@ -483,5 +510,46 @@ fn unknown_write(
             required,
             write_type,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_and_from_v5_on_told_by_replica() {
+        let failure = |address: [u8; 4], reason| ReplicaFailure {
+            address: address.into(),
+            reason,
+        };
+        let error = Error::from_write(
+            api::Error::Retry(Retry::Failure {
+                level: Level::Quorum,
+                required: 2,
+                received: 1,
+                failures: vec![
+                    failure([10, 0, 0, 2], FailureReason::Unknown),
+                    failure([10, 0, 0, 3], FailureReason::TooManyTombstones),
+                ],
+                outcome: Outcome::Unknown,
+                is_write: true,
+            }),
+            WriteType::Simple,
+        );
+        let details = |version| {
+            let mut out = Vec::new();
+            error.encode_details(version, &mut out);
+            out
+        };
+        let counts = [0, 4, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2];
+        let kind = b"\x00\x06SIMPLE";
+        assert_eq!(details(Version::V4), [&counts[..], kind].concat());
+        let reasons = [4, 10, 0, 0, 2, 0, 0, 4, 10, 0, 0, 3, 0, 1];
+        assert_eq!(details(Version::V5), [&counts[..], &reasons, kind].concat());
+        // What v3 cannot say is a timeout there.
+        let mut out = Vec::new();
+        error.encode(Version::V3, &mut out);
+        assert_eq!(out[..4], 0x1100_i32.to_be_bytes());
     }
 }

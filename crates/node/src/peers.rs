@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use cluster::Tablet;
 use model::{NodeId, TableId, TabletId};
 use quorum::{BatchRequest, CallError, EventualReplica, Neighbour, Peers, Task, Tasks};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -111,6 +112,12 @@ impl Peers for NodePeers {
             .upgrade()
             .and_then(|core| core.view().data_center(node).cloned());
         known.unwrap_or_else(|| Arc::from(""))
+    }
+
+    fn client_address(&self, node: NodeId) -> Option<IpAddr> {
+        let topology = self.core.upgrade()?.views.topology();
+        let known = topology.nodes.iter().find(|known| known.id == node);
+        known.map(|known| known.address)
     }
 
     fn tablet(&self, root: TableId, key: &[u8]) -> Option<Arc<Tablet>> {

@@ -6,8 +6,10 @@
 //! before, and may be taken back; levels that promise something to every data centre therefore wait for it where nobody
 //! else could keep the promise.
 
-use api::{Error, Level, Retry};
+use api::{Error, FailureReason, Level, ReplicaFailure, Retry};
 use cluster::{Replica, Tablet};
+use model::NodeId;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use world::planted::{self, Bug};
 
@@ -16,6 +18,8 @@ use world::planted::{self, Bug};
 pub struct Required {
     pub level: Level,
     groups: Vec<Group>,
+    /// Who has answered with an error.
+    failed: Vec<NodeId>,
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +122,11 @@ impl Required {
             // A hint counts as an answer, too, so nobody has to be alive.
             Level::Any if purpose == Purpose::Write => {
                 let groups = anywhere(|_| 1);
-                return Ok(Required { level, groups });
+                return Ok(Required {
+                    level,
+                    groups,
+                    failed: Vec::new(),
+                });
             }
             Level::Any => {
                 return Err(Error::invalid(
@@ -134,7 +142,11 @@ impl Required {
             Level::Serial => anywhere(quorum),
             Level::LocalSerial => here(quorum),
         };
-        let required = Required { level, groups };
+        let required = Required {
+            level,
+            groups,
+            failed: Vec::new(),
+        };
         required.check_alive(purpose, places)?;
         Ok(required)
     }
@@ -194,8 +206,15 @@ impl Required {
             .sum()
     }
 
-    pub fn failed(&self) -> u32 {
-        self.groups.iter().map(|group| group.failed).sum()
+    /// Who has failed, for clients.
+    pub(crate) fn failures(&self, peers: &dyn crate::Peers) -> Vec<ReplicaFailure> {
+        let addresses = self.failed.iter().map(|node| peers.client_address(*node));
+        addresses
+            .map(|address| ReplicaFailure {
+                address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                reason: FailureReason::Unknown,
+            })
+            .collect()
     }
 
     pub fn is_reached(&self) -> bool {
@@ -220,6 +239,7 @@ impl Required {
     }
 
     pub(crate) fn fail(&mut self, place: &Place, purpose: Purpose) {
+        self.failed.push(place.replica.node);
         for group in &mut self.groups {
             if group.admits(place, purpose) {
                 group.failed += 1;
@@ -232,8 +252,8 @@ impl Required {
     pub(crate) fn choose(
         &self,
         places: &Places,
-        this_node: model::NodeId,
-        slowness: impl Fn(model::NodeId) -> u32,
+        this_node: NodeId,
+        slowness: impl Fn(NodeId) -> u32,
     ) -> (Vec<Place>, Vec<Place>) {
         let mut candidates: Vec<&Place> = places
             .replicas
@@ -343,7 +363,7 @@ fn quorum_if_any(voters: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{NodeId, ReplicaId};
+    use model::ReplicaId;
 
     /// One replica a node: `(data center, is_learner, is_alive)`.
     fn places(replicas: &[(&str, bool, bool)]) -> Places {
@@ -574,7 +594,7 @@ mod tests {
         assert!(required.is_reachable());
         required.fail(&three.replicas[1], Purpose::Write);
         assert!(!required.is_reachable());
-        assert_eq!((required.received(), required.failed()), (0, 2));
+        assert_eq!((required.received(), required.failed.len()), (0, 2));
     }
 
     #[test]

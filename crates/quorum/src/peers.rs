@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use cluster::Tablet;
 use model::{NodeId, TableId, TabletId};
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -69,6 +70,9 @@ pub trait Peers: Tasks + 'static {
 
     /// Where a node is, for LOCAL levels.
     fn data_center(&self, node: NodeId) -> Arc<str>;
+
+    /// Where clients reach a node.
+    fn client_address(&self, node: NodeId) -> Option<IpAddr>;
 
     /// The tablet of a table group that holds the key; `None` while the map has none.
     fn tablet(&self, root: TableId, key: &[u8]) -> Option<Arc<Tablet>>;

@@ -4,8 +4,9 @@ use crate::merge::Merged;
 use crate::partition::Layout;
 use api::{Direction, KeyRange, Projection, ReadRow};
 use catalog::Table;
-use model::{ColumnId, Row};
+use model::{Cell, CellContent, ColumnId, Row};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How rows are made ready for a reader.
 pub(crate) struct View<'a> {
@@ -14,6 +15,21 @@ pub(crate) struct View<'a> {
     pub now_seconds: i64,
     /// The columns that the table has; `None` when it has never lost one.
     pub columns: Option<BTreeSet<ColumnId>>,
+    /// Counts what is dead of the rows that are looked at.
+    pub tombstones: &'a AtomicU64,
+}
+
+/// Cells that are deleted or have expired; of a row without any, its deletion; ranges of a header.
+fn count_tombstones(row: &Row, now_seconds: i64) -> u64 {
+    let is_dead = |cell: &&Cell| match &cell.content {
+        CellContent::Tombstone { .. } => true,
+        CellContent::Live { expiry, .. } => {
+            expiry.is_some_and(|expiry| expiry.at_seconds <= now_seconds)
+        }
+    };
+    let cells = row.cells.iter().filter(is_dead).count();
+    let is_gone = row.deletion.is_some() && row.marker.is_none() && row.cells.is_empty();
+    (cells + usize::from(is_gone) + row.range_tombstones.len()) as u64
 }
 
 impl<'a> View<'a> {
@@ -22,11 +38,13 @@ impl<'a> View<'a> {
         layout: &'a Layout,
         projection: &'a Projection,
         now_seconds: i64,
+        tombstones: &'a AtomicU64,
     ) -> View<'a> {
         View {
             layout,
             projection,
             now_seconds,
+            tombstones,
             columns: (!table.dropped.is_empty())
                 .then(|| table.columns().iter().map(|column| column.id).collect()),
         }
@@ -34,6 +52,10 @@ impl<'a> View<'a> {
 
     /// The row without what the reader must not see; `None` when nothing is left of it.
     fn row(&self, key: Vec<u8>, mut row: Row, header: Option<&Row>) -> Option<ReadRow> {
+        let dead = count_tombstones(&row, self.now_seconds);
+        if dead > 0 {
+            self.tombstones.fetch_add(dead, Ordering::Relaxed);
+        }
         if let Some(columns) = &self.columns {
             row.cells.retain(|cell| columns.contains(&cell.column));
         }

@@ -52,6 +52,7 @@ impl<'a> Reading<'a> {
             rows: self.rows,
             next,
             timestamp: None,
+            tombstones: 0,
         })
     }
 

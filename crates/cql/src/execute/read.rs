@@ -21,6 +21,7 @@ use catalog::Table;
 use model::key::{HEADER, ROW};
 use model::{Row, Value};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A result without paging may not be larger.
 const RESULT_SIZE_BYTES_MAX: usize = 256 << 20;
@@ -102,6 +103,7 @@ pub async fn rows(
         is_pending: false,
         point_values: None,
         scanned: 0,
+        tombstones: 0,
         resume: None,
         has_ended: false,
     };
@@ -117,7 +119,9 @@ pub async fn rows(
         scan.partition_left,
         std::mem::take(&mut scan.partition),
     );
-    let rows = scan.sink.finish(plan, limit)?;
+    let warnings = scan.warnings();
+    let mut rows = scan.sink.finish(plan, limit)?;
+    rows.warnings = warnings;
     let state = resume.map(|position| {
         PagingState {
             table: table.id,
@@ -219,6 +223,7 @@ impl Sink {
                 let mut rows = EncodedRows {
                     bytes: Vec::new(),
                     count: 1,
+                    warnings: Vec::new(),
                 };
                 let columns = plan.outputs.iter().zip(&plan.metadata.columns);
                 for ((output, column), running) in columns.zip(running) {
@@ -239,6 +244,7 @@ impl Sink {
                 Ok(EncodedRows {
                     count: rows.len() as u32,
                     bytes: rows.into_iter().flat_map(|(_, bytes)| bytes).collect(),
+                    warnings: Vec::new(),
                 })
             }
         }
@@ -312,6 +318,8 @@ struct Scan<'a> {
     /// The key's values, when there is only one key.
     point_values: Option<Vec<Value>>,
     scanned: u64,
+    /// Dead cells and rows that were looked at.
+    tombstones: u64,
     /// Where to go on, once the page is full.
     resume: Option<Vec<u8>>,
     /// The page became full by a row before the one that was read last.
@@ -453,6 +461,7 @@ impl Scan<'_> {
             request.bound = self.execution.read_bound();
             let response = self.execution.read(request).await;
             let response = response.map_err(Error::from_read)?;
+            self.count_tombstones(response.tombstones)?;
             for ReadRow { key, row } in response.rows {
                 if !row.cells.is_empty() {
                     self.fetched.insert(key, row);
@@ -461,6 +470,53 @@ impl Scan<'_> {
             next = response.next;
         }
         Ok(())
+    }
+
+    fn threshold(&self, name: &str) -> u64 {
+        let setting = self.execution.server.database.setting(name);
+        setting.unwrap_or(u64::MAX)
+    }
+
+    /// Gives up when there are too many of them: as Cassandra does, for each page anew.
+    fn count_tombstones(&mut self, more: u64) -> Result<(), Error> {
+        if more == 0 {
+            return Ok(());
+        }
+        self.tombstones += more;
+        let most = self.threshold("tombstone_failure_threshold");
+        if self.tombstones <= most {
+            return Ok(());
+        }
+        let topology = self.execution.server.database.topology();
+        let here = topology
+            .nodes
+            .iter()
+            .find(|node| node.id == topology.this_node);
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Err(Error::too_many_tombstones(
+            self.execution.parameters.level,
+            here.map_or(unknown, |here| here.address),
+            format!(
+                "Scanned over {} tombstones in {}.{}; query aborted (see tombstone_failure_threshold)",
+                self.tombstones,
+                self.table.namespace(),
+                self.table.name()
+            ),
+        ))
+    }
+
+    /// What the client should know of its query.
+    fn warnings(&self) -> Vec<String> {
+        if self.tombstones == 0 || self.tombstones <= self.threshold("tombstone_warn_threshold") {
+            return Vec::new();
+        }
+        vec![format!(
+            "Read {} live rows and {} tombstone cells for a query of {}.{} (see tombstone_warn_threshold)",
+            self.scanned,
+            self.tombstones,
+            self.table.namespace(),
+            self.table.name()
+        )]
     }
 
     fn row_limit(&self) -> Option<u32> {
@@ -489,6 +545,7 @@ impl Scan<'_> {
             };
             let response = self.execution.read(request).await;
             let response = response.map_err(Error::from_read)?;
+            self.count_tombstones(response.tombstones)?;
             let mut rows = response.rows.into_iter().peekable();
             while let Some(row) = rows.next() {
                 if self.is_full() {

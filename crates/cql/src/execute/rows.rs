@@ -12,6 +12,7 @@ use model::{Type, Value};
 pub struct EncodedRows {
     pub bytes: Vec<u8>,
     pub count: u32,
+    pub warnings: Vec<String>,
 }
 
 /// The answer to a SELECT.
@@ -35,7 +36,7 @@ pub fn select_answer(
         options.changed_id = Some(&plan.metadata_id);
     }
     let capacity = rows.bytes.len() + if options.skip { 64 } else { 512 };
-    let mut out = reply.result(ResultKind::Rows, &[], capacity);
+    let mut out = reply.result(ResultKind::Rows, &rows.warnings, capacity);
     plan.metadata.encode(reply.version, options, &mut out);
     wire::put_int(&mut out, rows.count as i32);
     out.extend_from_slice(&rows.bytes);
@@ -50,7 +51,7 @@ pub fn encoded_answer(
     rows: &EncodedRows,
 ) -> Vec<u8> {
     let reply = execution.reply;
-    let mut out = reply.result(ResultKind::Rows, &[], rows.bytes.len() + 256);
+    let mut out = reply.result(ResultKind::Rows, &rows.warnings, rows.bytes.len() + 256);
     metadata.encode(reply.version, MetadataOptions::default(), &mut out);
     wire::put_int(&mut out, rows.count as i32);
     out.extend_from_slice(&rows.bytes);

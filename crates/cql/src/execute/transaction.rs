@@ -145,6 +145,7 @@ async fn body(
             let mut row = EncodedRows {
                 bytes: Vec::new(),
                 count: 1,
+                warnings: Vec::new(),
             };
             for position in positions {
                 values.put(*position, &mut row.bytes);

@@ -157,6 +157,11 @@ pub fn put_string_list<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Ite
 }
 
 pub fn put_inet(out: &mut Vec<u8>, address: IpAddr, port: u16) {
+    put_inet_address(out, address);
+    put_int(out, i32::from(port));
+}
+
+pub fn put_inet_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
             out.push(4);
@@ -167,5 +172,4 @@ pub fn put_inet(out: &mut Vec<u8>, address: IpAddr, port: u16) {
             out.extend_from_slice(&address.octets());
         }
     }
-    put_int(out, i32::from(port));
 }

@@ -220,6 +220,10 @@ impl Database for Gateway {
         self.core.now()
     }
 
+    fn setting(&self, name: &str) -> Option<u64> {
+        self.core.view().state.setting(name)
+    }
+
     fn topology(&self) -> Arc<Topology> {
         self.core.views.topology()
     }

@@ -23,6 +23,7 @@ use api::{
 use catalog::{Catalog, Table};
 use model::{Row, Timestamp, Value};
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use tokio::time::{Instant, timeout_at};
 
 /// The rows that one compare-and-set looks at, together.
@@ -308,11 +309,13 @@ impl<'a> Swap<'a> {
 
     /// Checks the conditions and works out the rows' changes; each mutation sees what those before it leave.
     fn evaluate(&self, merged: Merged, moment: Moment) -> Result<Change, Error> {
+        let tombstones = AtomicU64::new(0);
         let view = View::new(
             self.table,
             &self.layout,
             &Projection::All,
             moment.now_seconds,
+            &tombstones,
         );
         let mut rows: BTreeMap<Vec<u8>, Row> = view
             .by_key(merged)

@@ -5,7 +5,7 @@ use crate::level::{Place, Places, Purpose, Required};
 use crate::merge::{Merged, Reconciled, reconcile, single};
 use crate::message::{Action, Digest, Page, RawRow, ReplicaError, ReplicaRead, Reply, Request};
 use crate::partition::Layout;
-use crate::peers::spawn;
+use crate::peers::{Peers, spawn};
 use api::{Broken, Error, Level, Outcome, Retry};
 use catalog::{Durability, Speculation};
 use cluster::Tablet;
@@ -116,7 +116,7 @@ impl Exchange<'_> {
             Ok(_) => Err(broken("a read was not answered with rows".into())),
             Err(failure) => {
                 fail(&mut required, place, failure)?;
-                Err(short(&required, false))
+                Err(short(self.coordinator.peers.as_ref(), &required, false))
             }
         }
     }
@@ -160,7 +160,11 @@ impl Exchange<'_> {
                 }
                 Ok(None) | Err(_) => {
                     self.note_silent(&silent, began);
-                    return Err(short(required, has_page(&answers)));
+                    return Err(short(
+                        self.coordinator.peers.as_ref(),
+                        required,
+                        has_page(&answers),
+                    ));
                 }
             };
             silent.retain(|other| other.replica.id != place.replica.id);
@@ -181,7 +185,13 @@ impl Exchange<'_> {
                             let action = Action::Read(self.read.clone());
                             self.send(next, self.request(tablet, action), &sender);
                         }
-                        None => return Err(short(required, has_page(&answers))),
+                        None => {
+                            return Err(short(
+                                self.coordinator.peers.as_ref(),
+                                required,
+                                has_page(&answers),
+                            ));
+                        }
                     }
                 }
             }
@@ -360,7 +370,7 @@ fn fail(required: &mut Required, place: &Place, failure: Failure) -> Result<(), 
 }
 
 /// The answer when too few replicas have answered.
-fn short(required: &Required, data_present: bool) -> TabletError {
+fn short(peers: &dyn Peers, required: &Required, data_present: bool) -> TabletError {
     let (level, received) = (required.level, required.received());
     let error = if required.is_reachable() {
         Retry::ReadTimeout {
@@ -374,7 +384,7 @@ fn short(required: &Required, data_present: bool) -> TabletError {
             level,
             required: required.total(),
             received,
-            failures: required.failed(),
+            failures: required.failures(peers),
             outcome: Outcome::NotApplied,
             is_write: false,
         }

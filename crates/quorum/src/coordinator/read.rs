@@ -22,6 +22,7 @@ use model::TabletId;
 use model::key::HEADER;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -43,6 +44,7 @@ struct Reading<'a> {
     deadline: Instant,
     /// Of a serial read: the partition that it is about.
     partition: Option<Vec<u8>>,
+    tombstones: AtomicU64,
 }
 
 impl Reading<'_> {
@@ -52,6 +54,7 @@ impl Reading<'_> {
             &self.layout,
             &self.request.projection,
             self.now_seconds,
+            &self.tombstones,
         )
     }
 }
@@ -200,11 +203,14 @@ impl Coordinator {
             now_seconds: self.gateway.now_seconds(),
             size_bytes_max: request.size_bytes_max.min(ANSWER_BYTES_MAX) as usize,
             deadline: Instant::now() + patience,
+            tombstones: AtomicU64::new(0),
         };
-        match &request.selection {
+        let mut response = match &request.selection {
             Selection::Keys(keys) => self.read_keys(&reading, keys).await,
             Selection::Ranges(ranges) => self.read_ranges(&reading, ranges).await,
-        }
+        }?;
+        response.tombstones = reading.tombstones.into_inner();
+        Ok(response)
     }
 
     async fn read_keys(

@@ -9,8 +9,8 @@ use crate::message::{Action, RawRow, ReplicaRead, ReplicaSelection};
 use crate::peers::{Neighbour, Task, Tasks};
 use crate::replica::{EventualReplica, ReplicaConfig};
 use api::{
-    Assignment, Direction, Error, KeyRange, Level, Mutation, Outcome, ReadBound, ReadRequest,
-    Retry, RowOperation, Selection, WriteRequest,
+    Assignment, Direction, Error, FailureReason, KeyRange, Level, Mutation, Outcome, ReadBound,
+    ReadRequest, ReplicaFailure, Retry, RowOperation, Selection, WriteRequest,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Durability, Table};
@@ -19,6 +19,7 @@ use model::{Incarnation, NodeId, PlacementEpoch, ReplicaId, TableId, TabletId, T
 use parking_lot::Mutex;
 use sim::disk::SimDisk;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use world::planted::{self, Bug};
 
@@ -41,6 +42,10 @@ struct Cluster {
     calls: AtomicUsize,
     tablet: Arc<Tablet>,
     is_removed_here: Mutex<bool>,
+}
+
+fn address(node: u64) -> IpAddr {
+    IpAddr::from([10, 0, 0, node as u8])
 }
 
 impl Tasks for Cluster {
@@ -111,6 +116,10 @@ impl Peers for Cluster {
 
     fn data_center(&self, _: NodeId) -> Arc<str> {
         "a".into()
+    }
+
+    fn client_address(&self, node: NodeId) -> Option<IpAddr> {
+        Some(address(node.0))
     }
 
     fn tablet(&self, _: TableId, _: &[u8]) -> Option<Arc<Tablet>> {
@@ -295,16 +304,21 @@ async fn a_quorum_is_enough_and_less_is_said_with_counts() {
         .write(&catalog(), put(1, 9, Level::Quorum))
         .await
         .unwrap_err();
-    assert!(matches!(
-        error,
-        Error::Retry(
-            Retry::Failure {
-                required: 2,
-                failures: 1,
-                ..
-            } | Retry::WriteTimeout { .. }
-        )
-    ));
+    match error {
+        Error::Retry(Retry::Failure {
+            required: 2,
+            failures,
+            ..
+        }) => {
+            let failed = ReplicaFailure {
+                address: address(2),
+                reason: FailureReason::Unknown,
+            };
+            assert_eq!(failures, [failed]);
+        }
+        Error::Retry(Retry::WriteTimeout { .. }) => {}
+        other => panic!("{other:?}"),
+    }
     planted::plant(Some(Bug::CountFailedReplicaAsAcknowledged));
     let counted = coordinator
         .write(&catalog(), put(1, 9, Level::Quorum))

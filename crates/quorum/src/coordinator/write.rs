@@ -8,7 +8,7 @@ use crate::lower::lower;
 use crate::message::{Action, RawRow, ReplicaError, Request};
 use crate::partition::Layout;
 use crate::paxos::{PaxosRequest, Proposal};
-use crate::peers::spawn;
+use crate::peers::{Peers, spawn};
 use api::evaluate::{Moment, needs_read};
 use api::{Atomicity, Error, Level, Outcome, Retry, WriteRequest, WriteResponse};
 use catalog::{Catalog, Durability};
@@ -265,7 +265,7 @@ impl Coordinator {
             Ok(Err(failure)) => fail(&mut required, place, failure)?,
             Err(_) => {}
         }
-        conclude(&required)
+        conclude(self.peers.as_ref(), &required)
     }
 
     async fn write_all(
@@ -300,7 +300,7 @@ impl Coordinator {
                 Ok(None) | Err(_) => break,
             }
         }
-        conclude(&required)
+        conclude(self.peers.as_ref(), &required)
     }
 
     /// One replica's part, to its end: acknowledged, or kept as a hint. The level may be reached without it; then
@@ -416,7 +416,7 @@ fn fail(required: &mut Required, place: &Place, failure: Failure) -> Result<(), 
 }
 
 /// The answer, once nothing more is to be waited for.
-fn conclude(required: &Required) -> Result<(), TabletError> {
+fn conclude(peers: &dyn Peers, required: &Required) -> Result<(), TabletError> {
     if required.is_reached() {
         return Ok(());
     }
@@ -433,7 +433,7 @@ fn conclude(required: &Required) -> Result<(), TabletError> {
             level,
             required: required.total(),
             received,
-            failures: required.failed(),
+            failures: required.failures(peers),
             outcome: Outcome::Unknown,
             is_write: true,
         }
