@@ -60,6 +60,8 @@ bugs! {
     ForgetFloor,
     ReplacedUnderItsGroup,
     StrayForgotten,
+    StreamMissesWrites,
+    FirstOfEqualTimestampsWins,
 }
 
 #[cfg(feature = "planted")]

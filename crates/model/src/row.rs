@@ -402,7 +402,10 @@ fn precedence(left: &Cell, right: &Cell) -> Ordering {
                     value: other,
                     expiry: other_expiry,
                 },
-            ) => compare_encoded(value, other).then(expiry.cmp(other_expiry)),
+            ) if !planted::is(Bug::FirstOfEqualTimestampsWins) => {
+                compare_encoded(value, other).then(expiry.cmp(other_expiry))
+            }
+            (CellContent::Live { .. }, CellContent::Live { .. }) => Ordering::Less,
         })
 }
 

@@ -6,7 +6,7 @@ use sim::{Lines, Report, Workload, run};
 use world::planted::Bug;
 
 /// A planted bug must be found within so many seeds.
-const SEEDS_MAX: u64 = 1_000;
+const SEEDS_MAX: u64 = 2_000;
 /// What changes the course of things moves the seed that shows a bug: behind the one on the list so many are tried.
 const DRIFT_SEEDS: u64 = 200;
 
@@ -36,6 +36,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
             vec![Workload::External]
         }
         Bug::SkipReadRepair
+        | Bug::FirstOfEqualTimestampsWins
         | Bug::CountFailedReplicaAsAcknowledged
         | Bug::MergeForgetsTombstoneAtEqualTimestamp
         | Bug::PurgeWithoutRepair
@@ -61,6 +62,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         Bug::ReplayHintAfterGrace => vec![Workload::Heal],
         Bug::BatchlogNewTimestamps => vec![Workload::Batches],
         Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
+        Bug::StreamMissesWrites => vec![Workload::Quorum, Workload::Cas, Workload::Centres],
         Bug::ReplacedUnderItsGroup | Bug::StrayForgotten => {
             vec![Workload::Register, Workload::Append, Workload::Bank]
         }

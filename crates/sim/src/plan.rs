@@ -333,6 +333,22 @@ impl Plan {
         }
     }
 
+    /// Leases are short, and what is said between the steps of a transaction is often late by more than that.
+    pub fn with_late_decisions(self) -> Plan {
+        Plan {
+            nodes: 3,
+            conditions: Conditions::CALM,
+            clock_bound_micros: 5_000,
+            lease_ms: 500,
+            faults: vec![Fault::Ambush, Fault::Ambush, Fault::Pause, Fault::SlowDisk],
+            nemesis_pause_ms: 400,
+            think_ms: 40,
+            keys: 2,
+            is_external: false,
+            ..self
+        }
+    }
+
     /// Replicas go from node to node all the time, also by plans that come late, while nodes crash; and one stays dead.
     pub fn with_funeral(self) -> Plan {
         Plan {

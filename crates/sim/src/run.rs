@@ -126,6 +126,9 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     if moves && seed % 16 == 3 {
         plan = plan.with_funeral();
     }
+    if matches!(workload, Workload::Append | Workload::Bank) && seed % 16 == 9 {
+        plan = plan.with_late_decisions();
+    }
     if workload == Workload::Heal {
         plan = plan.with_healing();
         if seed % 4 == 3 {

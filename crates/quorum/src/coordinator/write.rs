@@ -242,7 +242,10 @@ impl Coordinator {
         level: Level,
         deadline: Instant,
     ) -> Result<(), TabletError> {
-        let places = Places::new(&part.tablet, self.peers.as_ref());
+        let mut places = Places::new(&part.tablet, self.peers.as_ref());
+        if planted::is(Bug::StreamMissesWrites) {
+            places.replicas.retain(|place| !place.replica.is_learner);
+        }
         let required = Required::new(level, Purpose::Write, &places)?;
         match places.replicas.as_slice() {
             [only] if only.replica.node == self.peers.this_node() && level != Level::Any => {

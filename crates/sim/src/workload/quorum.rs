@@ -94,6 +94,7 @@ struct Game {
 struct Stamps {
     last: i64,
     is_used_by_value: bool,
+    is_used_by_tombstone: bool,
     /// When `last` was given out.
     given_at: u64,
     /// Of those between the last two, how many clients with clocks that are behind have had.
@@ -196,9 +197,17 @@ impl Game {
                 stamps.last += 1;
                 stamps.is_used_by_value = false;
             }
+            stamps.is_used_by_tombstone = true;
         } else {
-            if !shares || stamps.is_used_by_value || stamps.last == 0 {
+            // Two values of one timestamp: the greater wins, wherever they meet.
+            let joins_value = random.random_bool(0.3) && stamps.is_used_by_value;
+            let joins = match stamps.is_used_by_value {
+                true => joins_value && !stamps.is_used_by_tombstone,
+                false => shares,
+            };
+            if !joins || stamps.last == 0 {
                 stamps.last += 1;
+                stamps.is_used_by_tombstone = false;
             }
             stamps.is_used_by_value = true;
         }
