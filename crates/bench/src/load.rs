@@ -3,6 +3,7 @@
 //! At a fixed rate a latency counts from the moment at which the operation was due, not from when it could be
 //! sent: a server that stalls is charged for all that it kept waiting (no coordinated omission).
 
+use crate::alarm;
 use crate::keys::Keys;
 use bytes::BytesMut;
 use hdrhistogram::Histogram;
@@ -198,22 +199,17 @@ pub async fn drive(
             let Some(due) = next_due else {
                 return Ok(tally);
             };
-            tokio::time::sleep_until(due.into()).await;
+            alarm::sleep_until(due).await;
             continue;
         }
         // Wake for the next operation only if there is a slot to send it from.
-        let wake = match next_due {
-            Some(due) if !free.is_empty() && due > now => due,
-            _ => now + ANSWER_TIMEOUT,
-        };
+        let wake = next_due.filter(|due| !free.is_empty() && *due > now);
         input.reserve(64 << 10);
         let received = tokio::select! {
             received = stream.read_buf(&mut input) => received?,
-            () = tokio::time::sleep_until(wake.into()) => {
-                if wake >= now + ANSWER_TIMEOUT {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 30 s"));
-                }
-                continue;
+            () = alarm::sleep_until(wake.unwrap_or(now)), if wake.is_some() => continue,
+            () = tokio::time::sleep_until((now + ANSWER_TIMEOUT).into()) => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 30 s"));
             }
         };
         if received == 0 {

@@ -2,6 +2,7 @@
 //! time. `--address` points at any server that speaks the protocol; without it, the release binary is started
 //! on loopback for the run.
 
+mod alarm;
 mod door;
 mod keys;
 mod load;

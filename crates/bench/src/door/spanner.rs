@@ -1,6 +1,7 @@
 //! Spanner's gRPC: a commit of one `insert_or_update` mutation, and a single-use strong read of one row.
 
 use super::{payload, transaction};
+use crate::alarm;
 use crate::load::{Operation, Schedule, Tally};
 use googleapis_tonic_google_spanner_admin_database_v1::google::spanner::admin::database::v1 as database;
 use googleapis_tonic_google_spanner_admin_instance_v1::google::spanner::admin::instance::v1 as instance;
@@ -121,9 +122,8 @@ impl Spanner {
     pub async fn drive(mut self, mut schedule: Schedule) -> io::Result<Tally> {
         let mut tally = Tally::new();
         while let Some(due) = schedule.due(Instant::now()) {
-            // A sleep takes a millisecond at least, also one that is over already.
             if due > Instant::now() {
-                tokio::time::sleep_until(due.into()).await;
+                alarm::sleep_until(due).await;
             }
             let operation = schedule.draw();
             let answer = match operation {
