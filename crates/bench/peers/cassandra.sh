@@ -126,14 +126,14 @@ done
 cassandra=(--address "$(IFS=, && echo "${addresses[*]}")" --pid "$(IFS=, && echo "${pids[*]}")")
 factor=$((nodes < 3 ? nodes : 3))
 cassandra+=(--keyspace-options "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': $factor}")
-load=(--door cql --seconds "$seconds" --durability "$durability")
+load=(--door cql --durability "$durability")
 
 echo "# Cassandra $version, $nodes nodes, $durability; load before: $(cut -d' ' -f1-3 /proc/loadavg)"
 "$bench" "${load[@]}" "${cassandra[@]}" --reads 50 --warm-up "$warm_up" --seconds 1 >/dev/null
 for level in $levels; do
   echo "## level $level: closed loop, then $rate operations a second"
-  "$bench" "${load[@]}" "${cassandra[@]}" --consistency "$level" --reads 0,100,95,50
-  "$bench" "${load[@]}" "${cassandra[@]}" --consistency "$level" --reads 0,100,95,50 --rate "$rate"
+  "$bench" "${load[@]}" "${cassandra[@]}" --consistency "$level" --seconds "$seconds" --reads 0,100,95,50
+  "$bench" "${load[@]}" "${cassandra[@]}" --consistency "$level" --seconds "$seconds" --reads 0,100,95,50 --rate "$rate"
 done
 stop
 
@@ -141,6 +141,6 @@ echo "# Tessera, $nodes nodes, $durability; load before: $(cut -d' ' -f1-3 /proc
 tessera=(--binary "$tessera" --nodes "$nodes")
 for level in $levels; do
   echo "## level $level: closed loop, then $rate operations a second"
-  "$bench" "${load[@]}" "${tessera[@]}" --consistency "$level" --reads 0,100,95,50
-  "$bench" "${load[@]}" "${tessera[@]}" --consistency "$level" --reads 0,100,95,50 --rate "$rate"
+  "$bench" "${load[@]}" "${tessera[@]}" --consistency "$level" --seconds "$seconds" --reads 0,100,95,50
+  "$bench" "${load[@]}" "${tessera[@]}" --consistency "$level" --seconds "$seconds" --reads 0,100,95,50 --rate "$rate"
 done
