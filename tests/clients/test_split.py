@@ -8,6 +8,10 @@ import time
 import boto3
 import pytest
 from botocore.config import Config
+from cassandra import ConsistencyLevel
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster as CqlCluster, ExecutionProfile
+from cassandra.policies import WhiteListRoundRobinPolicy
+from cassandra.query import BatchStatement, BatchType, SimpleStatement
 from google.cloud import spanner
 
 from conftest import binary, status, wait_until
@@ -170,3 +174,95 @@ def test_halves_survive_kill_9_of_each_node(cluster):
     wait_until("all rows can be read", lambda: items(client) == whole)
     put(range(100), "later")
     assert set(items(client).values()) == {"later"}
+
+
+def connect(cluster, index):
+    """A session whose requests all go to one node."""
+    policy = WhiteListRoundRobinPolicy([cluster.HOSTS[index]])
+    profile = ExecutionProfile(load_balancing_policy=policy, request_timeout=20)
+    profiles = {EXEC_PROFILE_DEFAULT: profile}
+    client = CqlCluster([cluster.HOSTS[index]], port=cluster.ports["cql"], execution_profiles=profiles)
+    return client, client.connect()
+
+
+def test_eventual_halves_take_every_write_under_splits_and_survive_kill_9(cluster):
+    """Batches over many partitions, compare-and-set and scans go on while the tablets below them are divided."""
+    cluster.wait_grown()
+    client, session = connect(cluster, 0)
+    session.execute("CREATE KEYSPACE split WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 3}")
+    session.execute("CREATE TABLE split.rows (id text PRIMARY KEY, value int)")
+    session.execute("CREATE TABLE split.turns (id text PRIMARY KEY, value int)")
+    insert = session.prepare("INSERT INTO split.rows (id, value) VALUES (?, ?)")
+    scan = SimpleStatement("SELECT id, value FROM split.rows", consistency_level=ConsistencyLevel.QUORUM, fetch_size=50)
+    step = session.prepare("UPDATE split.turns SET value = ? WHERE id = 'a' IF value = ?")
+    session.execute("INSERT INTO split.turns (id, value) VALUES ('a', 0) IF NOT EXISTS")
+    stopping, errors = threading.Event(), []
+    written, steps = [0], [0]
+
+    def write_all(number):
+        batch = BatchStatement(BatchType.UNLOGGED, consistency_level=ConsistencyLevel.QUORUM)
+        for row in range(40):
+            batch.add(insert, (f"row {row}", number))
+        session.execute(batch, timeout=20)
+        written[0] = number
+
+    def guarded(work):
+        def run():
+            try:
+                while not stopping.is_set():
+                    work()
+            except Exception as error:
+                errors.append(error)
+
+        return run
+
+    def write():
+        write_all(written[0] + 1)
+
+    def take_a_turn():
+        assert session.execute(step, (steps[0] + 1, steps[0]), timeout=20).was_applied
+        steps[0] += 1
+
+    def read():
+        least = written[0]
+        rows = {row.id: row.value for row in session.execute(scan, timeout=20)}
+        assert len(rows) == 40 and min(rows.values()) >= least, rows
+
+    write_all(1)
+    threads = [threading.Thread(target=guarded(work)) for work in (write, take_a_turn, read)]
+    for thread in threads:
+        thread.start()
+    admin = cluster.addresses(1).admin
+    before = len(tablets(admin, "split.rows"))
+    try:
+        for number in range(6):
+            done = split(admin, "split", "rows", f"row {number}")
+            assert done.returncode == 0, done.stderr
+        for key in ("a", "b"):
+            done = split(admin, "split", "turns", key)
+            assert done.returncode == 0, done.stderr
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(60)
+    assert not errors, errors
+    assert written[0] > 3 and steps[0] > 3
+    assert len(tablets(admin, "split.rows")) == before + 6
+    wait_until("settled", lambda: not any(tablet["splitting"] for tablet in status(admin)["tablets"]))
+    again = split(admin, "split", "rows", "row 1")
+    assert again.returncode == 1 and "does not lie inside" in again.stderr
+    for index in range(3):
+        cluster.kill(index)
+        cluster.start(index)
+        cluster.wait_grown()
+    client.shutdown()
+    client, session = connect(cluster, 1)
+
+    def is_all_there():
+        rows = {row.id: row.value for row in session.execute(scan, timeout=20)}
+        return rows == {f"row {row}": written[0] for row in range(40)}
+
+    wait_until("all rows can be read", is_all_there)
+    serial = SimpleStatement("SELECT value FROM split.turns WHERE id = 'a'", consistency_level=ConsistencyLevel.SERIAL)
+    assert session.execute(serial).one().value == steps[0]
+    client.shutdown()

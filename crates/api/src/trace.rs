@@ -2,8 +2,7 @@
 //!
 //! Whoever does something for a request calls `event`, which costs nothing unless the request is traced: the recorder
 //! travels with the request's task, and into tasks that it spawns through `inherit`. A finished trace is kept by the
-//! node that coordinated it, within limits and for a while, and with it its recorder: what is done for a request after
-//! its answer (a replica beyond its level, say) is shown as well.
+//! node that coordinated it, within limits and for a while.
 
 use minicbor::{Decode, Encode};
 use model::{NodeId, Timestamp};
@@ -40,7 +39,7 @@ pub struct Trace {
     pub client: Option<String>,
     #[n(6)]
     pub coordinator: NodeId,
-    /// In the order in which the coordinator knew of them; some may be later than the answer.
+    /// In the order in which the coordinator knew of them.
     #[n(7)]
     pub events: Vec<TraceEvent>,
 }
@@ -123,42 +122,28 @@ pub fn inherit<F: Future>(work: F) -> impl Future<Output = F::Output> {
 /// The traces that a node keeps.
 #[derive(Debug, Default)]
 pub struct Traces {
-    kept: Mutex<VecDeque<Kept>>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    since: Instant,
-    /// Without its events, which the recorder has.
-    trace: Trace,
-    recorder: Recorder,
+    kept: Mutex<VecDeque<(Instant, Trace)>>,
 }
 
 impl Traces {
-    /// The trace's events are those that its recorder has whenever it is shown.
-    pub fn keep(&self, trace: Trace, recorder: Recorder) {
+    pub fn keep(&self, trace: Trace) {
         let mut kept = locked(&self.kept);
         if kept.len() == TRACES_MAX {
             kept.pop_front();
         }
-        kept.push_back(Kept {
-            since: Instant::now(),
-            trace,
-            recorder,
-        });
+        kept.push_back((Instant::now(), trace));
     }
 
     /// Oldest first.
     pub fn all(&self) -> Vec<Trace> {
         let mut kept = locked(&self.kept);
-        while kept.front().is_some_and(|it| it.since.elapsed() > KEPT) {
+        while kept
+            .front()
+            .is_some_and(|(since, _)| since.elapsed() > KEPT)
+        {
             kept.pop_front();
         }
-        let shown = |it: &Kept| Trace {
-            events: it.recorder.events(),
-            ..it.trace.clone()
-        };
-        kept.iter().map(shown).collect()
+        kept.iter().map(|(_, trace)| trace.clone()).collect()
     }
 }
 
@@ -214,20 +199,12 @@ mod tests {
     async fn traces_are_kept_within_limits_and_for_a_while() {
         let traces = Traces::default();
         for number in 0..300u16 {
-            traces.keep(trace(number as u8), Recorder::default());
+            traces.keep(trace(number as u8));
         }
         assert_eq!(traces.all().len(), TRACES_MAX);
         tokio::time::advance(KEPT / 2).await;
-        let recorder = Recorder::default();
-        traces.keep(trace(9), recorder.clone());
+        traces.keep(trace(9));
         tokio::time::advance(KEPT * 3 / 4).await;
         assert_eq!(traces.all(), [trace(9)]);
-        // What comes after the answer belongs to it.
-        recorder
-            .record(async { event(NodeId(2), || "is late".into()) })
-            .await;
-        let [late] = traces.all().try_into().unwrap();
-        assert_eq!(late.events, recorder.events());
-        assert_eq!(late.events.len(), 1);
     }
 }

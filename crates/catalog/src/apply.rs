@@ -52,7 +52,6 @@ impl Catalog {
             Change::DropNamespace { name } => self.drop_namespace(name),
             Change::CreateTable { spec, uuid } => self.create_table(spec, *uuid),
             Change::DropTable { table } => self.drop_table(*table),
-            Change::TruncateTable { table } => self.truncate_table(*table),
             Change::AddColumns { table, columns } => self.add_columns(*table, columns),
             Change::DropColumns {
                 table,
@@ -210,7 +209,12 @@ impl Catalog {
     }
 
     fn drop_table(&mut self, id: TableId) -> Result<(), ChangeError> {
-        self.refuse_parent(id)?;
+        if let Some(child) = self.child_of(id) {
+            return Err(invalid(format!(
+                "table {} is interleaved in it",
+                child.name()
+            )));
+        }
         let table = self
             .tables
             .remove(&id)
@@ -218,31 +222,6 @@ impl Catalog {
         self.namespace_mut(table.namespace())?
             .tables
             .remove(table.name());
-        Ok(())
-    }
-
-    fn truncate_table(&mut self, id: TableId) -> Result<(), ChangeError> {
-        self.refuse_parent(id)?;
-        let table = self
-            .tables
-            .get(&id)
-            .ok_or_else(|| ChangeError::NoTable(id.to_string()))?;
-        if table.root != id {
-            return Err(invalid(format!(
-                "table {} is interleaved in another",
-                table.name()
-            )));
-        }
-        let mut emptied = Table::clone(table);
-        emptied.id = TableId(self.next_table_id);
-        emptied.root = emptied.id;
-        emptied.version += 1;
-        self.next_table_id = emptied.id.0 + 1;
-        self.namespace_mut(emptied.namespace())?
-            .tables
-            .insert(emptied.name().to_owned(), emptied.id);
-        self.tables.remove(&id);
-        self.tables.insert(emptied.id, Arc::new(emptied));
         Ok(())
     }
 
@@ -431,16 +410,6 @@ impl Catalog {
         self.tables
             .values()
             .find(|table| table.spec.parent == Some(id))
-    }
-
-    fn refuse_parent(&self, id: TableId) -> Result<(), ChangeError> {
-        match self.child_of(id) {
-            Some(child) => Err(invalid(format!(
-                "table {} is interleaved in it",
-                child.name()
-            ))),
-            None => Ok(()),
-        }
     }
 
     fn namespace_mut(&mut self, name: &str) -> Result<&mut Namespace, ChangeError> {

@@ -114,13 +114,6 @@ pub enum Change {
     /// Several as one: all or none.
     #[n(12)]
     All(#[n(0)] Vec<Change>),
-    /// The table stays and what was in it goes, for good: it has a new id from then on, and with it new tablets.
-    /// Refused for a table that shares its tablets.
-    #[n(13)]
-    TruncateTable {
-        #[n(0)]
-        table: TableId,
-    },
 }
 
 /// Why a change was refused; the catalog stays as it was.

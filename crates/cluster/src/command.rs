@@ -586,7 +586,7 @@ impl State {
                 current: tablet.epoch,
             });
         }
-        if self.is_splitting(id) {
+        if self.is_fixed(id) {
             return Err(Refusal::Invalid(format!("{id} is being split")));
         }
         Ok(tablet.as_ref().clone())

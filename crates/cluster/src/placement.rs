@@ -192,6 +192,9 @@ pub enum Step {
     Fill { tablet: TabletId, replica: Replica },
     /// This tablet is to divide itself; `Command::FinishSplit` ends it.
     Divide(Arc<Split>),
+    /// This eventual tablet was divided: once each first replica of the right half has been made, `Command::SettleSplit`
+    /// ends it.
+    Settle(Arc<Split>),
     /// The other replicas of this eventual tablet are to take over all that the leaving one has;
     /// `Command::RemoveReplica` ends it.
     TakeOver {
@@ -205,7 +208,7 @@ pub enum Step {
 /// Tablets that are moved at one time for the sake of balance alone.
 const BALANCING_MAX: usize = 4;
 
-/// The next steps, at most one per tablet and `steps_max` in all, meta group first.
+/// The next steps, at most one per tablet and `steps_max` in all, meta group first; and the splits that may be over.
 pub fn plan(state: &State, nodes: &Liveness<'_>, steps_max: usize) -> Vec<Step> {
     let mut planner = Planner {
         state,
@@ -215,23 +218,30 @@ pub fn plan(state: &State, nodes: &Liveness<'_>, steps_max: usize) -> Vec<Step> 
     };
     let mut steps = Vec::new();
     steps.extend(planner.meta());
-    let mut settled = Vec::new();
+    let (mut settled, mut settling) = (Vec::new(), Vec::new());
     for tablet in state.tablets.values().filter(|tablet| tablet.id != META) {
-        if state.is_splitting(tablet.id) {
-            let split = state.splits.get(&tablet.id);
-            if let Some(split) = split.filter(|split| !split.is_finished) {
-                steps.push(Step::Divide(Arc::clone(split)));
-            }
-            continue;
-        }
         let Some(table) = state.catalog.tables.get(&tablet.root) else {
             continue;
         };
+        if state.is_fixed(tablet.id) {
+            let split = state.splits.get(&tablet.id);
+            match split {
+                Some(split) if !split.is_finished => steps.push(Step::Divide(Arc::clone(split))),
+                // A strong tablet's right half says itself when it lives.
+                Some(split) if !table.is_strong() && planner.can_settle(split) => {
+                    settling.push(Step::Settle(Arc::clone(split)));
+                }
+                _ => {}
+            }
+            continue;
+        }
         let replication = &table.spec.replication;
         planner.moving += usize::from(planner.is_moving(tablet, replication));
         match planner.tablet(tablet, replication) {
             Some(step) if steps.len() < steps_max => steps.push(step),
             Some(_) => {}
+            // A half that is not settled leaves lost nodes, no others.
+            None if state.is_splitting(tablet.id) => {}
             None => settled.push((tablet, replication)),
         }
     }
@@ -242,6 +252,7 @@ pub fn plan(state: &State, nodes: &Liveness<'_>, steps_max: usize) -> Vec<Step> 
         steps.extend(planner.balance(tablet, replication));
     }
     steps.truncate(steps_max);
+    steps.extend(settling);
     steps
 }
 
@@ -262,6 +273,12 @@ impl Planner<'_> {
     fn stays(&self, node: NodeId) -> bool {
         let is_taker = self.state.takers().any(|taker| taker.id == node);
         is_taker && !(self.nodes.is_lost)(node)
+    }
+
+    /// Whether nobody is away who may have to make a replica of the right half yet.
+    fn can_settle(&self, split: &Split) -> bool {
+        let mut founders = self.state.founders_of_half(split);
+        founders.all(|founder| self.is_alive(founder.node))
     }
 
     fn count(&self, node: NodeId) -> u64 {

@@ -3,11 +3,17 @@
 //!
 //! From the first to the last neither half moves nor splits, so that each of the new tablet's first replicas finds
 //! beside it a replica of the old one to be made from, for as long as it may need one.
+//!
+//! An eventual tablet has no log of its own to be divided in: the first command is the second as well. Every replica of the
+//! old tablet refuses what was meant for the whole from the moment it knows, and what it took before goes into both halves;
+//! so each quorum's writes are on as many replicas of the half that they belong to. A new replica can be made from no other
+//! but the one beside it: the split is settled when each has been made, or has left the map, as that of a lost node
+//! does. Until then the new half may move, the old one not.
 
 use crate::command::{TABLETS_MAX, too_many_tablets};
-use crate::{Effect, META, Refusal, Split, State, Tablet};
+use crate::{Effect, META, Refusal, Replica, Split, State, Tablet};
 use api::KeyRange;
-use model::{PlacementEpoch, TabletId};
+use model::{PlacementEpoch, TableId, TabletId};
 use std::sync::Arc;
 
 impl State {
@@ -25,6 +31,25 @@ impl State {
     /// Whether a tablet is a part of a split that is not settled.
     pub fn is_splitting(&self, id: TabletId) -> bool {
         self.splits.contains_key(&id) || self.split_into(id).is_some()
+    }
+
+    /// Those of the right half's first replicas that are in the map still.
+    pub fn founders_of_half<'a>(&'a self, split: &'a Split) -> impl Iterator<Item = &'a Replica> {
+        let right = self.tablet(split.right.id);
+        let is_there =
+            move |founder: &&Replica| right.is_some_and(|it| it.replica(founder.id).is_some());
+        split.right.replicas.iter().filter(is_there)
+    }
+
+    /// Whether a tablet's replicas stay where they are, for the sake of a split.
+    pub(crate) fn is_fixed(&self, id: TabletId) -> bool {
+        let is_strong = |split: &Split| self.is_strong(split.right.root);
+        self.splits.contains_key(&id) || self.split_into(id).is_some_and(|it| is_strong(it))
+    }
+
+    fn is_strong(&self, root: TableId) -> bool {
+        let table = self.catalog.table(root);
+        table.is_some_and(|table| table.is_strong())
     }
 
     pub(crate) fn prepare_split(
@@ -49,7 +74,10 @@ impl State {
                     .into(),
             ));
         }
-        if left.replicas.iter().any(|replica| replica.is_learner) {
+        if self.is_splitting(id) {
+            return Err(Refusal::Invalid(format!("{id} is being split")));
+        }
+        if left.replicas.iter().any(|replica| replica.is_learner) || left.leaving.is_some() {
             return Err(Refusal::Invalid(format!(
                 "{id} is being moved; split it afterwards"
             )));
@@ -75,13 +103,18 @@ impl State {
         self.head.next_tablet += 1;
         left.epoch = PlacementEpoch(left.epoch.0 + 1);
         let created = right.id;
+        let is_strong = self.is_strong(left.root);
         let split = Split {
             left,
             right,
             is_finished: false,
         };
         self.splits.insert(id, Arc::new(split));
-        Ok(vec![Effect::SplitPrepared(created)])
+        let mut effects = vec![Effect::SplitPrepared(created)];
+        if !is_strong {
+            effects.extend(self.finish_split(id, created));
+        }
+        Ok(effects)
     }
 
     /// The new tablet has no founders in the map: whoever comes without a state is sent one.

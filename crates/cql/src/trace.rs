@@ -28,7 +28,7 @@ pub async fn traced(
     let result = recorder
         .record(execute(server, connection, reply, request))
         .await;
-    let trace = Trace {
+    server.database.keep_trace(Trace {
         id,
         started_at,
         duration_micros: recorder.elapsed_micros(),
@@ -36,9 +36,8 @@ pub async fn traced(
         parameters,
         client: connection.client.map(|client| client.to_string()),
         coordinator: server.database.topology().this_node,
-        events: Vec::new(),
-    };
-    server.database.keep_trace(trace, recorder);
+        events: recorder.events(),
+    });
     result.map(|answer| with_id(answer, &id))
 }
 

@@ -62,6 +62,9 @@ bugs! {
     StrayForgotten,
     StreamMissesWrites,
     FirstOfEqualTimestampsWins,
+    SplitSeedsTooSoon,
+    SplitForgetsVotes,
+    SplitSettledEarly,
 }
 
 #[cfg(feature = "planted")]

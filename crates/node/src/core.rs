@@ -17,7 +17,7 @@ use cluster::NodeProfile;
 use consensus::Groups;
 use model::{Incarnation, Interval, NodeId, RequestId, TabletId};
 use parking_lot::{Mutex, RwLock};
-use quorum::{Batchlog, Hints, Speeds};
+use quorum::{Batchlog, EventualReplica, Hints, ReplicaError, Speeds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -94,6 +94,19 @@ pub(crate) struct Parts {
 }
 
 impl Core {
+    /// This node's replica of an eventual tablet. One that the map shows here may be about to be opened.
+    pub fn replica_of(&self, tablet: TabletId) -> Result<Arc<EventualReplica>, ReplicaError> {
+        if let Some(replica) = self.replicas.eventual(tablet) {
+            return Ok(replica);
+        }
+        let view = self.view();
+        let place = view.state.tablet(tablet);
+        match place.and_then(|place| place.replica_on(self.node)) {
+            Some(_) => Err(ReplicaError::NotYet(tablet)),
+            None => Err(ReplicaError::NoReplica(tablet)),
+        }
+    }
+
     pub fn new(parts: Parts) -> Core {
         let (log, limits) = (Arc::clone(&parts.world.log), parts.config.hints.clone());
         Core {

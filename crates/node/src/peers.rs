@@ -5,7 +5,9 @@ use crate::rpc::{Reply, Request};
 use async_trait::async_trait;
 use cluster::Tablet;
 use model::{NodeId, TableId, TabletId};
-use quorum::{BatchRequest, CallError, EventualReplica, Neighbour, Peers, Task, Tasks};
+use quorum::{
+    BatchRequest, CallError, EventualReplica, Neighbour, Peers, ReplicaError, Task, Tasks,
+};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -92,8 +94,11 @@ impl Peers for NodePeers {
             .collect()
     }
 
-    fn local(&self, tablet: TabletId) -> Option<Arc<EventualReplica>> {
-        self.core.upgrade()?.replicas.eventual(tablet)
+    fn local(&self, tablet: TabletId) -> Result<Arc<EventualReplica>, ReplicaError> {
+        match self.core.upgrade() {
+            Some(core) => core.replica_of(tablet),
+            None => Err(ReplicaError::NoReplica(tablet)),
+        }
     }
 
     fn this_node(&self) -> NodeId {

@@ -108,7 +108,7 @@ async fn carry_out_plan(core: &Core, lost: &BTreeSet<NodeId>) -> bool {
         is_lost: &|node| lost.contains(&node),
     };
     let steps = plan(&state, &nodes, STEPS_AT_ONCE_MAX);
-    let is_busy = !steps.is_empty();
+    let is_busy = steps.iter().any(|step| !matches!(step, Step::Settle(_)));
     let carrying = steps.into_iter().map(|step| carry_out(core, step));
     futures::future::join_all(carrying).await;
     is_busy
@@ -124,6 +124,7 @@ async fn carry_out(core: &Core, step: Step) {
             }
         }
         Step::Divide(split) => divide(core, &split).await,
+        Step::Settle(split) => settle(core, &split).await,
         Step::TakeOver {
             tablet,
             leaving,
@@ -242,6 +243,32 @@ async fn divide(core: &Core, split: &Split) {
             }
             other => tracing::debug!(%tablet, %leader, ?other, "not divided yet"),
         }
+    }
+}
+
+/// Asks each of the first replicas of an eventual tablet's right half for a sign of life. When all have given one, each
+/// has been made of the left one's beside it, and those may go where they like.
+async fn settle(core: &Core, split: &Split) {
+    let view = core.view();
+    let Some(right) = view.state.tablet(split.right.id) else {
+        return;
+    };
+    let founders = view.state.founders_of_half(split);
+    let founders = founders.filter(|_| !planted::is(Bug::SplitSettledEarly));
+    let asking = founders.map(|founder| {
+        let request = quorum::Request {
+            tablet: right.id,
+            epoch: right.epoch,
+            action: quorum::Action::Repair(quorum::RepairRequest::Begin),
+        };
+        core.call(founder.node, Request::Quorum(request), ADMIT_PATIENCE)
+    });
+    let answers = futures::future::join_all(asking).await;
+    let is_there =
+        |answer: &Result<Reply, _>| matches!(answer, Ok(Reply::Quorum(quorum::Reply::Repair(_))));
+    if answers.iter().all(is_there) {
+        let (tablet, right) = (split.left.id, right.id);
+        propose(core, Command::SettleSplit { tablet, right }).await;
     }
 }
 

@@ -204,6 +204,13 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
         let opened = futures::future::join_all(opening).await;
         outcome = opened.into_iter().fold(outcome, Opened::max);
     }
+    for held in core.replicas.all().values() {
+        if let Held::Eventual(replica) = &held.held
+            && !state.splits().contains_key(&held.tablet.id)
+        {
+            replica.forget_other_halves();
+        }
+    }
     outcome
 }
 
@@ -282,7 +289,7 @@ async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Re
     let opened = if table.is_strong() {
         open_strong(core, state, tablet, replica).await
     } else {
-        open_eventual(core, table, tablet, replica).map(Some)
+        open_eventual(core, state, tablet, replica).await
     };
     let topic = format!("replica {} of tablet {}", replica.id, tablet.id);
     match opened {
@@ -370,14 +377,15 @@ async fn origin(
     }))
 }
 
+fn has_store(core: &Core, replica: Replica) -> Result<bool, String> {
+    let stores = core.world.stores.list();
+    let stores = stores.map_err(|error| error.to_string())?;
+    Ok(stores.iter().any(|(known, _)| *known == replica.id))
+}
+
 /// Makes a right half's replica from the left half's here, unless it is there already.
 async fn seed(core: &Core, split: &Split, replica: Replica) -> Result<Seeded, String> {
-    let stores = core
-        .world
-        .stores
-        .list()
-        .map_err(|error| error.to_string())?;
-    if stores.iter().any(|(known, _)| *known == replica.id) {
+    if has_store(core, replica)? {
         return Ok(Seeded::Done);
     }
     match core.replicas.strong(split.left.id) {
@@ -389,12 +397,38 @@ async fn seed(core: &Core, split: &Split, replica: Replica) -> Result<Seeded, St
     }
 }
 
-fn open_eventual(
+/// As `seed`, of an eventual tablet's; says whether it is there.
+async fn seed_eventual(core: &Core, split: &Split, replica: Replica) -> Result<bool, String> {
+    if has_store(core, replica)? {
+        return Ok(true);
+    }
+    match core.replicas.eventual(split.left.id) {
+        Some(left) => {
+            let stores = core.world.stores.as_ref();
+            let seeded = left.seed(&split.right, replica.id, stores).await;
+            seeded.map_err(|error| error.to_string())
+        }
+        None => Ok(false),
+    }
+}
+
+/// `None`: not yet.
+async fn open_eventual(
     core: &Arc<Core>,
-    table: &Arc<catalog::Table>,
+    state: &State,
     tablet: &Tablet,
     replica: Replica,
-) -> Result<Held, String> {
+) -> Result<Option<Held>, String> {
+    let Some(table) = state.catalog().table(tablet.root) else {
+        return Ok(None);
+    };
+    if let Some(split) = state.split_into(tablet.id)
+        && split.right.replica(replica.id).is_some()
+        && !planted::is(Bug::SplitFoundsEmptyHalf)
+        && !seed_eventual(core, split, replica).await?
+    {
+        return Ok(None);
+    }
     let stores = &core.world.stores;
     let store = stores.open(replica.id).map_err(|error| error.to_string())?;
     let config = ReplicaConfig {
@@ -405,7 +439,7 @@ fn open_eventual(
     };
     let tasks = Arc::new(NodePeers::new(core));
     EventualReplica::open(config, store, Arc::clone(&core.world.log), tasks)
-        .map(Held::Eventual)
+        .map(|replica| Some(Held::Eventual(replica)))
         .map_err(|error| error.to_string())
 }
 

@@ -296,9 +296,9 @@ async fn serve_quorum(
         let reason = "the tablet's placement is not known here yet";
         return quorum::Reply::Refused(ReplicaError::Overloaded(reason.into()));
     }
-    match core.replicas.eventual(request.tablet) {
-        Some(replica) => replica.handle(request).await,
-        None => quorum::Reply::Refused(ReplicaError::NoReplica(request.tablet)),
+    match core.replica_of(request.tablet) {
+        Ok(replica) => replica.handle(request).await,
+        Err(error) => quorum::Reply::Refused(error),
     }
 }
 

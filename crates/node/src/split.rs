@@ -1,31 +1,32 @@
 //! Splitting a tablet, as an operator asks for it, or because it has grown. The meta group allots the ids, the
 //! placement loop has the leaseholder divide the tablet, and the map follows; whoever asks waits for that.
 //!
-//! How large a tablet is its leaseholder knows. Its store's size says when to look, for it counts old versions and
-//! what an earlier split has left over; the rows themselves say whether to split, and where.
+//! How large a tablet is one of its replicas knows: of a strong tablet the leaseholder, of an eventual one the first that is
+//! alive. Its store's size says when to look, for it counts old versions and what an earlier split has left over; the rows
+//! themselves say whether to split, and where.
 
 use crate::core::Core;
 use crate::follow;
 use crate::replicas::Held;
+use crate::upkeep;
 use api::{Error, Outcome, Refused, Retry};
-use cluster::{Command, Effect, Refusal};
+use cluster::{Command, Effect, Refusal, Tablet};
 use model::{TableId, TabletId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
-use txn::StrongTablet;
 
 const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
 const DIVIDE_PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often the leaseholders look at their tablets' sizes.
+/// How often the tablets' sizes are looked at.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
 /// A store that has grown by less than this part of itself is not measured again.
 const GROWTH_DIVISOR: u64 = 8;
 
-/// Splits the tablets whose leases are here, when they have grown large.
+/// Splits the tablets that are this node's to measure, when they have grown large.
 pub(crate) async fn watch_sizes(core: Arc<Core>) {
     let mut measured: BTreeMap<TabletId, u64> = BTreeMap::new();
     loop {
@@ -34,27 +35,38 @@ pub(crate) async fn watch_sizes(core: Arc<Core>) {
         measured.retain(|tablet, _| held.contains_key(tablet));
         let limit = core.view().state.split_size_bytes();
         for replica in held.values() {
-            let Held::Strong(strong) = &replica.held else {
-                continue;
+            let tablet = &replica.tablet;
+            let (size_bytes, is_mine) = match &replica.held {
+                Held::Strong(strong) => {
+                    let status = strong.status();
+                    (status.size_bytes, status.is_leaseholder)
+                }
+                Held::Eventual(eventual) => (
+                    eventual.store().size_bytes(),
+                    upkeep::repairer(&core, tablet) == Some(core.node),
+                ),
             };
-            let status = strong.status();
-            let known = measured.get(&status.tablet).copied().unwrap_or(0);
-            let is_grown = status.size_bytes > known + known / GROWTH_DIVISOR;
-            if status.is_leaseholder && status.size_bytes >= limit && is_grown {
-                measured.insert(status.tablet, status.size_bytes);
-                split_if_large(&core, replica.tablet.root, strong, limit).await;
+            let known = measured.get(&tablet.id).copied().unwrap_or(0);
+            let is_grown = size_bytes > known + known / GROWTH_DIVISOR;
+            if is_mine && size_bytes >= limit && is_grown {
+                measured.insert(tablet.id, size_bytes);
+                split_if_large(&core, tablet, &replica.held, limit).await;
             }
         }
     }
 }
 
-async fn split_if_large(core: &Core, root: TableId, strong: &StrongTablet, limit: u64) {
+async fn split_if_large(core: &Core, tablet: &Tablet, held: &Held, limit: u64) {
     let catalog = core.views.catalog();
-    let Some(root) = catalog.table(root) else {
+    let Some(root) = catalog.table(tablet.root) else {
         return;
     };
-    let tablet = strong.status().tablet;
-    let measure = match strong.measure(root).await {
+    let tablet = tablet.id;
+    let measured = match held {
+        Held::Strong(strong) => strong.measure(root).await,
+        Held::Eventual(eventual) => eventual.measure(root).await,
+    };
+    let measure = match measured {
         Ok(measure) => measure,
         Err(error) => {
             tracing::warn!(%tablet, %error, "a tablet cannot be measured");
@@ -91,11 +103,6 @@ pub(crate) async fn split(core: &Core, table: TableId, key: Vec<u8>) -> Result<(
         .catalog()
         .table(table)
         .ok_or_else(|| Error::Refused(Refused::NoTable(table.to_string())))?;
-    if !table.is_strong() {
-        return Err(Error::unsupported(
-            "tablets of eventual tables are not split yet: only those of strong tables",
-        ));
-    }
     let root = view.state.catalog().table(table.root);
     let key = root
         .and_then(|root| root.boundary(&key))

@@ -17,9 +17,9 @@ pub use repair::RepairStep;
 use crate::level::Place;
 use crate::message::{ReplicaError, Reply, Request};
 use crate::peers::CallError;
-use crate::{Batchlog, Gateway, Hints, Peers, Speeds};
+use crate::{Batchlog, EventualReplica, Gateway, Hints, Peers, Speeds};
 use cluster::Tablet;
-use model::NodeId;
+use model::{NodeId, TabletId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,6 +28,9 @@ use turns::Turns;
 /// Requests to a tablet are repeated so often when its placement turns out to be newer than known.
 const PLACEMENT_ROUNDS_MAX: u32 = 5;
 const PLACEMENT_PAUSE: Duration = Duration::from_millis(50);
+/// A replica here that is not open yet is looked for again after so long, so often.
+const OPENING_PAUSE: Duration = Duration::from_millis(20);
+const OPENING_LOOKS_MAX: u32 = 50;
 
 /// Carries out requests on eventual tables. Cheap to make and to clone.
 #[derive(Clone)]
@@ -101,9 +104,9 @@ impl Coordinator {
             api::trace::event(this_node, || format!("Sending {verb} to {node}"));
         }
         let reply = if node == this_node {
-            match self.peers.local(request.tablet) {
-                Some(replica) => replica.handle(request).await,
-                None => Reply::Refused(ReplicaError::NoReplica(request.tablet)),
+            match self.local(request.tablet, deadline).await {
+                Ok(replica) => replica.handle(request).await,
+                Err(error) => Reply::Refused(error),
             }
         } else {
             self.peers
@@ -119,12 +122,36 @@ impl Coordinator {
         }
     }
 
-    /// The newer of what the map has by now and what a replica said.
-    async fn newer_placement(&self, said: Tablet) -> Arc<Tablet> {
-        tokio::time::sleep(PLACEMENT_PAUSE).await;
-        match self.peers.tablet(said.root, &said.range.start) {
-            Some(known) if known.id == said.id && known.epoch >= said.epoch => known,
-            _ => Arc::new(said),
+    /// This node's own replica, waited for if it is about to be opened: half a tablet that was divided just now.
+    async fn local(
+        &self,
+        tablet: TabletId,
+        deadline: Instant,
+    ) -> Result<Arc<EventualReplica>, ReplicaError> {
+        let mut looks = 0;
+        loop {
+            match self.peers.local(tablet) {
+                Err(ReplicaError::NotYet(_))
+                    if looks < OPENING_LOOKS_MAX && Instant::now() < deadline =>
+                {
+                    looks += 1;
+                    tokio::time::sleep(OPENING_PAUSE).await;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// The placement of a key: the newer of what the map has by now and what a replica of its tablet said. Where that
+    /// tablet has been divided, the map may be late to show the half that has the key now, and is waited for.
+    async fn newer_placement(&self, said: Tablet, key: &[u8], deadline: Instant) -> Arc<Tablet> {
+        loop {
+            tokio::time::sleep(PLACEMENT_PAUSE).await;
+            match self.peers.tablet(said.root, key) {
+                Some(known) if known.id != said.id || known.epoch >= said.epoch => return known,
+                Some(_) if !said.range.contains(key) && Instant::now() < deadline => {}
+                _ => return Arc::new(said),
+            }
         }
     }
 }

@@ -132,6 +132,27 @@ pub enum ReplicaSelection {
     },
 }
 
+impl ReplicaSelection {
+    /// A key that the selection begins with; `None` when it selects nothing.
+    pub(crate) fn first(&self) -> Option<&[u8]> {
+        match self {
+            ReplicaSelection::Keys(keys) => keys.first().map(Vec::as_slice),
+            ReplicaSelection::Range { range, .. } => {
+                (!range.is_empty()).then_some(range.start.as_slice())
+            }
+        }
+    }
+
+    pub(crate) fn is_within(&self, whole: &KeyRange) -> bool {
+        match self {
+            ReplicaSelection::Keys(keys) => keys.iter().all(|key| whole.contains(key)),
+            ReplicaSelection::Range { range, .. } => {
+                range.is_empty() || range.intersection(whole) == *range
+            }
+        }
+    }
+}
+
 /// Rows of one replica with all their tombstones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Page {
@@ -213,6 +234,10 @@ pub enum ReplicaError {
     #[n(5)]
     #[error("the change is too old to be taken")]
     Expired,
+    /// The replica is about to be opened, or made from another. Nothing was done.
+    #[n(6)]
+    #[error("the replica of tablet {0} here is not open yet")]
+    NotYet(#[n(0)] TabletId),
 }
 
 impl Action {

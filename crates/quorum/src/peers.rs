@@ -1,7 +1,7 @@
 //! What a coordinator and a replica see of the node that they run on. Crate `node` implements it over its
 //! connections and its tablet map.
 
-use crate::{BatchRequest, EventualReplica, Reply, Request};
+use crate::{BatchRequest, EventualReplica, ReplicaError, Reply, Request};
 use async_trait::async_trait;
 use cluster::Tablet;
 use model::{NodeId, TableId, TabletId};
@@ -61,8 +61,8 @@ pub trait Peers: Tasks + 'static {
     /// The other nodes that are alive.
     fn neighbours(&self) -> Vec<Neighbour>;
 
-    /// This node's own replica, for calls without encoding.
-    fn local(&self, tablet: TabletId) -> Option<Arc<EventualReplica>>;
+    /// This node's own replica, for calls without encoding; else `NoReplica`, or `NotYet`.
+    fn local(&self, tablet: TabletId) -> Result<Arc<EventualReplica>, ReplicaError>;
 
     fn this_node(&self) -> NodeId;
 

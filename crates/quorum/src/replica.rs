@@ -20,6 +20,7 @@ mod purge;
 mod read;
 mod record;
 mod repair;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::message::{Action, RawRow, ReplicaError, Reply, Request};
 use crate::partition::{Layout, decode_row, store_key};
 use crate::peers::{Tasks, spawn};
 use crate::repair::marks::Marks;
+use api::KeyRange;
 use bytes::Bytes;
 use catalog::{Durability, Table};
 use cluster::Tablet;
@@ -86,6 +88,8 @@ pub struct EventualReplica {
     marks: Mutex<Marks>,
     /// Tombstones made before so many seconds since 1970 may be gone.
     purged_before: AtomicI64,
+    /// The range outside of which the store was told to forget what it holds.
+    forgotten: Mutex<Option<KeyRange>>,
     /// Set once the log or the store has failed: nothing is acknowledged from then on.
     is_broken: AtomicBool,
 }
@@ -138,6 +142,7 @@ impl EventualReplica {
             log_id,
             marks: Mutex::new(repair::marks(log.as_ref(), log_id).map_err(ReplicaError::Broken)?),
             purged_before: AtomicI64::new(0),
+            forgotten: Mutex::new(None),
             log,
             clock: config.clock,
             tasks,
@@ -247,7 +252,15 @@ impl EventualReplica {
         if self.tablet.read().id != request.tablet {
             return Err(ReplicaError::NoReplica(request.tablet));
         }
-        self.check_epoch(request.epoch)
+        self.check_epoch(request.epoch)?;
+        let is_within = match &request.action {
+            Action::Read(read) | Action::Digest(read) => {
+                read.rows.is_within(&self.tablet.read().range)
+            }
+            // Writes are looked at when they are appended.
+            _ => true,
+        };
+        is_within.then_some(()).ok_or_else(elsewhere)
     }
 
     fn check_epoch(&self, epoch: PlacementEpoch) -> Result<(), ReplicaError> {
@@ -345,6 +358,10 @@ impl EventualReplica {
             terms
                 .epoch
                 .map_or(Ok(()), |epoch| self.check_epoch(epoch))?;
+            let is_here = |delta: &RawRow| self.tablet.read().range.contains(&delta.key);
+            if !record.deltas.iter().all(is_here) {
+                return Err(elsewhere());
+            }
             let now = Timestamp(self.clock.wall_micros());
             if terms.expires.is_some_and(|expires| expires <= now) {
                 return Err(ReplicaError::Expired);
@@ -563,6 +580,11 @@ fn finish(
     }
     let mut writer = replica.writer.lock();
     replica.drain(&mut writer, index)
+}
+
+/// Of keys that the tablet does not hold: whoever asks for them does not know its placement.
+fn elsewhere() -> ReplicaError {
+    ReplicaError::Invalid("the tablet does not hold these keys".into())
 }
 
 fn failed() -> ReplicaError {

@@ -316,7 +316,10 @@ impl Cluster {
             }
             let purged = holders.iter().map(|node| node.purged_before(tablet.id));
             let purged = purged.collect::<Option<Vec<i64>>>();
-            let purged = purged.ok_or_else(|| format!("{} is not everywhere", tablet.id))?;
+            let Some(purged) = purged else {
+                found.push(format!("{} is not everywhere", tablet.id));
+                continue;
+            };
             let purged_before = purged.into_iter().max().unwrap_or_default();
             let contents: Vec<_> = holders
                 .iter()

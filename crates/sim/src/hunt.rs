@@ -62,6 +62,10 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::PromiseNotSynced => vec![Workload::Cas],
         Bug::ReplayHintAfterGrace => vec![Workload::Heal],
         Bug::BatchlogNewTimestamps => vec![Workload::Batches],
+        Bug::SplitSeedsTooSoon | Bug::SplitSettledEarly => {
+            vec![Workload::Quorum, Workload::Heal, Workload::Cas]
+        }
+        Bug::SplitForgetsVotes => vec![Workload::Cas],
         Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
         Bug::StreamMissesWrites => vec![Workload::Quorum, Workload::Cas, Workload::Centres],
         Bug::ReplacedUnderItsGroup | Bug::StrayForgotten => {

@@ -14,10 +14,12 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod log;
+mod measure;
 mod replay;
 mod store;
 
 pub use log::{FileLog, GROUP_SIZES, LogMetrics, LogOptions, TornTail};
+pub use measure::{Measure, measure};
 pub use replay::{Gap, Replay, cut_point, replay};
 pub use store::{StoreMetrics, StoreOptions};
 

@@ -27,7 +27,7 @@ pub enum Command {
     Demo,
     /// Shows nodes, tablets, leases and health
     Status(AdminOptions),
-    /// Cuts a tablet of a strong table in two, before the partition or the root row of a key
+    /// Cuts a tablet in two, before the partition or the root row of a key
     Split(SplitOptions),
     /// Changes a setting of the cluster; `tessera status` shows them
     Set(SetOptions),

@@ -15,7 +15,6 @@ mod command;
 mod keys;
 mod latches;
 mod locks;
-mod measure;
 mod participant;
 mod read;
 mod reading;
@@ -31,7 +30,6 @@ mod tablet;
 mod versions;
 mod write;
 
-pub use measure::Measure;
 pub use recovery::{Others, Task};
 pub use request::{CommandId, TabletError, TabletRead, TabletWrite};
 pub use split::{Seeded, SplitPlan};

@@ -7,7 +7,7 @@ use crate::rows::{ClosedMessage, Replica, Rows};
 use crate::state::{Holding, Unheld};
 use crate::step::{Stepped, TabletStep};
 use api::{Broken, Error, Outcome, Retry};
-use catalog::Catalog;
+use catalog::{Catalog, Table};
 use cluster::Tablet;
 use consensus::{GroupSpec, Groups, Origin, ProposeError};
 use model::{
@@ -16,10 +16,11 @@ use model::{
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Measure;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use world::planted::{self, Bug};
-use world::{Clock, Stores};
+use world::{Clock, StoreError, Stores};
 
 /// How often the upkeep of an idle tablet looks at its history.
 const IDLE_UPKEEP: Duration = Duration::from_secs(30);
@@ -233,6 +234,15 @@ impl StrongTablet {
         self.inner.replica.lease_changed.notify_waiters();
         self.inner.replica.changed.notify_waiters();
         self.inner.spec.groups.stop(self.inner.spec.tablet.id).await;
+    }
+
+    /// How large the tablet is, and where its middle lies. `root` is the root of its table group.
+    pub async fn measure(&self, root: &Table) -> Result<Measure, StoreError> {
+        let Some(store) = self.inner.replica.store() else {
+            return Ok(Measure::default());
+        };
+        let range = self.inner.replica.state.lock().range.clone();
+        storage::measure(&store, &range, root).await
     }
 
     pub fn status(&self) -> TabletStatus {

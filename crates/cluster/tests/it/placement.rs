@@ -36,6 +36,10 @@ fn settle(story: &mut Story) -> Vec<String> {
                 tablet: split.left.id,
                 right: split.right.id,
             },
+            Step::Settle(split) => Command::SettleSplit {
+                tablet: split.left.id,
+                right: split.right.id,
+            },
         };
         told.push(story.tell(command));
     }
@@ -372,7 +376,7 @@ fn an_eventual_tablet_loses_a_replica_only_when_the_others_have_all_it_has() {
                     replica: leaving.id,
                 }
             }
-            Step::Divide(split) => panic!("{split:?}"),
+            Step::Divide(split) | Step::Settle(split) => panic!("{split:?}"),
         };
         story.tell(command);
     }
@@ -629,4 +633,74 @@ fn a_node_that_holds_replicas_keeps_its_data_centre() {
     story.tell(start("west", 1));
     assert!(story.try_tell(start("east", 2)).is_err());
     story.tell(start("west", 2));
+}
+
+#[test]
+fn halves_of_an_eventual_tablet_stay_until_each_replica_has_been_made() {
+    let mut story = Story::with_nodes(4);
+    settle(&mut story);
+    let change = create_table("t", Partitioning::Range, replication(Protocol::Eventual, 3));
+    story.tell(Command::Catalog {
+        change,
+        avoid: vec![NodeId(4)],
+    });
+    let table = story.state.catalog().table_by_name("shop", "t").unwrap().id;
+    let root = story.state.catalog().table(table).unwrap().clone();
+    let key = root.row_key(&[model::Value::Text("m".into())]).unwrap();
+    let (left, right) = (model::TabletId(1), model::TabletId(2));
+    // Both halves are there at once.
+    story.tell(Command::PrepareSplit {
+        tablet: left,
+        epoch: model::PlacementEpoch(1),
+        key: root.boundary(&key).unwrap().to_vec(),
+    });
+    assert_eq!(story.tablets(table), "t1 p2 n1 n2 n3; t2 p1 n1 n2 n3");
+    let steps = |story: &Story, dead: Option<u64>, is_lost: bool| {
+        let is_dead = |node: NodeId| dead == Some(node.0);
+        let nodes = Liveness {
+            is_alive: &|node| !is_dead(node),
+            is_lost: &|node| is_lost && is_dead(node),
+        };
+        let steps = plan(&story.state, &nodes, 100).into_iter();
+        let steps = steps.filter(|step| !matches!(step, Step::Propose(it) if is_of_meta(it)));
+        steps.collect::<Vec<_>>()
+    };
+    let is_settling =
+        |steps: &[Step]| matches!(steps, [Step::Settle(split)] if split.right.id == right);
+    assert!(is_settling(&steps(&story, None, false)));
+    // One of them may have nothing yet that the other half's replica there is made from.
+    assert_eq!(steps(&story, Some(2), false), []);
+    let add = |tablet, epoch| Command::AddReplica {
+        tablet,
+        epoch: model::PlacementEpoch(epoch),
+        node: NodeId(4),
+    };
+    assert_eq!(steps(&story, Some(2), true), [Step::Propose(add(right, 1))]);
+    assert!(story.try_tell(add(left, 2)).is_err());
+    story.tell(add(right, 1));
+    for _ in 0..10 {
+        let command = match steps(&story, Some(2), true).into_iter().next() {
+            Some(Step::Propose(command)) => command,
+            Some(Step::Fill { tablet, replica }) => Command::Promote {
+                tablet,
+                replica: replica.id,
+            },
+            Some(Step::TakeOver { leaving, .. }) => Command::RemoveReplica {
+                tablet: right,
+                epoch: story.state.tablet(right).unwrap().epoch,
+                replica: leaving.id,
+            },
+            Some(Step::Settle(_)) => break,
+            other => panic!("{other:?}"),
+        };
+        story.tell(command);
+    }
+    // Of those that are there still, each has been made.
+    assert_eq!(story.tablets(table), "t1 p2 n1 n2 n3; t2 p5 n1 n3 n4");
+    assert!(is_settling(&steps(&story, Some(2), true)));
+    story.tell(Command::SettleSplit {
+        tablet: left,
+        right,
+    });
+    assert_eq!(steps(&story, Some(2), true), [Step::Propose(add(left, 2))]);
 }

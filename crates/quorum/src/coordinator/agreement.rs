@@ -322,7 +322,11 @@ impl<'a> Agreement<'a> {
             .peers
             .tablet(self.table.root, &self.partition);
         match (known, &self.placement) {
-            (Some(known), Some(told)) if told.id == known.id && told.epoch > known.epoch => {
+            (Some(known), Some(told))
+                if told.id == known.id
+                    && told.epoch > known.epoch
+                    && told.range.contains(&self.partition) =>
+            {
                 Ok(Arc::clone(told))
             }
             (Some(known), _) => Ok(known),
@@ -397,6 +401,7 @@ impl<'a> Agreement<'a> {
                 }
                 Err(Failure::Refused(
                     ReplicaError::NoReplica(_)
+                    | ReplicaError::NotYet(_)
                     | ReplicaError::Overloaded(_)
                     | ReplicaError::Invalid(_),
                 )) => poll.idle += 1,
@@ -416,7 +421,10 @@ impl<'a> Agreement<'a> {
             self.raise(later.timestamp);
         }
         if let Some(newer) = poll.newer {
-            self.placement = Some(self.coordinator.newer_placement(newer).await);
+            let placement = self
+                .coordinator
+                .newer_placement(newer, &self.partition, self.deadline);
+            self.placement = Some(placement.await);
         } else {
             self.back_off().await;
         }

@@ -42,14 +42,24 @@ type Answers = mpsc::Receiver<(Place, Result<Reply, Failure>)>;
 type Sender = mpsc::Sender<(Place, Result<Reply, Failure>)>;
 
 impl Exchange<'_> {
-    /// Reads, and repairs what has to be.
-    pub async fn run(&self, mut tablet: Arc<Tablet>) -> Result<Merged, Error> {
+    /// Reads, and repairs what has to be. `None`: what is asked for is not all in one tablet any more.
+    pub async fn run(&self, mut tablet: Arc<Tablet>) -> Result<Option<Merged>, Error> {
         for _ in 0..PLACEMENT_ROUNDS_MAX {
             match self.run_once(&tablet).await {
-                Ok(merged) => return Ok(merged),
+                Ok(merged) => return Ok(Some(merged)),
                 Err(TabletError::Api(error)) => return Err(error),
                 Err(TabletError::Stale(newer)) => {
-                    tablet = self.coordinator.newer_placement(newer).await;
+                    let Some(first) = self.read.rows.first() else {
+                        return Ok(Some(Merged::default()));
+                    };
+                    let placement = self
+                        .coordinator
+                        .newer_placement(newer, first, self.deadline);
+                    tablet = placement.await;
+                    let is_within = self.read.rows.is_within(&tablet.range);
+                    if !is_within && Instant::now() < self.deadline {
+                        return Ok(None);
+                    }
                 }
             }
         }
@@ -243,8 +253,6 @@ impl Exchange<'_> {
         answers: Vec<(Place, Answer)>,
         required: &Required,
     ) -> Result<Merged, TabletError> {
-        let this_node = self.coordinator.peers.this_node();
-        api::trace::event(this_node, || "The digests differ".into());
         let (sender, receiver) = mpsc::channel(answers.len().max(1));
         let (mut places, mut pages) = (Vec::new(), Vec::new());
         let mut awaited = 0;
@@ -302,10 +310,6 @@ impl Exchange<'_> {
             if deltas.is_empty() {
                 continue;
             }
-            let (this_node, node) = (self.coordinator.peers.this_node(), place.replica.node);
-            api::trace::event(this_node, || {
-                format!("Read repair: {node} lacks {} rows", deltas.len())
-            });
             let action = Action::Apply {
                 deltas,
                 durability: self.durability,

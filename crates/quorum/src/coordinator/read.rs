@@ -271,6 +271,11 @@ impl Coordinator {
         let (mut found, mut size) = (BTreeMap::new(), 0);
         let mut missed: Vec<Vec<u8>> = Vec::new();
         for (keys, merged) in try_join_all(reads).await? {
+            let Some(merged) = merged else {
+                // Their tablet was divided meanwhile: they are asked for again.
+                missed.extend(keys);
+                continue;
+            };
             if let Covered::Keys(count) = merged.covered {
                 missed.extend_from_slice(keys.get(count as usize..).unwrap_or_default());
             }
@@ -311,7 +316,8 @@ impl Coordinator {
         Ok(response)
     }
 
-    /// Reads the next part of a range, from one tablet, and takes it away from `rest`.
+    /// Reads the next part of a range, from one tablet, and takes it away from `rest`; nothing, if the tablet is divided
+    /// just then.
     async fn read_piece(
         &self,
         reading: &Reading<'_>,
@@ -330,7 +336,9 @@ impl Coordinator {
             direction,
         };
         let read = self.replica_read(reading, selection, budget.rows, budget.spent_bytes);
-        let merged = self.read_tablet(reading, tablet, read).await?;
+        let Some(merged) = self.read_tablet(reading, tablet, read).await? else {
+            return Ok(Vec::new());
+        };
         let mut covered = covered_part(&piece, &merged.covered, direction)?;
         budget.spent_bytes += merged.size_bytes;
         let view = reading.view();
@@ -405,14 +413,16 @@ impl Coordinator {
         }
     }
 
+    /// `None`: what is asked for is not all in one tablet any more.
     async fn read_tablet(
         &self,
         reading: &Reading<'_>,
         tablet: Arc<Tablet>,
         read: ReplicaRead,
-    ) -> Result<Merged, Error> {
+    ) -> Result<Option<Merged>, Error> {
         if let Some(partition) = &reading.partition {
-            return self.read_serially(reading, partition, read).await;
+            let merged = self.read_serially(reading, partition, read).await?;
+            return Ok(Some(merged));
         }
         let exchange = Exchange {
             coordinator: self,

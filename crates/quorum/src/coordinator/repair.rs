@@ -68,7 +68,8 @@ impl Coordinator {
         from: &[u8],
     ) -> Result<RepairStep, String> {
         let begin = self.gateway.now();
-        let local = self.peers.local(tablet.id).ok_or("no replica here")?;
+        let local = self.peers.local(tablet.id);
+        let local = local.map_err(|error| error.to_string())?;
         let mut session = Session {
             coordinator: self,
             layout: Layout::new(table),

@@ -101,9 +101,10 @@ impl Peers for Cluster {
             .collect()
     }
 
-    fn local(&self, _: TabletId) -> Option<Arc<EventualReplica>> {
+    fn local(&self, tablet: TabletId) -> Result<Arc<EventualReplica>, ReplicaError> {
         let is_here = !*self.is_removed_here.lock();
-        self.replicas.get(&NodeId(1)).filter(|_| is_here).cloned()
+        let here = self.replicas.get(&NodeId(1)).filter(|_| is_here);
+        here.cloned().ok_or(ReplicaError::NoReplica(tablet))
     }
 
     fn this_node(&self) -> NodeId {

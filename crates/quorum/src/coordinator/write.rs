@@ -13,6 +13,8 @@ use api::evaluate::{Moment, needs_read};
 use api::{Atomicity, Error, Level, Outcome, Retry, WriteRequest, WriteResponse};
 use catalog::{Catalog, Durability};
 use cluster::Tablet;
+use futures::TryFutureExt;
+use futures::future::BoxFuture;
 use model::{TabletId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -224,16 +226,71 @@ impl Coordinator {
                 Err(TabletError::Api(error)) => return Err(error),
                 // Writing again is harmless: the deltas carry their timestamps.
                 Err(TabletError::Stale(tablet)) => {
-                    let tablet = self.newer_placement(tablet).await;
-                    part = Arc::new(Part {
-                        tablet,
-                        ..part.as_ref().clone()
-                    });
+                    let mut parts = self.place_anew(&part, tablet, deadline).await;
+                    match (parts.pop(), parts.is_empty()) {
+                        (Some(only), true) => part = Arc::new(only),
+                        (last, _) => {
+                            parts.extend(last);
+                            return self.write_halves(parts, level, deadline).await;
+                        }
+                    }
                 }
             }
         }
         tracing::warn!(tablet = %part.tablet.id, "the placement keeps changing");
         Err(unknown(level))
+    }
+
+    /// The parts of what was one, some of which may have been written while it was.
+    fn write_halves(
+        &self,
+        parts: Vec<Part>,
+        level: Level,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        let writing = self.write_parts(parts, level, deadline);
+        Box::pin(writing.map_err(move |error| match error.outcome() {
+            Outcome::NotApplied => unknown(level),
+            Outcome::Unknown => error,
+        }))
+    }
+
+    /// What becomes of a part of a write when its tablet has a newer placement: the same with that one, or, if the tablet
+    /// was divided, one part for each half.
+    async fn place_anew(&self, part: &Part, said: Tablet, deadline: Instant) -> Vec<Part> {
+        let mut parts: BTreeMap<TabletId, Part> = BTreeMap::new();
+        // What was decided about a partition is in its tablet, also if it changes nothing.
+        let of_partition = part.decided.as_ref().map(|decided| &decided.partition);
+        let first = of_partition.or(part.deltas.first().map(|delta| &delta.key));
+        let Some(first) = first else {
+            return vec![part.clone()];
+        };
+        let mut tablet = self.newer_placement(said.clone(), first, deadline).await;
+        if of_partition.is_some() {
+            let part = part.clone();
+            return vec![Part { tablet, ..part }];
+        }
+        for delta in &part.deltas {
+            if !tablet.range.contains(&delta.key) {
+                tablet = match parts
+                    .values()
+                    .find(|it| it.tablet.range.contains(&delta.key))
+                {
+                    Some(part) => Arc::clone(&part.tablet),
+                    None => {
+                        self.newer_placement(said.clone(), &delta.key, deadline)
+                            .await
+                    }
+                };
+            }
+            let part = parts.entry(tablet.id).or_insert_with(|| Part {
+                tablet: Arc::clone(&tablet),
+                deltas: Vec::new(),
+                ..part.clone()
+            });
+            part.deltas.push(delta.clone());
+        }
+        parts.into_values().collect()
     }
 
     async fn write_once(
@@ -383,6 +440,7 @@ fn is_missed(failure: &Failure) -> bool {
         Failure::Refused(error) => matches!(
             error,
             ReplicaError::NoReplica(_)
+                | ReplicaError::NotYet(_)
                 | ReplicaError::StaleEpoch(_)
                 | ReplicaError::Overloaded(_)
                 | ReplicaError::Broken(_)

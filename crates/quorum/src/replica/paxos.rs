@@ -6,7 +6,7 @@
 //! table asks for its rows. A restarted replica has promised whatever it has told anybody.
 
 use super::record::Record;
-use super::{EventualReplica, Writer, broken};
+use super::{EventualReplica, Writer, broken, elsewhere};
 use crate::message::{RawRow, ReplicaError, Reply};
 use crate::paxos::{Ballot, PartitionState, PaxosReply, PaxosRequest, RawState};
 use api::KeyRange;
@@ -21,7 +21,7 @@ use world::{Kind, StoreOperation};
 const STATES_BYTES_MAX: usize = 1 << 20;
 
 /// Where the store keeps a partition's state.
-fn state_key(partition: &[u8]) -> Vec<u8> {
+pub(super) fn state_key(partition: &[u8]) -> Vec<u8> {
     let mut key = vec![Kind::State as u8];
     key.extend_from_slice(PREFIX);
     key.extend_from_slice(partition);
@@ -29,6 +29,16 @@ fn state_key(partition: &[u8]) -> Vec<u8> {
 }
 
 const PREFIX: &[u8] = b"paxos";
+
+/// Where the store keeps the states of a range's partitions.
+pub(super) fn span(range: &KeyRange) -> (Vec<u8>, Vec<u8>) {
+    let end = match &range.end {
+        Some(end) => state_key(end),
+        // The prefix ends with a letter.
+        None => model::key::prefix_end(&state_key(&[])).unwrap_or_default(),
+    };
+    (state_key(&range.start), end)
+}
 
 /// What states of log entries, in their order, come to in the store.
 pub(super) fn stored<'a>(
@@ -142,6 +152,9 @@ impl EventualReplica {
             let mut writer = self.writer.lock();
             // Once more: the placement may have changed while the request waited.
             self.check_epoch(epoch)?;
+            if !self.tablet.read().range.contains(&partition) {
+                return Err(elsewhere());
+            }
             let mut state = self.state_of(&writer, &partition)?;
             let deltas = match rule(&mut state) {
                 Ok(deltas) => deltas,
@@ -179,14 +192,10 @@ impl EventualReplica {
 
     /// A page of what is remembered of the partitions in a range.
     fn states(&self, range: &KeyRange) -> Result<PaxosReply, ReplicaError> {
-        let start = state_key(&range.start);
-        let end = match &range.end {
-            Some(end) => Some(state_key(end)),
-            None => model::key::prefix_end(&state_key(&[])),
-        };
+        let (start, end) = span(range);
         let snapshot = self.store.snapshot();
         let (mut states, mut size) = (Vec::new(), 0);
-        for item in self.store.scan(&start, end.as_deref(), &snapshot) {
+        for item in self.store.scan(&start, Some(&end), &snapshot) {
             let (key, state) = item.map_err(broken)?;
             let partition = key[1 + PREFIX.len()..].to_vec();
             if size >= STATES_BYTES_MAX {

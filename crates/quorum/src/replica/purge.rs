@@ -6,7 +6,7 @@
 //! is deleted is deleted.
 
 use super::repair::{HeaderOf, scan_end};
-use super::{EventualReplica, broken};
+use super::{EventualReplica, Terms, broken};
 use crate::message::{RawRow, ReplicaError};
 use crate::partition::{Layout, decode_row, store_key};
 use api::KeyRange;
@@ -89,10 +89,20 @@ impl EventualReplica {
         // Before anything is gone, so that whoever finds something missing knows why.
         self.purged_before
             .fetch_max(before_seconds, Ordering::AcqRel);
-        let (changes, next) = self.find_purgeable(&mut sweep, before_seconds)?;
-        sweep.purged += changes.len() as u64;
-        if !changes.is_empty() {
-            self.apply(changes, Durability::Synced).await?;
+        let tablet = self.tablet();
+        let (changes, next) = self.find_purgeable(&mut sweep, before_seconds, &tablet.range)?;
+        let count = changes.len() as u64;
+        if count > 0 {
+            let terms = Terms {
+                epoch: Some(tablet.epoch),
+                expires: None,
+            };
+            match self.apply_under(terms, changes, Durability::Synced).await {
+                Ok(()) => sweep.purged += count,
+                // Another sweep will see to what is left here by then.
+                Err(ReplicaError::StaleEpoch(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
         Ok(next.map(|from| Sweep { from, ..sweep }))
     }
@@ -101,11 +111,14 @@ impl EventualReplica {
         &self,
         sweep: &mut Sweep,
         before_seconds: i64,
+        range: &KeyRange,
     ) -> Result<(Vec<RawRow>, Option<Vec<u8>>), ReplicaError> {
         let snapshot = self.store.snapshot();
         let mut headers = HeaderOf::new(self, &snapshot);
         let mut changes = Vec::new();
-        let (start, end) = (store_key(&sweep.from), scan_end(&KeyRange::all()));
+        // What was repaired is the tablet's range: of what else lies here nothing is known.
+        let from = sweep.from.as_slice().max(&range.start);
+        let (start, end) = (store_key(from), scan_end(range));
         let mut size = 0;
         for item in self.store.scan(&start, Some(&end), &snapshot) {
             let (key, stored) = item.map_err(broken)?;

@@ -26,13 +26,22 @@ fn tablet() -> Tablet {
 
 fn open(disk: &SimDisk) -> Arc<EventualReplica> {
     let (log, stores) = disk.open();
+    open_of(tablet(), ReplicaId(9), log, stores.as_ref())
+}
+
+fn open_of(
+    tablet: Tablet,
+    replica: ReplicaId,
+    log: Arc<dyn Log>,
+    stores: &dyn world::Stores,
+) -> Arc<EventualReplica> {
     let config = ReplicaConfig {
-        tablet: tablet(),
-        replica: ReplicaId(9),
+        tablet,
+        replica,
         table: Arc::new(table()),
         clock: Arc::new(Stopped(1_000_000)),
     };
-    let store = stores.open(ReplicaId(9)).unwrap();
+    let store = stores.open(replica).unwrap();
     let tasks = Arc::new(|task: Task| {
         tokio::spawn(task);
     });
@@ -419,4 +428,127 @@ async fn notes_of_repairs_survive_and_tell_what_may_be_purged() {
     // The clock stands at second 1, and gc_grace counts from there.
     assert_eq!(replica.purgeable_before(0), Some(1));
     assert_eq!(replica.purgeable_before(4), Some(-3));
+}
+
+/// A tablet that was divided where a partition begins: what it is then, and the other half.
+fn halves(partition: i32) -> (Tablet, Tablet) {
+    let at = table().boundary(&row_key(partition, 0)).unwrap().to_vec();
+    let left = Tablet {
+        range: KeyRange {
+            start: Vec::new(),
+            end: Some(at.clone()),
+        },
+        epoch: PlacementEpoch(4),
+        ..tablet()
+    };
+    let right = Tablet {
+        id: TabletId(6),
+        range: KeyRange {
+            start: at,
+            end: None,
+        },
+        epoch: PlacementEpoch(1),
+        ..tablet()
+    };
+    (left, right)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_has_all_that_was_taken_and_voted_for_before() {
+    let disk = SimDisk::new(1);
+    let (log, stores) = disk.open();
+    let whole = open_of(tablet(), ReplicaId(9), Arc::clone(&log), stores.as_ref());
+    let (left, right) = halves(7);
+    let apply = |tablet: &Tablet, partition, value| Request {
+        tablet: tablet.id,
+        epoch: tablet.epoch,
+        action: Action::Apply {
+            deltas: vec![delta(partition, 1, 10, value)],
+            durability: Durability::Periodic { interval_ms: 1_000 },
+            expires: None,
+        },
+    };
+    for partition in 0..20 {
+        let written = whole.handle(apply(&tablet(), partition, 1)).await;
+        assert_eq!(written, Reply::Applied);
+    }
+    let is_right = |partition| right.range.contains(&row_key(partition, 1));
+    let voted: Vec<i32> = (0..20).filter(|it| is_right(*it)).collect();
+    assert!((1..20).contains(&voted.len()) && is_right(7));
+    let ballot = crate::Ballot {
+        timestamp: Timestamp(99),
+        node: NodeId(3),
+        incarnation: model::Incarnation(1),
+        sequence: 1,
+    };
+    let prepare = |tablet: &Tablet, ballot| Request {
+        tablet: tablet.id,
+        epoch: tablet.epoch,
+        action: Action::Paxos(crate::PaxosRequest::Prepare {
+            partition: header_key(7),
+            ballot,
+            read: read(ReplicaSelection::Keys(vec![row_key(7, 1)])),
+        }),
+    };
+    let promised = whole.handle(prepare(&tablet(), ballot)).await;
+    assert!(matches!(promised, Reply::Paxos(_)), "{promised:?}");
+    assert_eq!(
+        whole.seed(&right, ReplicaId(10), stores.as_ref()).await,
+        Ok(false)
+    );
+    // From here on nothing is taken that was meant for the whole.
+    whole.set_tablet(left.clone());
+    let stale = whole.handle(apply(&tablet(), 7, 2)).await;
+    assert_eq!(
+        stale,
+        Reply::Refused(ReplicaError::StaleEpoch(left.clone()))
+    );
+    let elsewhere = whole.handle(apply(&left, 7, 2)).await;
+    assert!(matches!(
+        elsewhere,
+        Reply::Refused(ReplicaError::Invalid(_))
+    ));
+    let below = (0..20).find(|it| !is_right(*it)).unwrap();
+    assert_eq!(whole.handle(apply(&left, below, 3)).await, Reply::Applied);
+    assert_eq!(
+        whole.seed(&right, ReplicaId(10), stores.as_ref()).await,
+        Ok(true)
+    );
+    let half = open_of(right.clone(), ReplicaId(10), log, stores.as_ref());
+    for partition in voted {
+        assert_eq!(value(&half, partition, 1), Some(Value::Int(1)));
+    }
+    let earlier = crate::Ballot {
+        timestamp: Timestamp(98),
+        ..ballot
+    };
+    let outbid = half.handle(prepare(&right, earlier)).await;
+    assert_eq!(outbid, Reply::Paxos(crate::PaxosReply::Outbid(ballot)));
+    assert_eq!(half.handle(apply(&right, 7, 1)).await, Reply::Applied);
+    // Nothing is known to be repaired of it, and nothing goes that is not its own.
+    assert_eq!(half.repaired_since(), None);
+    whole.forget_other_halves();
+    half.forget_other_halves();
+    assert_eq!(value(&whole, below, 1), Some(Value::Int(3)));
+    assert_eq!(value(&half, 7, 1), Some(Value::Int(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_looks_at_nothing_but_the_tablet_s_range() {
+    let replica = open(&SimDisk::new(1));
+    let rows = (0..20).map(|partition| tombstone(partition, 1, 10));
+    let written = replica.apply(rows.collect(), Durability::Synced).await;
+    assert_eq!(written, Ok(()));
+    let (left, right) = halves(7);
+    replica.set_tablet(left);
+    let mut next = Some(Sweep::default());
+    while let Some(sweep) = next {
+        next = replica.sweep(sweep, 100).await.unwrap();
+    }
+    for partition in 0..20 {
+        let key = row_key(partition, 1);
+        let page = replica.read(&read(ReplicaSelection::Keys(vec![key.clone()])));
+        let is_left = page.unwrap().rows.is_empty();
+        assert_eq!(is_left, !right.range.contains(&key), "{partition}");
+    }
 }
