@@ -280,6 +280,8 @@ impl<'a> Agreement<'a> {
             decided: Some(Decided {
                 partition: self.partition.clone(),
                 proposal: decided,
+                data_center: (self.level == Level::LocalSerial)
+                    .then(|| Arc::clone(&settled.places.local)),
             }),
             durability: self.table.spec.replication.durability,
             expires: change_expires(made_at, gc_grace_seconds),

@@ -115,8 +115,8 @@ impl Peers for Cluster {
         self.health.lock()[&node] != Health::Dead
     }
 
-    fn data_center(&self, _: NodeId) -> Arc<str> {
-        "a".into()
+    fn data_center(&self, node: NodeId) -> Arc<str> {
+        if node.0 <= 3 { "a" } else { "b" }.into()
     }
 
     fn client_address(&self, node: NodeId) -> Option<IpAddr> {

@@ -52,6 +52,9 @@ enum Partitions {
 pub(super) struct Decided {
     pub partition: Vec<u8>,
     pub proposal: Proposal,
+    /// Whose decision it is: this data centre's, or everybody's. Others take its rows as a plain write: what they agree
+    /// on among themselves is another matter.
+    pub data_center: Option<Arc<str>>,
 }
 
 /// How a replica's part of a write has ended.
@@ -320,7 +323,7 @@ impl Coordinator {
         mut required: Required,
         deadline: Instant,
     ) -> Result<(), TabletError> {
-        match timeout_at(deadline, self.ask(place, part.request(), deadline)).await {
+        match timeout_at(deadline, self.ask(place, part.request(place), deadline)).await {
             Ok(Ok(_)) => required.acknowledge(place, Purpose::Write),
             Ok(Err(failure)) => fail(&mut required, place, failure)?,
             Err(_) => {}
@@ -375,7 +378,7 @@ impl Coordinator {
     ) {
         let node = place.replica.node;
         let failure = if place.is_alive {
-            match self.ask(place, part.request(), deadline).await {
+            match self.ask(place, part.request(place), deadline).await {
                 Ok(_) => {
                     let _ = sender.send((place.clone(), Taken::Acknowledged)).await;
                     return;
@@ -408,14 +411,15 @@ impl Coordinator {
 }
 
 impl Part {
-    fn request(&self) -> Request {
-        let action = match &self.decided {
-            Some(Decided {
-                partition,
-                proposal,
-            }) => Action::Paxos(PaxosRequest::Commit {
-                partition: partition.clone(),
-                proposal: proposal.clone(),
+    fn request(&self, place: &Place) -> Request {
+        let decided = self.decided.as_ref().filter(|decided| {
+            let center = decided.data_center.as_ref();
+            center.is_none_or(|center| *center == place.data_center)
+        });
+        let action = match decided {
+            Some(decided) => Action::Paxos(PaxosRequest::Commit {
+                partition: decided.partition.clone(),
+                proposal: decided.proposal.clone(),
                 durability: self.durability,
             }),
             None => Action::Apply {

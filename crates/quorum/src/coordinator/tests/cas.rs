@@ -287,3 +287,25 @@ async fn serial_requests_stay_within_one_partition() {
         Selection::Ranges(vec![KeyRange::prefix(header[..header.len() - 1].to_vec())]);
     assert_eq!(values(&coordinator, range).await.unwrap(), [5]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_data_centre_agrees_on_reaches_others_as_a_plain_write() {
+    let (cluster, coordinator) = cluster(6);
+    // Their own agreement is under way meanwhile, on another row.
+    cluster.accepted(&[4, 5], 900_000, 7).await;
+    let mut request = swap(2, None, 5);
+    request.level = Level::LocalQuorum;
+    request.serial_level = Level::LocalSerial;
+    coordinator.write(&catalog(), request).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for node in [1, 2, 3] {
+        assert!(cluster.state(node).await.committed.is_some());
+    }
+    for node in [4, 5] {
+        let state = cluster.state(node).await;
+        assert_eq!(state.promised, Some(ballot(900_000)));
+        assert!(state.accepted.is_some() && state.committed.is_none());
+    }
+    let all = values(&coordinator, get(2, Level::All)).await;
+    assert_eq!(all.unwrap(), [5]);
+}
