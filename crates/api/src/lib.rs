@@ -31,7 +31,8 @@ pub use write::{
 
 use async_trait::async_trait;
 use catalog::{Catalog, Change};
-use model::{Interval, NodeId, Timestamp};
+use model::{Interval, NodeId, TableId, Timestamp};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -78,8 +79,33 @@ pub trait Database: Send + Sync + 'static {
         None
     }
 
+    /// How far a table group is from the copies that it should have, by data centre.
+    fn copies(&self, root: TableId) -> BTreeMap<String, Copies> {
+        let _ = root;
+        BTreeMap::new()
+    }
+
     /// Wakes when nodes come, go, or change state.
     fn watch_topology(&self) -> watch::Receiver<Arc<Topology>>;
+}
+
+/// Copies of tablets in one data centre.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// As many as replication asks for and there are nodes for.
+    pub wanted: u64,
+    /// Those that are read and counted, of the wanted ones.
+    pub settled: u64,
+    /// Those that are being filled.
+    pub filling: u64,
+    /// Those that are one too many, and are to go.
+    pub leaving: u64,
+}
+
+impl Copies {
+    pub fn is_settled(&self) -> bool {
+        self.settled >= self.wanted && self.filling == 0 && self.leaving == 0
+    }
 }
 
 /// The nodes of the cluster, ordered by id.

@@ -90,6 +90,17 @@ impl Catalog {
                 Ok(())
             }
             Change::All(_) => Err(invalid("changes cannot be nested")),
+            Change::SealTable {
+                table,
+                version,
+                at_micros,
+            } => self.seal_table(*table, *version, *at_micros),
+            Change::ReplicateTable {
+                table,
+                version,
+                replication,
+                properties,
+            } => self.replicate_table(*table, *version, replication, properties),
         }
     }
 
@@ -137,6 +148,9 @@ impl Catalog {
         namespace.replication = replication.clone();
         let tables: Vec<TableId> = namespace.tables.values().copied().collect();
         for id in tables {
+            if self.table(id).is_some_and(|table| table.has_own_copies) {
+                continue;
+            }
             // A table's protocol and ordering are its own: counters are strong in any keyspace.
             let table = self.table_mut(id)?;
             table.spec.replication = Replication {
@@ -203,6 +217,8 @@ impl Catalog {
             ancestors,
             dropped: BTreeMap::new(),
             version: 1,
+            sealed_at_micros: None,
+            has_own_copies: false,
         };
         self.tables.insert(id, Arc::new(table));
         Ok(())
@@ -223,6 +239,69 @@ impl Catalog {
             .tables
             .remove(table.name());
         Ok(())
+    }
+
+    fn seal_table(
+        &mut self,
+        id: TableId,
+        version: u64,
+        at_micros: Option<i64>,
+    ) -> Result<(), ChangeError> {
+        self.check_version(id, version)?;
+        let table = self.table_mut(id)?;
+        if !table.is_strong() {
+            return Err(invalid("only strong tables can be sealed"));
+        }
+        table.sealed_at_micros = at_micros;
+        Ok(())
+    }
+
+    fn replicate_table(
+        &mut self,
+        id: TableId,
+        version: u64,
+        replication: &Replication,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<(), ChangeError> {
+        let known = self.check_version(id, version)?;
+        if known.spec.parent.is_some() || self.child_of(id).is_some() {
+            return Err(invalid("tables that share tablets are replicated alike"));
+        }
+        let is_remade = known.spec.replication.protocol != replication.protocol;
+        if is_remade && !known.is_sealed() {
+            return Err(invalid(
+                "a table keeps its replication protocol unless it is sealed and empty",
+            ));
+        }
+        let table = self.table_mut(id)?;
+        table.spec.replication = replication.clone();
+        table.sealed_at_micros = None;
+        table.has_own_copies = true;
+        replace(&mut table.spec.properties, properties);
+        check_spec(&table.spec)?;
+        if is_remade {
+            let mut table = table.clone();
+            table.id = TableId(self.next_table_id.max(1));
+            table.root = table.id;
+            self.next_table_id = table.id.0 + 1;
+            self.tables.remove(&id);
+            let tables = &mut self.namespace_mut(table.namespace())?.tables;
+            tables.insert(table.name().to_owned(), table.id);
+            self.tables.insert(table.id, Arc::new(table));
+        }
+        Ok(())
+    }
+
+    /// The table, which a change was made for as it is now.
+    fn check_version(&self, id: TableId, version: u64) -> Result<&Table, ChangeError> {
+        let table = self
+            .tables
+            .get(&id)
+            .ok_or_else(|| ChangeError::NoTable(id.to_string()))?;
+        match table.version == version {
+            true => Ok(table),
+            false => Err(ChangeError::Changed(table.name().into())),
+        }
     }
 
     fn add_columns(&mut self, id: TableId, columns: &[Column]) -> Result<(), ChangeError> {

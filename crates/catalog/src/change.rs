@@ -114,6 +114,34 @@ pub enum Change {
     /// Several as one: all or none.
     #[n(12)]
     All(#[n(0)] Vec<Change>),
+    /// Has a strong table take no more writes, or take them again.
+    #[n(13)]
+    SealTable {
+        #[n(0)]
+        table: TableId,
+        /// Refused if the table's version is another.
+        #[n(1)]
+        version: u64,
+        /// When it is sealed, in microseconds; `None` lifts the seal.
+        #[n(2)]
+        at_micros: Option<i64>,
+    },
+    /// Gives a table a replication of its own, whatever becomes of its namespace's. With the protocol that it has, its
+    /// tablets follow; with the other one it is made anew under a new id, with nothing in it: whoever asks for
+    /// that has sealed it and found it empty.
+    #[n(14)]
+    ReplicateTable {
+        #[n(0)]
+        table: TableId,
+        /// Refused if the table's version is another.
+        #[n(1)]
+        version: u64,
+        #[n(2)]
+        replication: Replication,
+        /// Replaces the properties named; an empty value removes one.
+        #[n(3)]
+        properties: BTreeMap<String, String>,
+    },
 }
 
 /// Why a change was refused; the catalog stays as it was.
@@ -143,4 +171,8 @@ pub enum ChangeError {
     #[n(7)]
     #[error("{0}")]
     Invalid(#[n(0)] String),
+    /// The change was made for another version of the table.
+    #[n(8)]
+    #[error("table {0} has changed meanwhile")]
+    Changed(#[n(0)] String),
 }

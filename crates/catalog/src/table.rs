@@ -159,6 +159,12 @@ pub struct Table {
     /// Grows with every change of this table.
     #[n(7)]
     pub version: u64,
+    /// Since when, in microseconds, its tablets take no writes: somebody looks whether it is empty.
+    #[n(8)]
+    pub sealed_at_micros: Option<i64>,
+    /// Its copies were asked for by themselves: they do not follow its namespace's.
+    #[cbor(n(9), default)]
+    pub has_own_copies: bool,
 }
 
 /// The property of an eventual table whose value [`NO_READ_REPAIR`] says that a read merges what replicas answer and
@@ -194,6 +200,10 @@ impl Table {
 
     pub fn is_strong(&self) -> bool {
         self.spec.replication.protocol == Protocol::Strong
+    }
+
+    pub fn is_sealed(&self) -> bool {
+        self.sealed_at_micros.is_some()
     }
 
     pub fn partition_columns(&self) -> impl Iterator<Item = &Column> {

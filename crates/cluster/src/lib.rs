@@ -18,6 +18,5 @@ pub use command::{Applied, Command, Effect, Proposal, ProposalId, Refusal};
 pub use gossip::{Gossip, GossipEffect, GossipMember, GossipTimer};
 pub use pieces::Piece;
 pub use placement::{HASH_TABLETS, Liveness, Step, hash_boundary, plan, ring};
-pub use progress::Copies;
 pub use state::{NodeProfile, NodeRecord, NodeStatus, State};
 pub use tablet::{META, Replica, Split, Tablet};

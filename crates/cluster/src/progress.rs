@@ -2,34 +2,25 @@
 
 use crate::placement::{attainable, group_of, groups};
 use crate::{META, State};
+use api::Copies;
 use catalog::Table;
+use model::TableId;
 use std::collections::BTreeMap;
-
-/// Copies of tablets in one data centre.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Copies {
-    /// As many as replication asks for and there are nodes for.
-    pub wanted: u64,
-    /// Those that are read and counted, of the wanted ones.
-    pub settled: u64,
-    /// Those that are being filled.
-    pub filling: u64,
-    /// Those that are one too many, and are to go.
-    pub leaving: u64,
-}
-
-impl Copies {
-    pub fn is_settled(&self) -> bool {
-        self.settled >= self.wanted && self.filling == 0 && self.leaving == 0
-    }
-}
 
 impl State {
     /// The copies of all tables, or of a namespace's, by data centre. Tables whose replication names no data centres
     /// count where their replicas stand.
     pub fn copies(&self, namespace: Option<&str>) -> BTreeMap<String, Copies> {
+        self.copies_where(|table| namespace.is_none_or(|name| table.namespace() == name))
+    }
+
+    /// The copies of a table group.
+    pub fn copies_of(&self, root: TableId) -> BTreeMap<String, Copies> {
+        self.copies_where(|table| table.id == root)
+    }
+
+    fn copies_where(&self, is_asked: impl Fn(&Table) -> bool) -> BTreeMap<String, Copies> {
         let mut found: BTreeMap<String, Copies> = BTreeMap::new();
-        let is_asked = |table: &Table| namespace.is_none_or(|name| table.namespace() == name);
         for tablet in self.tablets.values().filter(|tablet| tablet.id != META) {
             let Some(table) = self.catalog.tables.get(&tablet.root) else {
                 continue;

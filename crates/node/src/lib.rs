@@ -43,7 +43,7 @@ mod upkeep;
 mod view;
 
 pub use clock::ClockStatus;
-pub use cluster::Copies;
+pub use api::Copies;
 pub use config::Config;
 pub use placement::LatePlan;
 pub use quorum::HintLimits;

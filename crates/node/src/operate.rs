@@ -4,7 +4,8 @@
 use crate::core::Core;
 use crate::follow;
 use api::{Error, Outcome, Retry};
-use cluster::{Applied, Command, Copies};
+use api::Copies;
+use cluster::{Applied, Command};
 use model::NodeId;
 use std::collections::BTreeMap;
 use std::time::Duration;

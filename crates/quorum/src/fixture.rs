@@ -80,6 +80,8 @@ pub(crate) fn table() -> Table {
         ancestors: Vec::new(),
         dropped: BTreeMap::new(),
         version: 1,
+        sealed_at_micros: None,
+        has_own_copies: false,
     }
 }
 

@@ -94,6 +94,15 @@ impl<'a> Staging<'a> {
             .any(|step| step.table.spec.replication.ordering == catalog::Ordering::External)
     }
 
+    /// Whether a table of these takes no writes any more.
+    pub fn is_sealed(&self, catalog: &Catalog) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| {
+            let table = catalog.table(step.table.id);
+            table.is_some_and(|table| table.is_sealed())
+        })
+    }
+
     pub fn spans(&self) -> Spans {
         let mut spans = Spans::default();
         for step in &self.steps {

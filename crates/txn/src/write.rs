@@ -435,6 +435,18 @@ async fn replay(
     })
 }
 
+/// Refuses what is for a table that was sealed meanwhile. Under the lock that promises are made under: whoever has read
+/// with the seal known here has seen all that is let through, or waits for it.
+fn check_unsealed(inner: &Inner, staging: &Staging<'_>) -> Result<(), TabletError> {
+    let catalog = inner.spec.catalog.borrow();
+    match staging.is_sealed(&catalog) {
+        true => Err(TabletError::Api(Error::Retry(Retry::StaleSchema {
+            current: catalog.version,
+        }))),
+        false => Ok(()),
+    }
+}
+
 /// Chooses the timestamp, evaluates, and proposes: in one go, so that the log has commands in the order of their
 /// timestamps. `None`: the lease ran out meanwhile.
 fn propose(
@@ -450,6 +462,7 @@ fn propose(
     if state.check_held(now).is_err() {
         return Ok(None);
     }
+    check_unsealed(inner, staging)?;
     // Here too, for there may be no reads.
     state.forget_waited_out(now);
     let lease_end = state.lease.end;

@@ -284,6 +284,82 @@ fn replication_of_a_namespace_reaches_its_tables() {
 }
 
 #[test]
+fn a_table_s_own_replication_is_not_its_namespace_s_any_more() {
+    let mut catalog = shop();
+    let [own, other] = ["own", "other"].map(|name| created(&mut catalog, simple(name)).id);
+    let by_center = Replication {
+        factor_by_data_center: BTreeMap::from([("east".into(), 3), ("west".into(), 3)]),
+        ..replication(Protocol::Strong)
+    };
+    let replicate = |version, replication: &Replication| Change::ReplicateTable {
+        table: own,
+        version,
+        replication: replication.clone(),
+        properties: BTreeMap::from([("dynamo/x".into(), "1".into())]),
+    };
+    assert_eq!(
+        refused(&mut catalog, replicate(2, &by_center)),
+        ChangeError::Changed("own".into())
+    );
+    catalog.apply(&replicate(1, &by_center)).unwrap();
+    let table = catalog.table(own).unwrap();
+    assert_eq!((table.version, &table.spec.replication), (2, &by_center));
+    assert_eq!(table.spec.properties["dynamo/x"], "1");
+    let alter = Change::AlterNamespace {
+        name: "shop".into(),
+        replication: Some(Replication {
+            factor: 5,
+            ..replication(Protocol::Strong)
+        }),
+        properties: BTreeMap::new(),
+    };
+    catalog.apply(&alter).unwrap();
+    assert_eq!(
+        catalog.table(own).unwrap().spec.replication.factor_by_data_center.len(),
+        2
+    );
+    assert_eq!(catalog.table(other).unwrap().spec.replication.factor, 5);
+}
+
+#[test]
+fn a_table_changes_its_protocol_only_sealed_and_is_made_anew() {
+    let mut catalog = shop();
+    let old = created(&mut catalog, simple("t"));
+    let seal = |version, at_micros| Change::SealTable {
+        table: old.id,
+        version,
+        at_micros,
+    };
+    let convert = |version| Change::ReplicateTable {
+        table: old.id,
+        version,
+        replication: replication(Protocol::Eventual),
+        properties: BTreeMap::new(),
+    };
+    refused(&mut catalog, convert(1));
+    catalog.apply(&seal(1, Some(7))).unwrap();
+    // Somebody has lifted the seal, and writes go on: whoever has set it hears of that.
+    catalog.apply(&seal(2, None)).unwrap();
+    refused(&mut catalog, convert(2));
+    refused(&mut catalog, convert(3));
+    catalog.apply(&seal(3, Some(8))).unwrap();
+    assert!(catalog.table(old.id).unwrap().is_sealed());
+    catalog.apply(&convert(4)).unwrap();
+    assert!(catalog.table(old.id).is_none());
+    let new = catalog.table_by_name("shop", "t").unwrap().clone();
+    assert_eq!((new.id, new.root), (TableId(2), TableId(2)));
+    assert_eq!((new.uuid, new.columns()), (old.uuid, old.columns()));
+    assert!(!new.is_strong() && !new.is_sealed());
+    assert_eq!(created(&mut catalog, simple("u")).id, TableId(3));
+    let seal = Change::SealTable {
+        table: new.id,
+        version: new.version,
+        at_micros: Some(9),
+    };
+    refused(&mut catalog, seal);
+}
+
+#[test]
 fn several_changes_are_one() {
     let mut catalog = Catalog::default();
     let all = Change::All(vec![

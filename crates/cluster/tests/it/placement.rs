@@ -469,6 +469,43 @@ fn by_center(east: u32, west: u32) -> catalog::Replication {
     }
 }
 
+#[test]
+fn a_table_that_changes_its_protocol_has_new_tablets() {
+    let mut story = Story::with_nodes(3);
+    story.join(profile(4, "west", "r4"));
+    settle(&mut story);
+    let old = story.create("t", Partitioning::Hash, 0);
+    let before: Vec<_> = story.state.tablets_of(old).iter().map(|it| it.id).collect();
+    let tell = |story: &mut Story, change| {
+        let avoid = Vec::new();
+        story.tell(Command::Catalog { change, avoid })
+    };
+    tell(
+        &mut story,
+        catalog::Change::SealTable {
+            table: old,
+            version: 1,
+            at_micros: Some(1),
+        },
+    );
+    tell(
+        &mut story,
+        catalog::Change::ReplicateTable {
+            table: old,
+            version: 2,
+            replication: by_center(3, 3),
+            properties: BTreeMap::new(),
+        },
+    );
+    let new = table_named(&story, "t");
+    assert!(before.iter().all(|id| story.state.tablet(*id).is_none()));
+    assert_eq!(places(&story, new), vec![vec![1, 2, 3, 4]; before.len()]);
+    let copies = story.state.copies_of(new);
+    assert_eq!((copies["east"].wanted, copies["west"].wanted), (24, 8));
+    assert!(copies.values().all(api::Copies::is_settled));
+    assert!(story.state.copies_of(old).is_empty());
+}
+
 fn alter(story: &mut Story, east: u32, west: u32) {
     story.tell(Command::Catalog {
         change: catalog::Change::AlterNamespace {
@@ -495,7 +532,7 @@ fn a_data_centre_comes_and_another_goes_by_altering_the_replication() {
             .state
             .copies(None)
             .values()
-            .all(cluster::Copies::is_settled)
+            .all(api::Copies::is_settled)
     );
     alter(&mut story, 0, 2);
     assert_eq!(story.state.copies(None)["east"].leaving, 3);
@@ -510,7 +547,7 @@ fn a_data_centre_comes_and_another_goes_by_altering_the_replication() {
             .state
             .copies(None)
             .values()
-            .all(cluster::Copies::is_settled)
+            .all(api::Copies::is_settled)
     );
 }
 

@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::rpc::{Reply, Request};
 use api::trace::{Trace, event};
 use api::{
-    Buffered, Database, Error, Outcome, ReadRequest, ReadResponse, Refused, Retry, Topology,
+    Buffered, Copies, Database, Error, Outcome, ReadRequest, ReadResponse, Refused, Retry, Topology,
     Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
 };
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use catalog::{Catalog, Change, Table};
 use cluster::Tablet;
 use model::{Interval, TableId, TabletId, Timestamp};
 use quorum::Coordinator;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -222,6 +222,10 @@ impl Database for Gateway {
 
     fn setting(&self, name: &str) -> Option<u64> {
         self.core.view().state.setting(name)
+    }
+
+    fn copies(&self, root: TableId) -> BTreeMap<String, Copies> {
+        self.core.view().state.copies_of(root)
     }
 
     fn topology(&self) -> Arc<Topology> {

@@ -192,6 +192,13 @@ impl Cluster {
         catalog.table_by_name("n", name).unwrap().clone()
     }
 
+    /// Has all nodes know of a change.
+    pub fn change(&self, change: Change) {
+        let mut catalog = Catalog::clone(&self.catalog.borrow());
+        catalog.apply(&change).unwrap();
+        self.catalog.send_replace(Arc::new(catalog));
+    }
+
     pub fn descriptor(&self) -> Tablet {
         Tablet {
             id: TABLET,

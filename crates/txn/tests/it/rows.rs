@@ -5,6 +5,7 @@ use api::{
     Atomicity, Condition, Direction, Error, KeyRange, Mutation, ReadBound, Refused, Retry,
     Returning, RowOperation, Selection,
 };
+use catalog::Change;
 use model::Timestamp;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -364,5 +365,37 @@ fn rows_expire() {
             .write(vec![cluster.insert("kv", &[1], "b")])
             .await
             .unwrap();
+    });
+}
+
+#[test]
+fn a_sealed_table_takes_no_write_however_early_it_was_lowered() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(1, "kv");
+        cluster.start_all().await;
+        let early = cluster.request(vec![cluster.put("kv", &[1], "a")]);
+        let known = cluster.request(vec![cluster.put("kv", &[2], "b")]);
+        cluster.write_as(known.clone()).await.unwrap();
+        let table = cluster.table("kv");
+        let seal = |version, at_micros| Change::SealTable {
+            table: table.id,
+            version,
+            at_micros,
+        };
+        cluster.change(seal(table.version, Some(1)));
+        let late = cluster.request(vec![cluster.put("kv", &[3], "c")]);
+        for write in [&early, &late] {
+            assert!(matches!(
+                cluster.write_as(write.clone()).await,
+                Err(Error::Retry(Retry::StaleSchema { .. }))
+            ));
+        }
+        // What was done before the seal is still told to whoever asks again.
+        cluster.write_as(known).await.unwrap();
+        assert_eq!(cluster.get("kv", &[1]).await, None);
+        assert_eq!(cluster.get("kv", &[2]).await.as_deref(), Some("b"));
+        cluster.change(seal(cluster.table("kv").version, None));
+        cluster.write_as(early).await.unwrap();
+        assert_eq!(cluster.get("kv", &[1]).await.as_deref(), Some("a"));
     });
 }
