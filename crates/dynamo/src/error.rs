@@ -243,6 +243,7 @@ fn from_refused(refused: Refused, shown: String) -> Failure {
             Failure::new(IN_USE, format!("Table already exists: {name}"))
         }
         Refused::Catalog(ChangeError::NoTable(_)) => Failure::not_found(),
+        Refused::Catalog(ChangeError::Changed(_)) => Failure::new(IN_USE, shown),
         // The door never asks for these.
         Refused::RowExists { .. } | Refused::RowMissing { .. } => Failure::internal(shown),
         _ => Failure::validation(shown),

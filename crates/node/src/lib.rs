@@ -42,8 +42,8 @@ mod transactions;
 mod upkeep;
 mod view;
 
-pub use clock::ClockStatus;
 pub use api::Copies;
+pub use clock::ClockStatus;
 pub use config::Config;
 pub use placement::LatePlan;
 pub use quorum::HintLimits;

@@ -3,8 +3,8 @@
 
 use crate::core::Core;
 use crate::follow;
-use api::{Error, Outcome, Retry};
 use api::Copies;
+use api::{Error, Outcome, Retry};
 use cluster::{Applied, Command};
 use model::NodeId;
 use std::collections::BTreeMap;

@@ -82,6 +82,7 @@ fn of_change(error: &ChangeError) -> Status {
         ChangeError::TableExists(_) | ChangeError::ColumnExists(_) => {
             Status::failed_precondition(message)
         }
+        ChangeError::Changed(_) => Status::aborted(message),
         ChangeError::NoType(_) | ChangeError::Invalid(_) => Status::invalid_argument(message),
     }
 }

@@ -315,7 +315,13 @@ fn a_table_s_own_replication_is_not_its_namespace_s_any_more() {
     };
     catalog.apply(&alter).unwrap();
     assert_eq!(
-        catalog.table(own).unwrap().spec.replication.factor_by_data_center.len(),
+        catalog
+            .table(own)
+            .unwrap()
+            .spec
+            .replication
+            .factor_by_data_center
+            .len(),
         2
     );
     assert_eq!(catalog.table(other).unwrap().spec.replication.factor, 5);

@@ -2,7 +2,7 @@
 
 use super::get::{Wanted, check_usage};
 use super::put::{TOO_LARGE, replace};
-use super::{Context, check_duplicate_names, read_bound};
+use super::{Context, check_duplicate_names, read_bound, write_request};
 use crate::capacity::{Report, read_units, write_units};
 use crate::error::Failure;
 use crate::table::{KEY_MISMATCH, Key, Schema, write_key};
@@ -16,7 +16,7 @@ use crate::wire::writer::Writer;
 use api::document::{self, ITEM_SIZE_BYTES_MAX};
 use api::{
     Atomicity, Error, Mutation, ReadRequest, Retry, ReturnedRows, Returning, RowOperation,
-    Selection, WriteRequest,
+    Selection,
 };
 use std::collections::BTreeSet;
 
@@ -122,7 +122,7 @@ impl TableRead<'_> {
         writer.begin_array();
         while let Some(selection) = next.take() {
             let mut read = ReadRequest::new(self.schema.table.id, selection);
-            read.bound = read_bound(self.request.consistent_read);
+            read.bound = read_bound(&self.schema, self.request.consistent_read);
             read.size_bytes_max = READ_SIZE_BYTES;
             let response = context.database.read(read).await?;
             let mut is_full = false;
@@ -286,7 +286,7 @@ pub async fn write(context: &Context<'_>, text: &str) -> Result<String, Failure>
             sizes,
         });
     }
-    let mut write = WriteRequest::new(mutations);
+    let mut write = write_request(mutations);
     write.atomicity = Atomicity::Each;
     let response = match context.database.write(write).await {
         // Puts and deletes may be repeated: the client is to send all of them again.

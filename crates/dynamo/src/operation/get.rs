@@ -107,7 +107,7 @@ pub async fn run(context: &Context<'_>, text: &str) -> Result<String, Failure> {
     let key = schema.key(key)?;
     check_key_paths(&schema, &wanted.paths)?;
     let mut read = ReadRequest::new(schema.table.id, Selection::Keys(vec![key.bytes]));
-    read.bound = read_bound(request.consistent_read);
+    read.bound = read_bound(&schema, request.consistent_read);
     let response = context.database.read(read).await?;
     let item = response.rows.into_iter().next().map(|row| StoredItem {
         key: key.attributes,

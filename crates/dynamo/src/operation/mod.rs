@@ -5,6 +5,7 @@
 mod batch;
 mod delete;
 mod get;
+mod global;
 mod indexes;
 mod page;
 mod put;
@@ -18,7 +19,7 @@ mod write;
 
 use crate::error::{Failure, UNKNOWN_OPERATION};
 use crate::table::Schema;
-use api::{Database, ReadBound};
+use api::{Database, Level, Mutation, ReadBound, WriteRequest};
 use catalog::Catalog;
 use std::sync::Arc;
 
@@ -30,6 +31,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// The same account in another region.
+    fn within(&self, region: String) -> Place {
+        Place {
+            region,
+            account: self.account.clone(),
+        }
+    }
+
     pub fn table_arn(&self, table_name: &str) -> String {
         format!(
             "arn:aws:dynamodb:{}:{}:table/{table_name}",
@@ -49,8 +58,33 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The table of this name, if it is to be found in this region.
+    fn find(&self, table_name: &str) -> Option<Schema> {
+        let schema = Schema::find(&self.catalog, table_name)?;
+        global::is_here(self.database, &schema.table).then_some(schema)
+    }
+
+    /// As operations on items ask for it.
     fn schema(&self, table_name: &str) -> Result<Schema, Failure> {
-        Schema::find(&self.catalog, table_name).ok_or_else(Failure::not_found)
+        self.find(table_name).ok_or_else(Failure::not_found)
+    }
+
+    /// As operations on tables ask for it.
+    fn table(&self, name: &str) -> Result<Schema, Failure> {
+        self.find(name)
+            .ok_or_else(|| Failure::table_not_found(name))
+    }
+
+    /// As transactions ask for it.
+    fn strong_schema(&self, table_name: &str) -> Result<Schema, Failure> {
+        let schema = self.schema(table_name)?;
+        if schema.table.is_strong() {
+            return Ok(schema);
+        }
+        Err(Failure::validation(format!(
+            "Table {table_name} is a global table with MultiRegionConsistency EVENTUAL: transactions over those are not \
+             supported yet"
+        )))
     }
 }
 
@@ -134,6 +168,7 @@ impl Operation {
             let version = context.catalog.version;
             match self.run_once(&context, body).await {
                 Err(failure) if failure.is_stale => {
+                    global::lift_old_seals(database, &context.catalog).await;
                     // A newer catalog is on its way; if none comes, this one was as good as any.
                     let mut changes = database.watch_catalog();
                     let newer = changes.wait_for(|catalog| catalog.version > version);
@@ -209,12 +244,22 @@ pub fn unknown(name: Option<&str>) -> Failure {
     }
 }
 
-/// ConsistentRead.
-fn read_bound(is_consistent: Option<bool>) -> ReadBound {
-    if is_consistent == Some(true) {
-        ReadBound::Strong
-    } else {
-        ReadBound::Eventual
+/// ConsistentRead. Eventual tables are global ones: what is consistent is so in its region.
+fn read_bound(schema: &Schema, is_consistent: Option<bool>) -> ReadBound {
+    match (is_consistent == Some(true), schema.table.is_strong()) {
+        (true, true) => ReadBound::Strong,
+        (false, true) => ReadBound::Eventual,
+        (true, false) => ReadBound::Level(Level::LocalQuorum),
+        (false, false) => ReadBound::Level(Level::LocalOne),
+    }
+}
+
+/// A write at the levels of global tables, which are eventual: a region agrees with itself alone. Others have no levels.
+fn write_request(mutations: Vec<Mutation>) -> WriteRequest {
+    WriteRequest {
+        level: Level::LocalQuorum,
+        serial_level: Level::LocalSerial,
+        ..WriteRequest::new(mutations)
     }
 }
 

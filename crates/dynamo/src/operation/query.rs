@@ -52,7 +52,7 @@ pub async fn run(context: &Context<'_>, text: &str) -> Result<String, Failure> {
         range: key_range,
         direction,
         limit: request.limit.map(|limit| limit as u32),
-        bound: read_bound(request.consistent_read),
+        bound: read_bound(&schema, request.consistent_read),
         filter: plan.filter.as_ref(),
         is_count,
     }

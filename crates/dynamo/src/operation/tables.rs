@@ -4,7 +4,7 @@
 //! A change of the catalog is answered when all live nodes have it, so a table is ready when CreateTable
 //! answers. The answer says CREATING all the same, as the service's does: clients wait for ACTIVE.
 
-use super::{Context, indexes, required};
+use super::{Context, global, indexes, required};
 use crate::error::{Failure, IN_USE};
 use crate::table::{DOCUMENT_COLUMN, Schema, attribute_type, full_name, split_name};
 use crate::wire::constraint::Constraints;
@@ -35,7 +35,7 @@ const TABLE_CLASS: &str = "dynamo/table_class";
 pub const TAG_PREFIX: &str = "dynamo/tag/";
 
 const BILLING_MODES: &[&str] = &["PROVISIONED", "PAY_PER_REQUEST"];
-const TABLE_CLASSES: &[&str] = &["STANDARD", "STANDARD_INFREQUENT_ACCESS"];
+pub const TABLE_CLASSES: &[&str] = &["STANDARD", "STANDARD_INFREQUENT_ACCESS"];
 const CAPACITY_UNITS_MAX: i64 = 1_000_000_000_000;
 pub const INVALID: &str = "One or more parameter values were invalid: ";
 /// As Cassandra's; nothing of a strong table waits for it.
@@ -62,12 +62,14 @@ fn table_named(context: &Context<'_>, text: &str) -> Result<Schema, Failure> {
     let mut constraints = Constraints::default();
     constraints.resource_pattern("tableName", Some(name));
     constraints.finish()?;
-    Schema::find(&context.catalog, name).ok_or_else(|| Failure::table_not_found(name))
+    context.table(name)
 }
 
 pub async fn describe(context: &Context<'_>, text: &str) -> Result<String, Failure> {
     let schema = table_named(context, text)?;
-    Ok(described(context, &schema, "Table", "ACTIVE"))
+    let status = global::status(context, &schema.table);
+    let replicas = global::replicas(context, &schema.table);
+    Ok(described(context, &schema, "Table", status, &replicas))
 }
 
 pub async fn delete(context: &Context<'_>, text: &str) -> Result<String, Failure> {
@@ -78,11 +80,24 @@ pub async fn delete(context: &Context<'_>, text: &str) -> Result<String, Failure
              protection first.",
         ));
     }
+    let replicas = global::replicas(context, &schema.table);
+    if !replicas.is_empty() {
+        return Err(Failure::validation(format!(
+            "Table {} has replicas in other regions: delete them first",
+            schema.name
+        )));
+    }
     let change = Change::DropTable {
         table: schema.table.id,
     };
     context.database.change_catalog(change).await?;
-    Ok(described(context, &schema, "TableDescription", "DELETING"))
+    Ok(described(
+        context,
+        &schema,
+        "TableDescription",
+        "DELETING",
+        &[],
+    ))
 }
 
 pub async fn create(context: &Context<'_>, text: &str) -> Result<String, Failure> {
@@ -147,7 +162,13 @@ pub async fn create(context: &Context<'_>, text: &str) -> Result<String, Failure
     })
     .await?;
     let schema = Schema::find(&catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
-    Ok(described(context, &schema, "TableDescription", "CREATING"))
+    Ok(described(
+        context,
+        &schema,
+        "TableDescription",
+        "CREATING",
+        &[],
+    ))
 }
 
 /// A table of another door's may have the name.
@@ -411,6 +432,7 @@ pub async fn update(context: &Context<'_>, text: &str) -> Result<String, Failure
             .as_deref()
             .unwrap_or_default(),
     );
+    global::check_update_constraints(&mut constraints, &request);
     constraints.finish()?;
     let index_updates = request
         .global_secondary_index_updates
@@ -421,19 +443,25 @@ pub async fn update(context: &Context<'_>, text: &str) -> Result<String, Failure
         check_has_change(&request)?;
     }
     let properties = changed_properties(&request)?;
-    let schema =
-        Schema::find(&context.catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
+    let schema = context.table(name)?;
     if !index_updates.is_empty() {
         return Err(Failure::not_supported("GlobalSecondaryIndexUpdates"));
     }
-    if request.replica_updates.is_some() {
-        return Err(Failure::not_supported("ReplicaUpdates"));
-    }
     refuse_stream(request.stream_specification.as_ref())?;
     check_throughput_change(&schema.table, &request)?;
+    if global::is_asked(&request) {
+        return global::update(context, &schema, &request, properties).await;
+    }
     let catalog = alter_properties(context, &schema, properties).await?;
     let schema = Schema::find(&catalog, name).ok_or_else(|| Failure::table_not_found(name))?;
-    Ok(described(context, &schema, "TableDescription", "ACTIVE"))
+    let replicas = global::replicas(context, &schema.table);
+    Ok(described(
+        context,
+        &schema,
+        "TableDescription",
+        "ACTIVE",
+        &replicas,
+    ))
 }
 
 fn check_has_change(request: &UpdateTableRequest) -> Result<(), String> {
@@ -442,7 +470,7 @@ fn check_has_change(request: &UpdateTableRequest) -> Result<(), String> {
         || request.deletion_protection_enabled.is_some()
         || request.table_class.is_some()
         || request.stream_specification.is_some()
-        || request.replica_updates.is_some();
+        || global::is_asked(request);
     if has_change {
         return Ok(());
     }
@@ -537,6 +565,7 @@ pub async fn list(context: &Context<'_>, text: &str) -> Result<String, Failure> 
         .catalog
         .tables
         .values()
+        .filter(|table| global::is_here(context.database, table))
         .filter_map(|table| Some(Schema::of(table, full_name(table))?.name))
         .filter(|name| start.is_none_or(|start| name.as_str() > start))
         .collect();
@@ -608,24 +637,36 @@ fn property<'a>(table: &'a Table, key: &str) -> Option<&'a str> {
 }
 
 /// `{"<member>": <the table's description>}`.
-fn described(context: &Context<'_>, schema: &Schema, member: &str, status: &str) -> String {
+pub fn described(
+    context: &Context<'_>,
+    schema: &Schema,
+    member: &str,
+    status: &str,
+    replicas: &[global::Shown],
+) -> String {
     let mut writer = Writer::with_capacity(1024);
     writer.begin_object();
     writer.key(member);
+    writer.begin_object();
     write_description(&mut writer, context, schema, status);
+    global::write_description(&mut writer, &schema.table, replicas);
+    writer.end_object();
     writer.end_object();
     writer.finish()
 }
 
 fn write_description(writer: &mut Writer, context: &Context<'_>, schema: &Schema, status: &str) {
     let table = &schema.table;
-    writer.begin_object();
     writer.key("TableName");
     writer.string(&schema.name);
     writer.key("TableStatus");
     writer.string(status);
     writer.key("TableArn");
-    writer.string(&context.place.table_arn(&schema.name));
+    let arn = match global::region_of(context, table) {
+        Some(region) => context.place.within(region).table_arn(&schema.name),
+        None => context.place.table_arn(&schema.name),
+    };
+    writer.string(&arn);
     writer.key("TableId");
     match property(table, TABLE_ID) {
         Some(id) => writer.string(id),
@@ -672,7 +713,6 @@ fn write_description(writer: &mut Writer, context: &Context<'_>, schema: &Schema
     writer.plain(0);
     writer.key("DeletionProtectionEnabled");
     writer.plain(property(table, DELETION_PROTECTION) == Some("true"));
-    writer.end_object();
 }
 
 fn write_keys(writer: &mut Writer, schema: &Schema) {
@@ -704,7 +744,7 @@ fn write_keys(writer: &mut Writer, schema: &Schema) {
 pub fn table_of_arn(context: &Context<'_>, arn: Option<&String>) -> Result<Schema, Failure> {
     let arn = required(&arn, "ResourceArn")?;
     let name = arn.rsplit('/').next().unwrap_or_default();
-    Schema::find(&context.catalog, name).ok_or_else(|| {
+    context.find(name).ok_or_else(|| {
         Failure::new(
             crate::error::NOT_FOUND,
             format!("Requested resource not found: ResourcArn: {arn} not found"),

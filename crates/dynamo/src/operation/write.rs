@@ -1,7 +1,7 @@
 //! What PutItem, UpdateItem and DeleteItem have in common: a condition in either dialect, one mutation, and the
 //! item before and after it.
 
-use super::Context;
+use super::{Context, write_request};
 use crate::capacity::{Report, write_units};
 use crate::error::Failure;
 use crate::expression::{Placeholders, Usage, condition, legacy};
@@ -10,7 +10,7 @@ use crate::wire::decode::Map;
 use crate::wire::shape::ExpectedAttributeValue;
 use crate::wire::writer::Writer;
 use api::document::{self, Condition};
-use api::{Error, Mutation, Refused, Returning, RowOperation, WriteRequest};
+use api::{Error, Mutation, Refused, Returning, RowOperation};
 use model::Row;
 
 /// The condition of a write that has no other expressions.
@@ -104,11 +104,7 @@ impl ItemWrite<'_> {
                 document: self.schema.document_of(row),
             })
         };
-        match context
-            .database
-            .write(WriteRequest::new(vec![mutation]))
-            .await
-        {
+        match context.database.write(write_request(vec![mutation])).await {
             Ok(response) => {
                 let returned = response.returned.into_iter().next().unwrap_or_default();
                 Ok(Written {

@@ -376,8 +376,55 @@ structure! {
 }
 
 structure! {
-    /// A replica change of UpdateTable: none is built, so none is read.
-    ReplicationGroupUpdate {}
+    /// Of a replica; with ReadCapacityUnits alone.
+    ProvisionedThroughputOverride {
+        "ReadCapacityUnits" => read_capacity_units: i64,
+    }
+}
+
+structure! {
+    ReplicaGlobalSecondaryIndex {
+        "IndexName" => index_name: String,
+    }
+}
+
+structure! {
+    CreateReplicationGroupMemberAction {
+        "RegionName" => region_name: String,
+        "KMSMasterKeyId" => kms_master_key_id: String,
+        "ProvisionedThroughputOverride" => provisioned_throughput_override: ProvisionedThroughputOverride,
+        "GlobalSecondaryIndexes" => global_secondary_indexes: Vec<ReplicaGlobalSecondaryIndex>,
+        "TableClassOverride" => table_class_override: String,
+    }
+}
+
+structure! {
+    UpdateReplicationGroupMemberAction {
+        "RegionName" => region_name: String,
+        "KMSMasterKeyId" => kms_master_key_id: String,
+        "ProvisionedThroughputOverride" => provisioned_throughput_override: ProvisionedThroughputOverride,
+        "GlobalSecondaryIndexes" => global_secondary_indexes: Vec<ReplicaGlobalSecondaryIndex>,
+        "TableClassOverride" => table_class_override: String,
+    }
+}
+
+structure! {
+    DeleteReplicationGroupMemberAction {
+        "RegionName" => region_name: String,
+    }
+}
+
+structure! {
+    ReplicationGroupUpdate {
+        "Create" => create: CreateReplicationGroupMemberAction,
+        "Update" => update: UpdateReplicationGroupMemberAction,
+        "Delete" => delete: DeleteReplicationGroupMemberAction,
+    }
+}
+
+structure! {
+    /// A witness of UpdateTable: none is built, so none is read.
+    GlobalTableWitnessGroupUpdate {}
 }
 
 structure! {
@@ -388,6 +435,8 @@ structure! {
         "ProvisionedThroughput" => provisioned_throughput: ProvisionedThroughput,
         "GlobalSecondaryIndexUpdates" => global_secondary_index_updates: Vec<GlobalSecondaryIndexUpdate>,
         "ReplicaUpdates" => replica_updates: Vec<ReplicationGroupUpdate>,
+        "MultiRegionConsistency" => multi_region_consistency: String,
+        "GlobalTableWitnessUpdates" => global_table_witness_updates: Vec<GlobalTableWitnessGroupUpdate>,
         "StreamSpecification" => stream_specification: StreamSpecification,
         "TableClass" => table_class: String,
         "DeletionProtectionEnabled" => deletion_protection_enabled: bool,

@@ -12,8 +12,8 @@ use crate::core::Core;
 use crate::rpc::{Reply, Request};
 use api::trace::{Trace, event};
 use api::{
-    Buffered, Copies, Database, Error, Outcome, ReadRequest, ReadResponse, Refused, Retry, Topology,
-    Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
+    Buffered, Copies, Database, Error, Outcome, ReadRequest, ReadResponse, Refused, Retry,
+    Topology, Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Change, Table};

@@ -36,7 +36,7 @@ pub async fn run(context: &Context<'_>, text: &str) -> Result<String, Failure> {
     }
     let mut places = Vec::with_capacity(gets.len());
     for (get, wanted) in gets.iter().zip(&wanted) {
-        let schema = context.schema(required(&get.table_name, "TableName")?)?;
+        let schema = context.strong_schema(required(&get.table_name, "TableName")?)?;
         let key = schema.key(&required(&get.key, "Key")?.item)?;
         check_key_paths(&schema, &wanted.paths)?;
         let address = (schema.table.id, key.bytes);

@@ -200,7 +200,7 @@ impl<'r> Draft<'r> {
     }
 
     fn lower(self, context: &Context<'_>) -> Result<Action, Failure> {
-        let schema = context.schema(self.table_name)?;
+        let schema = context.strong_schema(self.table_name)?;
         let (key, operation) = match self.change {
             Change::Put(item) => {
                 let (key, document) = schema.split(item.clone())?;
