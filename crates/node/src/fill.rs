@@ -188,6 +188,10 @@ async fn fill(
         here: view.data_center(replica.node).cloned().unwrap_or_default(),
         lost,
     };
+    let learner = Learner {
+        replica: learner,
+        center: &sources.here,
+    };
     for source in &mut sources.sources {
         if source.is_heard || !core.views.is_alive(source.node) {
             continue;
@@ -263,10 +267,17 @@ impl Sources {
     }
 }
 
+/// The replica that is filled, and its data centre.
+#[derive(Clone, Copy)]
+struct Learner<'a> {
+    replica: &'a Arc<EventualReplica>,
+    center: &'a str,
+}
+
 async fn stream(
     core: &Core,
     tablet: &Tablet,
-    learner: &Arc<EventualReplica>,
+    learner: Learner<'_>,
     source: NodeId,
 ) -> Result<u64, String> {
     let mut range = tablet.range.clone();
@@ -290,6 +301,7 @@ async fn stream(
         rows += deltas.len() as u64;
         if !deltas.is_empty() {
             learner
+                .replica
                 .apply(deltas, catalog::Durability::Synced)
                 .await
                 .map_err(|error| error.to_string())?;
@@ -308,7 +320,7 @@ async fn stream(
 async fn stream_states(
     core: &Core,
     tablet: &Tablet,
-    learner: &Arc<EventualReplica>,
+    learner: Learner<'_>,
     source: NodeId,
 ) -> Result<(), String> {
     let mut range = tablet.range.clone();
@@ -321,7 +333,8 @@ async fn stream_states(
             return Err(format!("a stream was answered with {reply:?}"));
         };
         learner
-            .absorb_states(states)
+            .replica
+            .absorb_states(states, learner.center)
             .await
             .map_err(|error| error.to_string())?;
         match next {

@@ -232,6 +232,17 @@ impl<'a> Agreement<'a> {
         }
     }
 
+    /// A new proposal, to follow what was decided last.
+    pub fn proposal(&self, settled: &Settled, deltas: Vec<RawRow>) -> Proposal {
+        let new = Proposal::new(settled.ballot, deltas, settled.last.as_ref());
+        new.among(self.deciding(settled))
+    }
+
+    /// The data centre that decides alone; `None`: all do.
+    fn deciding<'s>(&self, settled: &'s Settled) -> Option<&'s str> {
+        (self.level == Level::LocalSerial).then_some(&settled.places.local)
+    }
+
     /// Asks a quorum to accept a proposal under a ballot that it has promised.
     pub async fn propose(&mut self, settled: &Settled, proposal: &Proposal) -> Result<Vote, Ended> {
         let request = PaxosRequest::Accept {
@@ -280,8 +291,6 @@ impl<'a> Agreement<'a> {
             decided: Some(Decided {
                 partition: self.partition.clone(),
                 proposal: decided,
-                data_center: (self.level == Level::LocalSerial)
-                    .then(|| Arc::clone(&settled.places.local)),
             }),
             durability: self.table.spec.replication.durability,
             expires: change_expires(made_at, gc_grace_seconds),
@@ -454,9 +463,9 @@ impl<'a> Agreement<'a> {
     async fn finish(&mut self, settled: &Settled, found: Proposal) -> Result<bool, Ended> {
         let proposal = if self.is_expired(&found) {
             // Its rows could raise what has been purged since. An empty proposal ends it.
-            Proposal::new(settled.ballot, Vec::new(), settled.last.as_ref())
+            self.proposal(settled, Vec::new())
         } else {
-            found.again(settled.ballot)
+            found.again(settled.ballot).among(self.deciding(settled))
         };
         if self.propose(settled, &proposal).await? != Vote::Decided {
             return Ok(false);

@@ -261,7 +261,7 @@ impl<'a> Swap<'a> {
                 Ok(change) => change,
                 Err(refusal) if proposed.is_open() => {
                     // It must not be decided after its client has been told that it was refused.
-                    let nothing = Proposal::new(settled.ballot, vec![], settled.last.as_ref());
+                    let nothing = agreement.proposal(&settled, vec![]);
                     if agreement.propose(&settled, &nothing).await? != Vote::Decided {
                         continue;
                     }
@@ -275,7 +275,7 @@ impl<'a> Swap<'a> {
             if change.deltas.is_empty() {
                 return Ok(answer(change.returned));
             }
-            let proposal = Proposal::new(settled.ballot, change.deltas, settled.last.as_ref());
+            let proposal = agreement.proposal(&settled, change.deltas);
             proposed.origins.push(settled.ballot.timestamp);
             proposed.returned = change.returned;
             match agreement.propose(&settled, &proposal).await? {

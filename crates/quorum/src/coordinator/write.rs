@@ -52,9 +52,6 @@ enum Partitions {
 pub(super) struct Decided {
     pub partition: Vec<u8>,
     pub proposal: Proposal,
-    /// Whose decision it is: this data centre's, or everybody's. Others take its rows as a plain write: what they agree
-    /// on among themselves is another matter.
-    pub data_center: Option<Arc<str>>,
 }
 
 /// How a replica's part of a write has ended.
@@ -412,10 +409,9 @@ impl Coordinator {
 
 impl Part {
     fn request(&self, place: &Place) -> Request {
-        let decided = self.decided.as_ref().filter(|decided| {
-            let center = decided.data_center.as_ref();
-            center.is_none_or(|center| *center == place.data_center)
-        });
+        // Of what a data centre decides by itself others take the rows alone, as a plain write.
+        let decided = self.decided.as_ref();
+        let decided = decided.filter(|decided| decided.proposal.concerns(&place.data_center));
         let action = match decided {
             Some(decided) => Action::Paxos(PaxosRequest::Commit {
                 partition: decided.partition.clone(),

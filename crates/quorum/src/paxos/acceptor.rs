@@ -20,6 +20,10 @@ pub struct Proposal {
     /// `Proposal::HISTORY_MAX`.
     #[n(3)]
     pub history: Vec<Timestamp>,
+    /// Who decides: the replicas of this data centre, or all. Data centres that decide by themselves know nothing of each
+    /// other's proposals, only of their rows.
+    #[n(4)]
+    pub data_center: Option<String>,
 }
 
 impl Proposal {
@@ -41,6 +45,7 @@ impl Proposal {
                 .flatten()
                 .take(Proposal::HISTORY_MAX)
                 .collect(),
+            data_center: None,
         }
     }
 
@@ -50,6 +55,21 @@ impl Proposal {
             ballot,
             ..self.clone()
         }
+    }
+
+    /// The same, to be decided by a data centre alone, or by all.
+    pub fn among(self, data_center: Option<&str>) -> Proposal {
+        Proposal {
+            data_center: data_center.map(str::to_owned),
+            ..self
+        }
+    }
+
+    /// Whether replicas of a data centre take part in deciding it.
+    pub fn concerns(&self, center: &str) -> bool {
+        self.data_center
+            .as_ref()
+            .is_none_or(|theirs| theirs == center)
     }
 
     /// Whether this may still be decided, given the newest decision that is known.
@@ -107,8 +127,10 @@ impl PartitionState {
         }
     }
 
-    /// Takes over what another replica remembers, as one does that is being filled.
-    pub fn absorb(&mut self, other: PartitionState) {
+    /// Takes over what another replica remembers, as one does that is being filled: what concerns its data centre.
+    pub fn absorb(&mut self, mut other: PartitionState, center: &str) {
+        other.accepted = other.accepted.filter(|it| it.concerns(center));
+        other.committed = other.committed.filter(|it| it.concerns(center));
         let later = |left: &Option<Ballot>, right: &Option<Ballot>| {
             left.is_none_or(|left| right.is_some_and(|right| right.timestamp > left.timestamp))
         };
@@ -215,12 +237,30 @@ mod tests {
         assert!(PartitionState::from_bytes(&[1, 2]).is_err());
         let mut learner = PartitionState::default();
         learner.promise(ballot(9, 2)).unwrap();
-        learner.absorb(source.clone());
+        learner.absorb(source.clone(), "a");
         assert_eq!(learner.promised, Some(ballot(9, 2)));
         assert_eq!(learner.accepted, source.accepted);
         assert_eq!(learner.committed, source.committed);
         let before = learner.clone();
-        learner.absorb(PartitionState::default());
+        learner.absorb(PartitionState::default(), "a");
         assert_eq!(learner, before);
+    }
+
+    #[test]
+    fn what_another_data_centre_decides_by_itself_is_not_taken_over() {
+        let mut source = PartitionState::default();
+        source.commit(proposal(7, 1).among(Some("b")));
+        source.accept(proposal(8, 1).among(Some("b"))).unwrap();
+        let own = proposal(5, 2).among(Some("a"));
+        let mut learner = PartitionState::default();
+        learner.accept(own.clone()).unwrap();
+        learner.absorb(source.clone(), "a");
+        assert_eq!((&learner.accepted, &learner.committed), (&Some(own), &None));
+        assert_eq!(learner.promised, Some(ballot(8, 1)));
+        learner.absorb(source.clone(), "b");
+        assert_eq!(
+            (learner.accepted, learner.committed),
+            (source.accepted, source.committed)
+        );
     }
 }

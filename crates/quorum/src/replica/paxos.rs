@@ -213,10 +213,11 @@ impl EventualReplica {
         Ok(PaxosReply::States { states, next: None })
     }
 
-    /// Takes over what another replica remembers, while this one is being filled.
+    /// Takes over what another replica remembers, while this one is being filled, in data centre `center`.
     pub async fn absorb_states(
         self: &Arc<Self>,
         states: Vec<RawState>,
+        center: &str,
     ) -> Result<(), ReplicaError> {
         if states.is_empty() {
             return Ok(());
@@ -229,7 +230,7 @@ impl EventualReplica {
                 let other = PartitionState::from_bytes(&state).map_err(ReplicaError::Invalid)?;
                 let mut known = self.state_of(&writer, &partition)?;
                 // Its rows come with the rows.
-                known.absorb(other);
+                known.absorb(other, center);
                 record.states.push(RawState {
                     partition,
                     state: known.to_bytes(),
