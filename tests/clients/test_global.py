@@ -3,8 +3,10 @@ regions. Eventual tables: each region reads and writes by itself, also when the 
 ones: three regions are as one.
 """
 
+import json
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from conftest import Addresses, binary, free_ports, status, stop, wait_until
+from hosts import PORTS, Hosts, available
 
 EAST, WEST, NORTH = "us-east-1", "us-west-2", "eu-north-1"
 
@@ -286,11 +289,14 @@ def test_no_write_is_lost_to_the_change(three):
     """Writers go on while the table becomes a global one, or not: whatever was acknowledged is there."""
     east, west = three.client(EAST), three.client(WEST)
     outcomes = []
-    for attempt in range(8):
+    # By so much the writers are ahead of the change; from one attempt to the next it nears the moment that decides.
+    lead_seconds = 0.0
+    for attempt in range(16):
         table = create_table(east, f"changes{attempt}")
         acknowledged, stopping = [], threading.Event()
 
         def write(client, name):
+            time.sleep(max(0.0, -lead_seconds))
             for number in range(1000):
                 if stopping.is_set():
                     return
@@ -307,14 +313,15 @@ def test_no_write_is_lost_to_the_change(three):
         writers = [threading.Thread(target=write, args=(east, "e")), threading.Thread(target=write, args=(west, "w"))]
         for writer in writers:
             writer.start()
-        # At once, and then later and later: between the writers' first items, and behind them.
-        time.sleep(0.003 * attempt)
+        time.sleep(max(0.0, lead_seconds))
         try:
             update(east, table, create(WEST))
             outcomes.append("changed")
+            lead_seconds += 0.003
         except ClientError as error:
             assert "with items in it" in error.response["Error"]["Message"], error
             outcomes.append("refused")
+            lead_seconds -= 0.003
         time.sleep(0.2)
         stopping.set()
         for writer in writers:
@@ -442,3 +449,84 @@ def test_a_region_goes_on_without_the_other(two):
         and get(east, table, "before")["what"] == {"S": "both"},
         60,
     )
+
+
+# One operation, from within a region that others may be cut off from.
+OPERATION = """
+import boto3, json, sys
+from botocore.config import Config
+region, endpoint, operation, arguments = sys.argv[1:]
+client = boto3.client(
+    "dynamodb",
+    endpoint_url=endpoint,
+    region_name=region,
+    aws_access_key_id="suite",
+    aws_secret_access_key="suite-secret",
+    config=Config(retries={"max_attempts": 3, "mode": "standard"}),
+)
+print(json.dumps(getattr(client, operation)(**json.loads(arguments)), default=str))
+"""
+
+
+def test_regions_that_are_cut_off_from_each_other_both_go_on():
+    if not available():
+        pytest.skip("takes network namespaces: Linux, iproute2, root")
+    with tempfile.TemporaryDirectory(prefix="tessera-test-") as folder, Hosts(folder, groups=(3, 3)) as hosts:
+
+        def ask(group, operation, **arguments):
+            endpoint = f"http://{hosts.address(3 * group)}:{PORTS['dynamo']}"
+            command = [sys.executable, "-c", OPERATION, f"dc{group + 1}", endpoint, operation, json.dumps(arguments)]
+            done = hosts.within(group, command, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        def put_in(group, key, **attributes):
+            item = {"id": {"S": key}, **{name: {"S": value} for name, value in attributes.items()}}
+            ask(group, "put_item", TableName="cut", Item=item)
+            return item
+
+        def get_in(group, key):
+            found = ask(group, "get_item", TableName="cut", Key={"id": {"S": key}}, ConsistentRead=True)
+            return found.get("Item")
+
+        def alive_from(index):
+            return sum(node["alive"] for node in hosts.status(index)["nodes"])
+
+        for index in range(6):
+            hosts.start(index)
+        wait_until("six nodes know each other", lambda: alive_from(0) == 6 and alive_from(3) == 6)
+        ask(
+            0,
+            "create_table",
+            TableName="cut",
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        ask(0, "update_table", TableName="cut", ReplicaUpdates=[create("dc2")])
+        wait_until(
+            "the table is there in both regions",
+            lambda: ask(1, "describe_table", TableName="cut")["Table"]["TableStatus"] == "ACTIVE",
+        )
+        put_in(0, "both", first="1")
+        hosts.cut_group(1)
+        wait_until("the others to be taken for dead", lambda: alive_from(0) == 3 and alive_from(3) == 3)
+        # The same item, first here and then there; and one of its own on each side, on conditions.
+        put_in(0, "both", east="2")
+        later = put_in(1, "both", west="3")
+        count = {"UpdateExpression": "ADD n :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}
+        for group, key in ((0, "east"), (1, "west")):
+            for _ in range(3):
+                ask(group, "update_item", TableName="cut", Key={"id": {"S": key}}, **count)
+            assert get_in(group, key)["n"] == {"N": "3"}
+        assert get_in(0, "both") == {"id": {"S": "both"}, "east": {"S": "2"}}
+        assert get_in(1, "both") == later
+        hosts.mend_group(1)
+        for group in range(2):
+            wait_until("the later one wins on both sides", lambda: get_in(group, "both") == later, 60)
+            for key in ("east", "west"):
+                wait_until(
+                    "each has what the other has counted",
+                    lambda: (get_in(group, key) or {}).get("n") == {"N": "3"},
+                    60,
+                )
