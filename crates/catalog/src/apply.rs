@@ -52,6 +52,7 @@ impl Catalog {
             Change::DropNamespace { name } => self.drop_namespace(name),
             Change::CreateTable { spec, uuid } => self.create_table(spec, *uuid),
             Change::DropTable { table } => self.drop_table(*table),
+            Change::TruncateTable { table } => self.truncate_table(*table),
             Change::AddColumns { table, columns } => self.add_columns(*table, columns),
             Change::DropColumns {
                 table,
@@ -225,12 +226,7 @@ impl Catalog {
     }
 
     fn drop_table(&mut self, id: TableId) -> Result<(), ChangeError> {
-        if let Some(child) = self.child_of(id) {
-            return Err(invalid(format!(
-                "table {} is interleaved in it",
-                child.name()
-            )));
-        }
+        self.refuse_parent(id)?;
         let table = self
             .tables
             .remove(&id)
@@ -280,15 +276,36 @@ impl Catalog {
         replace(&mut table.spec.properties, properties);
         check_spec(&table.spec)?;
         if is_remade {
-            let mut table = table.clone();
-            table.id = TableId(self.next_table_id.max(1));
-            table.root = table.id;
-            self.next_table_id = table.id.0 + 1;
-            self.tables.remove(&id);
-            let tables = &mut self.namespace_mut(table.namespace())?.tables;
-            tables.insert(table.name().to_owned(), table.id);
-            self.tables.insert(table.id, Arc::new(table));
+            self.remake(id)?;
         }
+        Ok(())
+    }
+
+    fn truncate_table(&mut self, id: TableId) -> Result<(), ChangeError> {
+        self.refuse_parent(id)?;
+        let table = self.table_mut(id)?;
+        if table.root != id {
+            return Err(invalid(format!(
+                "table {} is interleaved in another",
+                table.name()
+            )));
+        }
+        self.remake(id)
+    }
+
+    /// Gives a table a new id, and so new tablets with nothing in them.
+    fn remake(&mut self, id: TableId) -> Result<(), ChangeError> {
+        let table = self
+            .tables
+            .remove(&id)
+            .ok_or_else(|| ChangeError::NoTable(id.to_string()))?;
+        let mut table = Arc::unwrap_or_clone(table);
+        table.id = TableId(self.next_table_id.max(1));
+        table.root = table.id;
+        self.next_table_id = table.id.0 + 1;
+        let tables = &mut self.namespace_mut(table.namespace())?.tables;
+        tables.insert(table.name().to_owned(), table.id);
+        self.tables.insert(table.id, Arc::new(table));
         Ok(())
     }
 
@@ -489,6 +506,16 @@ impl Catalog {
         self.tables
             .values()
             .find(|table| table.spec.parent == Some(id))
+    }
+
+    fn refuse_parent(&self, id: TableId) -> Result<(), ChangeError> {
+        match self.child_of(id) {
+            Some(child) => Err(invalid(format!(
+                "table {} is interleaved in it",
+                child.name()
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn namespace_mut(&mut self, name: &str) -> Result<&mut Namespace, ChangeError> {

@@ -142,6 +142,13 @@ pub enum Change {
         #[n(3)]
         properties: BTreeMap<String, String>,
     },
+    /// The table stays and what was in it goes, for good: it has a new id from then on, and with it new tablets.
+    /// Refused for a table that shares its tablets.
+    #[n(15)]
+    TruncateTable {
+        #[n(0)]
+        table: TableId,
+    },
 }
 
 /// Why a change was refused; the catalog stays as it was.

@@ -192,6 +192,14 @@ impl Error {
         Error::from_api(error, write_type)
     }
 
+    /// What a TRUNCATE that failed comes to.
+    pub fn from_truncate(error: api::Error) -> Error {
+        match error {
+            api::Error::Retry(_) => Error::new(ErrorKind::Truncate, error.to_string()),
+            error => Error::from_api(error, WriteType::Simple),
+        }
+    }
+
     fn from_api(error: api::Error, write_type: WriteType) -> Error {
         let message = error.to_string();
         match error {
@@ -204,7 +212,11 @@ impl Error {
     fn from_refused(refused: Refused, message: String) -> Error {
         match refused {
             Refused::Catalog(error) => Error::from_change(error),
-            Refused::NoTable(name) => Error::invalid(format!("table {name} does not exist")),
+            // Dropped or truncated since the statement was planned: planning it again tells which.
+            Refused::NoTable(_) => {
+                let current = SchemaVersion(0);
+                Error::new(ErrorKind::StaleSchema { current }, message)
+            }
             _ => Error::invalid(message),
         }
     }

@@ -47,6 +47,40 @@ fn ids_are_given_in_order_and_never_again() {
 }
 
 #[test]
+fn a_truncated_table_is_a_new_one_of_the_same_shape() {
+    let mut catalog = shop();
+    let table = created(&mut catalog, simple("t"));
+    let dropped = Change::DropColumns {
+        table: table.id,
+        columns: vec![ColumnId(2)],
+        at_micros: 7,
+    };
+    catalog.apply(&dropped).unwrap();
+    let before = catalog.table_by_name("shop", "t").unwrap().clone();
+    catalog
+        .apply(&Change::TruncateTable { table: table.id })
+        .unwrap();
+    let after = catalog.table_by_name("shop", "t").unwrap();
+    assert!(catalog.table(table.id).is_none());
+    assert_eq!((after.id, after.root), (TableId(2), TableId(2)));
+    assert!(after.version > before.version);
+    assert_eq!((after.uuid, &after.spec), (before.uuid, &before.spec));
+    assert_eq!(after.dropped, before.dropped);
+    // Ids of columns go on, too: what is left of an old cell is never taken for a new column's.
+    assert_eq!(after.next_column_id, before.next_column_id);
+    let gone = Change::TruncateTable { table: table.id };
+    refused(&mut catalog, gone);
+    // Those that share tablets cannot be emptied alone.
+    let key = || clustering("a", Type::BigInt);
+    let parent = created(&mut catalog, spec("p", Partitioning::Range, vec![key()]));
+    let columns = vec![key(), clustering("b", Type::text())];
+    let middle = created(&mut catalog, child("c", parent.id, columns));
+    for shared in [parent.id, middle.id] {
+        refused(&mut catalog, Change::TruncateTable { table: shared });
+    }
+}
+
+#[test]
 fn names_are_unique_and_namespaces_exist() {
     let mut catalog = shop();
     created(&mut catalog, simple("t"));
