@@ -5,7 +5,8 @@
 * `node`: an ephemeral node that all tests of the run share; every such test runs twice, on a cluster of one, and
   on the second node of a cluster of three after its groups have grown;
 * `three_nodes`: the three nodes of that cluster;
-* `cluster`: three nodes of this test alone, with data directories, which it may kill and start again.
+* `cluster`: three nodes of this test alone, with data directories, which it may kill and start again;
+* `doors`: clients of single nodes of `cluster`.
 
 The addresses of `node` can be given by `TESSERA_CQL`, `TESSERA_DYNAMO` and `TESSERA_SPANNER` instead, for a server that
 runs already.
@@ -236,3 +237,19 @@ def cluster(request):
             raise
         finally:
             made.stop_all()
+
+
+@pytest.fixture
+def doors(cluster):
+    """Opens the CQL door of one of the cluster's nodes: `doors(0)`."""
+    from doors import Door
+
+    opened = []
+
+    def door(index, **arguments):
+        opened.append(Door(cluster, index, **arguments))
+        return opened[-1]
+
+    yield door
+    for each in opened:
+        each.client.shutdown()
