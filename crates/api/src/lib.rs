@@ -61,8 +61,8 @@ pub trait Database: Send + Sync + 'static {
         let _ = transaction;
     }
 
-    /// Keeps what a traced request has done, for a while.
-    fn keep_trace(&self, trace: trace::Trace);
+    /// Keeps what a traced request has done, for a while, with what its recorder still hears of.
+    fn keep_trace(&self, trace: trace::Trace, recorder: trace::Recorder);
 
     /// The traces that the nodes keep; those of nodes that do not answer are missing.
     async fn traces(&self) -> Vec<trace::Trace>;

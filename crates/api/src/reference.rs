@@ -6,7 +6,7 @@
 //! tablets is not modelled. Nothing is durable.
 
 use crate::evaluate::{Evaluated, Moment, blind_change, evaluate};
-use crate::trace::{Trace, Traces};
+use crate::trace::{Recorder, Trace, Traces};
 use crate::{
     Atomicity, Buffered, Database, Direction, Error, KeyRange, Mutation, NodeInfo, Projection,
     ReadBound, ReadRequest, ReadResponse, ReadRow, Refused, Retry, ReturnedRows, RowOperation,
@@ -507,8 +507,8 @@ impl Database for Reference {
         })
     }
 
-    fn keep_trace(&self, trace: Trace) {
-        self.traces.keep(trace);
+    fn keep_trace(&self, trace: Trace, recorder: Recorder) {
+        self.traces.keep(trace, recorder);
     }
 
     async fn traces(&self) -> Vec<Trace> {

@@ -2,7 +2,8 @@
 //!
 //! Whoever does something for a request calls `event`, which costs nothing unless the request is traced: the recorder
 //! travels with the request's task, and into tasks that it spawns through `inherit`. A finished trace is kept by the
-//! node that coordinated it, within limits and for a while.
+//! node that coordinated it, within limits and for a while, and with it its recorder: what is done for a request after
+//! its answer (a replica beyond its level, say) is shown as well.
 
 use minicbor::{Decode, Encode};
 use model::{NodeId, Timestamp};
@@ -39,7 +40,7 @@ pub struct Trace {
     pub client: Option<String>,
     #[n(6)]
     pub coordinator: NodeId,
-    /// In the order in which the coordinator knew of them.
+    /// In the order in which the coordinator knew of them; some may be later than the answer.
     #[n(7)]
     pub events: Vec<TraceEvent>,
 }
@@ -122,28 +123,42 @@ pub fn inherit<F: Future>(work: F) -> impl Future<Output = F::Output> {
 /// The traces that a node keeps.
 #[derive(Debug, Default)]
 pub struct Traces {
-    kept: Mutex<VecDeque<(Instant, Trace)>>,
+    kept: Mutex<VecDeque<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    since: Instant,
+    /// Without its events, which the recorder has.
+    trace: Trace,
+    recorder: Recorder,
 }
 
 impl Traces {
-    pub fn keep(&self, trace: Trace) {
+    /// The trace's events are those that its recorder has whenever it is shown.
+    pub fn keep(&self, trace: Trace, recorder: Recorder) {
         let mut kept = locked(&self.kept);
         if kept.len() == TRACES_MAX {
             kept.pop_front();
         }
-        kept.push_back((Instant::now(), trace));
+        kept.push_back(Kept {
+            since: Instant::now(),
+            trace,
+            recorder,
+        });
     }
 
     /// Oldest first.
     pub fn all(&self) -> Vec<Trace> {
         let mut kept = locked(&self.kept);
-        while kept
-            .front()
-            .is_some_and(|(since, _)| since.elapsed() > KEPT)
-        {
+        while kept.front().is_some_and(|it| it.since.elapsed() > KEPT) {
             kept.pop_front();
         }
-        kept.iter().map(|(_, trace)| trace.clone()).collect()
+        let shown = |it: &Kept| Trace {
+            events: it.recorder.events(),
+            ..it.trace.clone()
+        };
+        kept.iter().map(shown).collect()
     }
 }
 
@@ -199,12 +214,20 @@ mod tests {
     async fn traces_are_kept_within_limits_and_for_a_while() {
         let traces = Traces::default();
         for number in 0..300u16 {
-            traces.keep(trace(number as u8));
+            traces.keep(trace(number as u8), Recorder::default());
         }
         assert_eq!(traces.all().len(), TRACES_MAX);
         tokio::time::advance(KEPT / 2).await;
-        traces.keep(trace(9));
+        let recorder = Recorder::default();
+        traces.keep(trace(9), recorder.clone());
         tokio::time::advance(KEPT * 3 / 4).await;
         assert_eq!(traces.all(), [trace(9)]);
+        // What comes after the answer belongs to it.
+        recorder
+            .record(async { event(NodeId(2), || "is late".into()) })
+            .await;
+        let [late] = traces.all().try_into().unwrap();
+        assert_eq!(late.events, recorder.events());
+        assert_eq!(late.events.len(), 1);
     }
 }

@@ -28,7 +28,7 @@ pub async fn traced(
     let result = recorder
         .record(execute(server, connection, reply, request))
         .await;
-    server.database.keep_trace(Trace {
+    let trace = Trace {
         id,
         started_at,
         duration_micros: recorder.elapsed_micros(),
@@ -36,8 +36,9 @@ pub async fn traced(
         parameters,
         client: connection.client.map(|client| client.to_string()),
         coordinator: server.database.topology().this_node,
-        events: recorder.events(),
-    });
+        events: Vec::new(),
+    };
+    server.database.keep_trace(trace, recorder);
     result.map(|answer| with_id(answer, &id))
 }
 

@@ -10,7 +10,7 @@ mod write;
 
 use crate::core::Core;
 use crate::rpc::{Reply, Request};
-use api::trace::{Trace, event};
+use api::trace::{Recorder, Trace, event};
 use api::{
     Buffered, Copies, Database, Error, Outcome, ReadRequest, ReadResponse, Refused, Retry,
     Topology, Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
@@ -197,8 +197,8 @@ impl Database for Gateway {
         send_release(&self.core, transaction, tablets, None);
     }
 
-    fn keep_trace(&self, trace: Trace) {
-        self.core.traces.keep(trace);
+    fn keep_trace(&self, trace: Trace, recorder: Recorder) {
+        self.core.traces.keep(trace, recorder);
     }
 
     async fn traces(&self) -> Vec<Trace> {

@@ -11,6 +11,7 @@ use super::write::Part;
 use crate::batchlog::{Batch, BatchId, BatchPart, BatchRequest};
 use crate::message::RawRow;
 use crate::peers::{Neighbour, spawn};
+use api::trace::event;
 use api::{Error, Level, Outcome, Retry};
 use cluster::Tablet;
 use futures::future::join_all;
@@ -128,17 +129,29 @@ impl Coordinator {
     }
 
     async fn ask_keeper(&self, keeper: NodeId, request: BatchRequest, deadline: Instant) -> bool {
-        if keeper == self.peers.this_node() {
+        let this_node = self.peers.this_node();
+        let (verb, done) = match &request {
+            BatchRequest::Keep(_) => ("BATCH_STORE", "kept"),
+            BatchRequest::Forget(_) => ("BATCH_REMOVE", "forgotten"),
+        };
+        let is_done = if keeper == this_node {
             let outcome = self.batches.handle(request).await;
-            return outcome
+            outcome
                 .inspect_err(|error| tracing::warn!(%error, "a batch is not kept"))
-                .is_ok();
+                .is_ok()
+        } else {
+            event(this_node, || format!("Sending {verb} to {keeper}"));
+            let patience_ms = super::remaining_ms(deadline);
+            let outcome = self.peers.batch(keeper, request, patience_ms).await;
+            outcome
+                .inspect_err(|error| tracing::debug!(%keeper, %error, "a batch is not kept"))
+                .inspect_err(|error| event(this_node, || format!("{keeper}: {error}")))
+                .is_ok()
+        };
+        if is_done {
+            event(keeper, || format!("{verb}: {done}"));
         }
-        let patience_ms = super::remaining_ms(deadline);
-        let outcome = self.peers.batch(keeper, request, patience_ms).await;
-        outcome
-            .inspect_err(|error| tracing::debug!(%keeper, %error, "a batch is not kept"))
-            .is_ok()
+        is_done
     }
 
     /// Writes what this node keeps and nobody has ended in time, for as long as the node lives.

@@ -253,6 +253,8 @@ impl Exchange<'_> {
         answers: Vec<(Place, Answer)>,
         required: &Required,
     ) -> Result<Merged, TabletError> {
+        let this_node = self.coordinator.peers.this_node();
+        api::trace::event(this_node, || "The digests differ".into());
         let (sender, receiver) = mpsc::channel(answers.len().max(1));
         let (mut places, mut pages) = (Vec::new(), Vec::new());
         let mut awaited = 0;
@@ -310,6 +312,10 @@ impl Exchange<'_> {
             if deltas.is_empty() {
                 continue;
             }
+            let (this_node, node) = (self.coordinator.peers.this_node(), place.replica.node);
+            api::trace::event(this_node, || {
+                format!("Read repair: {node} lacks {} rows", deltas.len())
+            });
             let action = Action::Apply {
                 deltas,
                 durability: self.durability,

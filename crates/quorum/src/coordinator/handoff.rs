@@ -49,7 +49,11 @@ impl Coordinator {
             offset_bytes: 0,
         };
         match self.hints.store(node, hint).await {
-            Ok(()) => true,
+            Ok(()) => {
+                let this_node = self.peers.this_node();
+                api::trace::event(this_node, || format!("Keeping a hint for {node}"));
+                true
+            }
             Err(HintError::Full) => {
                 tracing::debug!(%node, "no room for a hint");
                 false
