@@ -539,3 +539,32 @@ def test_concurrent_appends_and_prepends_are_all_there_in_one_order(cluster, doo
     assert len({element[0] for element in appended[:count]}) == 2
     for door in (*writers, third):
         wait_until("all of it", lambda: line(door, ConsistencyLevel.ONE) == whole, PATIENCE_SECONDS)
+
+
+def test_definitions_and_truncates_at_the_same_time_are_all_carried_out(cluster, doors):
+    every = [doors(0), doors(1), doors(2)]
+    create_keyspace(every[0])
+    every[0].run("CREATE TABLE away.shape (k int PRIMARY KEY, v int)")
+    cluster.wait_grown()
+    failures = []
+
+    def do(door, statements):
+        try:
+            for statement in statements:
+                door.run(statement)
+        except Exception as error:  # noqa: BLE001: told below
+            failures.append(error)
+
+    cut = ["TRUNCATE away.shape"] * 8
+    grow = [f"ALTER TABLE away.shape ADD c{number} int" for number in range(8)]
+    threads = [threading.Thread(target=do, args=each) for each in zip(every, (cut, cut, grow))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    for door in every:
+        door.run("INSERT INTO away.shape (k, v, c0, c7) VALUES (1, 2, 3, 4)", ConsistencyLevel.ALL)
+        row = door.run("SELECT * FROM away.shape", ConsistencyLevel.ONE).one()
+        assert row._fields == ("k", *(f"c{number}" for number in range(8)), "v")
+        assert (row.k, row.v, row.c0, row.c7) == (1, 2, 3, 4)

@@ -192,11 +192,23 @@ impl Error {
         Error::from_api(error, write_type)
     }
 
-    /// What a TRUNCATE that failed comes to.
-    pub fn from_truncate(error: api::Error) -> Error {
+    /// What a change of the catalog that failed comes to; it was planned with that version.
+    pub fn from_definition(error: api::Error, planned_with: SchemaVersion) -> Error {
+        match error {
+            // Dropped or truncated by somebody else meanwhile: planning it again tells which.
+            api::Error::Refused(Refused::Catalog(catalog::ChangeError::NoTable(_))) => {
+                let current = SchemaVersion(planned_with.0 + 1);
+                Error::new(ErrorKind::StaleSchema { current }, error.to_string())
+            }
+            error => Error::from_api(error, WriteType::Simple),
+        }
+    }
+
+    /// What a TRUNCATE that failed comes to, likewise.
+    pub fn from_truncate(error: api::Error, planned_with: SchemaVersion) -> Error {
         match error {
             api::Error::Retry(_) => Error::new(ErrorKind::Truncate, error.to_string()),
-            error => Error::from_api(error, WriteType::Simple),
+            error => Error::from_definition(error, planned_with),
         }
     }
 

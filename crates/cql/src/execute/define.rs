@@ -51,7 +51,7 @@ pub async fn define(execution: &Execution<'_>, statement: &Statement) -> Result<
             };
             Err(Error::already_exists(&event.keyspace, table))
         }
-        Err(error) => Err(Error::from_read(error)),
+        Err(error) => Err(Error::from_definition(error, catalog.version)),
     }
 }
 

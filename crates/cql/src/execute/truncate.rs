@@ -18,6 +18,6 @@ pub async fn truncate(execution: &Execution<'_>, name: &TableName) -> Result<Vec
     database
         .change_catalog(Change::TruncateTable { table })
         .await
-        .map_err(Error::from_truncate)?;
+        .map_err(|error| Error::from_truncate(error, catalog.version))?;
     Ok(execution.reply.void(&[]))
 }
