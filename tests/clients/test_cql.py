@@ -348,6 +348,20 @@ def test_static_columns(session, table):
     assert tuples(session.execute(f"SELECT a, s FROM {table} WHERE k = 1 AND a = 2")) == []
     distinct = tuples(session.execute(f"SELECT DISTINCT k, s FROM {table}"))
     assert sorted(distinct, key=str) == sorted([(1, "only"), (2, "both"), (3, None)], key=str)
+    # Of a partition that has no rows, or none any more, the static columns are shown alone.
+    for b in "uvwxyz":
+        session.execute(f"INSERT INTO {table} (k, a, b, v) VALUES (1, 1, '{b}', 1)")
+    session.execute(f"DELETE FROM {table} WHERE k = 1 AND a = 1 AND b > 'v'")
+    for b in "uv":
+        session.execute(f"DELETE FROM {table} WHERE k = 1 AND a = 1 AND b = '{b}'")
+    for order in ("", "ORDER BY a DESC, b ASC"):
+        for fetch_size in (1, 2, 5_000):
+            alone = SimpleStatement(f"SELECT k, a, s, v FROM {table} WHERE k = 1 {order}", fetch_size=fetch_size)
+            assert tuples(session.execute(alone)) == [(1, None, "only", None)]
+    assert sorted(tuples(session.execute(f"SELECT k, a, s, v FROM {table} WHERE k IN (1, 3)"))) == [
+        (1, None, "only", None),
+        (3, 1, None, 3),
+    ]
     session.execute(f"UPDATE {table} SET s = 'new' WHERE k = 2")
     assert {row.s for row in session.execute(f"SELECT s FROM {table} WHERE k = 2")} == {"new"}
 

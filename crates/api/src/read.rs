@@ -15,7 +15,8 @@ pub struct ReadRequest {
     /// The answer ends behind the row that passes this size, counted as encoded. Never more than 16 MiB.
     pub size_bytes_max: u32,
     /// Ranges of a table with static columns: also return each partition's header, before its rows in
-    /// either direction, when it has live static cells.
+    /// either direction, when it has live static cells. An answer that goes on in the midst of a partition has the
+    /// header again if it has more of its rows; forward, one that ends there may have the header and no row yet.
     pub headers: bool,
     pub bound: ReadBound,
     pub patience: Patience,

@@ -4,6 +4,7 @@ use crate::merge::Merged;
 use crate::partition::Layout;
 use api::{Direction, KeyRange, Projection, ReadRow};
 use catalog::Table;
+use model::key::ROW;
 use model::{Cell, CellContent, ColumnId, Row};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,9 +106,8 @@ impl<'a> View<'a> {
             .collect()
     }
 
-    /// The visible rows of a range, each partition's header before them. A header without a row behind it
-    /// is shown only when `range`, what the reader asked for, holds its partition whole: else its rows may have been
-    /// shown by an earlier page, or are not wanted.
+    /// The visible rows of a range, each partition's header before them; a header without a row behind it as
+    /// `is_shown_alone` says of `range`, the part of what the reader asked for that was looked through.
     pub fn rows_with_headers(
         &self,
         merged: Merged,
@@ -122,7 +122,7 @@ impl<'a> View<'a> {
             }
         }
         for header in headers.keys() {
-            if holds_partition(range, header) {
+            if is_shown_alone(header, range, direction) {
                 by_partition.entry(header.clone()).or_default();
             }
         }
@@ -141,12 +141,70 @@ impl<'a> View<'a> {
     }
 }
 
-fn holds_partition(range: &KeyRange, header: &[u8]) -> bool {
-    let partition = KeyRange::prefix(header[..header.len().saturating_sub(1)].to_vec());
-    let ends_behind = match (&range.end, &partition.end) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(end), Some(partition_end)) => end >= partition_end,
-    };
-    range.start.as_slice() <= header && ends_behind
+/// Forward, a header comes before all rows of its partition, in one part alone: whether there are any may only
+/// turn out behind this part. Backward it comes last, and parts before this one may have shown rows, unless this one
+/// holds the partition's rows to their end.
+fn is_shown_alone(header: &[u8], range: &KeyRange, direction: Direction) -> bool {
+    if !range.contains(header) {
+        return false;
+    }
+    direction == Direction::Forward || {
+        let mut rows = header.to_vec();
+        if let Some(last) = rows.last_mut() {
+            *last = ROW;
+        }
+        let rows_end = KeyRange::prefix(rows).end;
+        match (&range.end, &rows_end) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(end), Some(rows_end)) => end >= rows_end,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{header_key, layout, row_key, static_delta, table};
+    use crate::partition::decode_row;
+
+    #[test]
+    fn a_partition_without_rows_is_shown_once_wherever_its_read_is_cut() {
+        let (table, layout, tombstones) = (table(), layout(), AtomicU64::new(0));
+        let view = View::new(&table, &layout, &Projection::All, 0, &tombstones);
+        let header = header_key(1);
+        let mut rows = header.clone();
+        *rows.last_mut().unwrap() = ROW;
+        // As a door asks for one partition: its header and its rows, and not what lies behind them.
+        let partition = KeyRange {
+            start: header.clone(),
+            end: KeyRange::prefix(rows).end,
+        };
+        let count = |range: &KeyRange, direction| {
+            let row = decode_row(&static_delta(1, 10, 7).row).unwrap();
+            let merged = Merged {
+                headers: BTreeMap::from([(header.clone(), row)]),
+                ..Merged::default()
+            };
+            view.rows_with_headers(merged, range, direction).len()
+        };
+        let (before, behind) = (
+            KeyRange {
+                end: Some(row_key(1, 5)),
+                ..partition.clone()
+            },
+            KeyRange {
+                start: row_key(1, 5),
+                ..partition.clone()
+            },
+        );
+        for direction in [Direction::Forward, Direction::Backward] {
+            assert_eq!(count(&partition, direction), 1);
+            assert_eq!(count(&KeyRange::all(), direction), 1);
+            assert_eq!(count(&behind, direction), 0);
+        }
+        // Its rows, if there are any, are still to come, or may have been shown.
+        assert_eq!(count(&before, Direction::Forward), 1);
+        assert_eq!(count(&before, Direction::Backward), 0);
+    }
 }
