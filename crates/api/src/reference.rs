@@ -107,6 +107,11 @@ impl Reference {
         let mut is_strong = false;
         for (index, mutation) in request.mutations.iter().enumerate() {
             let table = self.table(mutation.table)?;
+            if table.is_sealed() {
+                return Err(Error::Retry(Retry::StaleSchema {
+                    current: self.catalog.borrow().version,
+                }));
+            }
             if table.is_strong() {
                 is_strong = true;
                 if mutation.timestamp.or(request.timestamp).is_some() {

@@ -1,6 +1,7 @@
 //! The door over the reference database, on a real socket: a story in requests and answers, byte for byte, and
 //! what becomes of clients that do not speak the protocol.
 
+mod global;
 mod hostile;
 mod story;
 mod transactions;
@@ -8,6 +9,7 @@ mod transactions;
 use api::reference::Reference;
 use dynamo::{Credentials, Options};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -21,11 +23,15 @@ struct Served {
 }
 
 async fn serve(credentials: Credentials) -> Served {
+    let database = Reference::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9042);
+    serve_over(database, credentials).await
+}
+
+async fn serve_over(database: Arc<Reference>, credentials: Credentials) -> Served {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let database = Reference::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9042);
     let options = Options {
         credentials,
         ..Options::default()
