@@ -65,6 +65,7 @@ bugs! {
     SplitSeedsTooSoon,
     SplitForgetsVotes,
     SplitSettledEarly,
+    CentresShareBallots,
 }
 
 #[cfg(feature = "planted")]

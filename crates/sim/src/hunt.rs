@@ -60,6 +60,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::CommitWithoutQuorum
         | Bug::BallotReuse
         | Bug::PromiseNotSynced => vec![Workload::Cas],
+        Bug::CentresShareBallots => vec![Workload::Regions],
         Bug::ReplayHintAfterGrace => vec![Workload::Heal],
         Bug::BatchlogNewTimestamps => vec![Workload::Batches],
         Bug::SplitSeedsTooSoon | Bug::SplitSettledEarly => {

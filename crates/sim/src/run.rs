@@ -141,6 +141,9 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     if workload == Workload::Centres {
         plan = plan.with_centres(seed);
     }
+    if workload == Workload::Regions {
+        plan = plan.with_regions(seed);
+    }
     if matches!(workload, Workload::Register | Workload::External) {
         plan = plan.with_clocks(seed);
     }

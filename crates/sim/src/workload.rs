@@ -12,8 +12,8 @@ pub(crate) use client::{NAMESPACE, replication};
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
-use catalog::Protocol;
 use quorum::Levels;
+use register::Kind;
 use std::fmt;
 use std::str::FromStr;
 
@@ -34,6 +34,9 @@ pub enum Workload {
     /// Three data centres that are cut off, come and go; reads and writes at all levels, with clients' clocks that differ.
     /// What a level promises is seen by those whom it promises it to; in the end all replicas hold the same.
     Centres,
+    /// As in `Cas`, by the replicas of one data centre alone, each for keys of its own, in partitions that it shares with the
+    /// others: linearizable there, whatever becomes of the others.
+    Regions,
     /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
     /// far as the table promises.
     Append,
@@ -45,11 +48,12 @@ pub enum Workload {
 }
 
 impl Workload {
-    pub const ALL: [Workload; 9] = [
+    pub const ALL: [Workload; 10] = [
         Workload::Register,
         Workload::Quorum,
         Workload::Heal,
         Workload::Centres,
+        Workload::Regions,
         Workload::Cas,
         Workload::Batches,
         Workload::Append,
@@ -71,6 +75,7 @@ impl Workload {
             Workload::Quorum => "quorum",
             Workload::Heal => "heal",
             Workload::Centres => "centres",
+            Workload::Regions => "regions",
             Workload::Cas => "cas",
             Workload::Batches => "batches",
             Workload::Append => "append",
@@ -116,8 +121,9 @@ pub(crate) async fn run(
     plan: &Plan,
 ) -> Result<(Counts, crate::nemesis::Strikes), String> {
     match workload {
-        Workload::Register => register::run(cluster, plan, Protocol::Strong).await,
-        Workload::Cas => register::run(cluster, plan, Protocol::Eventual).await,
+        Workload::Register => register::run(cluster, plan, Kind::Strong).await,
+        Workload::Cas => register::run(cluster, plan, Kind::Swapped).await,
+        Workload::Regions => register::run(cluster, plan, Kind::Regional).await,
         Workload::Batches => batches::run(cluster, plan).await,
         Workload::Quorum => quorum::run(cluster, plan, Levels::quorum()).await,
         Workload::Heal => quorum::run(cluster, plan, Levels::healing()).await,

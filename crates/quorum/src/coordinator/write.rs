@@ -411,7 +411,9 @@ impl Part {
     fn request(&self, place: &Place) -> Request {
         // Of what a data centre decides by itself others take the rows alone, as a plain write.
         let decided = self.decided.as_ref();
-        let decided = decided.filter(|decided| decided.proposal.concerns(&place.data_center));
+        let decided = decided.filter(|decided| {
+            decided.proposal.concerns(&place.data_center) || planted::is(Bug::CentresShareBallots)
+        });
         let action = match decided {
             Some(decided) => Action::Paxos(PaxosRequest::Commit {
                 partition: decided.partition.clone(),

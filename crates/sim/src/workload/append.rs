@@ -155,6 +155,7 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
     let shape = Shape {
         name: "lists",
         partitioning: plan.partitioning,
+        keys: 1,
         columns: &[("k", Type::BigInt), ("list", set), ("tail", Type::BigInt)],
     };
     let table = create_table(cluster, Protocol::Strong, plan, shape).await?;

@@ -125,6 +125,7 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
     let shape = Shape {
         name: "bank",
         partitioning: plan.partitioning,
+        keys: 1,
         columns: &[
             "k",
             "balance",

@@ -32,13 +32,18 @@ pub(super) const FINAL_CLIENT: u64 = 999;
 pub(super) struct Registers {
     pub table: Arc<Table>,
     pub value: ColumnId,
+    /// So many follow each other in one partition; alone in theirs they have no clustering column.
+    pub per_partition: u64,
 }
 
 impl Registers {
     pub fn key(&self, number: u64) -> Vec<u8> {
-        self.table
-            .row_key(&[Value::Int(number as i64)])
-            .expect("one bigint is the table's key")
+        let of = |number: u64| Value::Int(number as i64);
+        let key = match self.per_partition {
+            1 => self.table.row_key(&[of(number)]),
+            several => self.table.row_key(&[of(number / several), of(number)]),
+        };
+        key.expect("bigints are the table's key")
     }
 
     /// The key of the header of the register's partition.
@@ -68,10 +73,12 @@ impl Registers {
     }
 }
 
-/// Columns of a table by name; the first is its key.
+/// Columns of a table by name.
 pub(super) struct Shape<'a> {
     pub name: &'a str,
     pub partitioning: Partitioning,
+    /// So many of the columns, the first ones, are the key.
+    pub keys: usize,
     pub columns: &'a [(&'a str, Type)],
 }
 
@@ -97,7 +104,7 @@ fn spec(shape: &Shape<'_>, protocol: Protocol, plan: &Plan) -> (Replication, Tab
     let replication = replication(protocol, plan, &plan.factors);
     let role = |index| match (index, shape.partitioning) {
         (0, Partitioning::Hash) => ColumnRole::Partition,
-        (0, Partitioning::Range) => ColumnRole::Clustering,
+        (index, _) if index < shape.keys => ColumnRole::Clustering,
         _ => ColumnRole::Regular,
     };
     let columns = shape.columns.iter().enumerate();
@@ -189,11 +196,41 @@ pub(super) async fn create(
     let shape = Shape {
         name: "registers",
         partitioning: Partitioning::Hash,
+        keys: 1,
         columns: &[("k", Type::BigInt), ("v", Type::BigInt)],
     };
     let table = create_table(cluster, protocol, plan, shape).await?;
     let value = column(&table, "v")?;
-    Ok(Arc::new(Registers { table, value }))
+    Ok(Arc::new(Registers {
+        table,
+        value,
+        per_partition: 1,
+    }))
+}
+
+/// Creates an eventual table of registers of which several are in one partition.
+pub(super) async fn create_shared(
+    cluster: &Cluster,
+    plan: &Plan,
+    per_partition: u64,
+) -> Result<Arc<Registers>, String> {
+    let shape = Shape {
+        name: "registers",
+        partitioning: Partitioning::Hash,
+        keys: 2,
+        columns: &[
+            ("p", Type::BigInt),
+            ("k", Type::BigInt),
+            ("v", Type::BigInt),
+        ],
+    };
+    let table = create_table(cluster, Protocol::Eventual, plan, shape).await?;
+    let value = column(&table, "v")?;
+    Ok(Arc::new(Registers {
+        table,
+        value,
+        per_partition,
+    }))
 }
 
 /// How an operation ended, as its client knows.

@@ -1,11 +1,12 @@
 //! Registers on a strong table, or on an eventual one where each write is a compare-and-set: every history of every
 //! key must be linearizable. On the eventual table reads are serial or at QUORUM, as are the commits: what somebody
-//! has been shown, both must show.
+//! has been shown, both must show. Where data centres agree by themselves, each key has a home, and only who is there
+//! reads and writes it.
 
 use super::Counts;
 use super::client::{
-    Ending, FINAL_CLIENT, PATIENCE_MS, Registers, Step, create, insist, read, read_all, unleash,
-    write,
+    Ending, FINAL_CLIENT, PATIENCE_MS, Registers, Step, create, create_shared, insist, read,
+    read_all, unleash, write,
 };
 use crate::checker::linearizable::{self, Action, Answer, Operation, Verdict};
 use crate::cluster::{Cluster, Door};
@@ -24,9 +25,21 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What the registers are kept by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A strong table.
+    Strong,
+    /// An eventual one, by compare-and-set among all replicas.
+    Swapped,
+    /// An eventual one, by compare-and-set among the replicas of a key's home.
+    Regional,
+}
+
 struct Game {
     cluster: Cluster,
-    protocol: Protocol,
+    plan: Plan,
+    kind: Kind,
     /// On an eventual table: how many must have merged what was agreed. Plain reads show it only after a QUORUM has, so
     /// at other levels all reads are serial.
     commit_level: Level,
@@ -54,18 +67,24 @@ const FACTS_MAX: usize = 500;
 pub(super) async fn run(
     cluster: &Cluster,
     plan: &Plan,
-    protocol: Protocol,
+    kind: Kind,
 ) -> Result<(Counts, Strikes), String> {
-    let registers = create(cluster, protocol, plan).await?;
+    let registers = match kind {
+        Kind::Strong => create(cluster, Protocol::Strong, plan).await?,
+        Kind::Swapped => create(cluster, Protocol::Eventual, plan).await?,
+        Kind::Regional => create_shared(cluster, plan, plan.factors.len() as u64).await?,
+    };
     let levels = [Level::Quorum, Level::Any, Level::One, Level::Quorum];
-    let commit_level = match protocol {
-        Protocol::Strong => Level::Quorum,
-        Protocol::Eventual => levels[cluster.draw_random().random_range(0..levels.len())],
+    let commit_level = match kind {
+        Kind::Strong => Level::Quorum,
+        Kind::Swapped => levels[cluster.draw_random().random_range(0..levels.len())],
+        Kind::Regional => Level::LocalQuorum,
     };
     let game = Arc::new(Game {
         commit_level,
         cluster: cluster.clone(),
-        protocol,
+        plan: plan.clone(),
+        kind,
         registers,
         keys: plan.keys,
         counts: Mutex::default(),
@@ -76,7 +95,8 @@ pub(super) async fn run(
     });
     // The faults begin when the table serves.
     for key in 0..game.keys {
-        game.insist_on_read(0, key).await?;
+        let first = game.survivors_at_home(key)[0];
+        game.insist_on_read(first, key).await?;
     }
     let step: Step = {
         let game = game.clone();
@@ -87,11 +107,11 @@ pub(super) async fn run(
     };
     let strikes = unleash(cluster, plan, step).await?;
     for key in 0..game.keys {
-        for node in cluster.survivors() {
+        for node in game.survivors_at_home(key) {
             game.insist_on_read(node, key).await?;
         }
         game.insist_on_write(key).await?;
-        for node in cluster.survivors() {
+        for node in game.survivors_at_home(key) {
             game.insist_on_read(node, key).await?;
         }
     }
@@ -107,13 +127,28 @@ impl Game {
         *next
     }
 
+    /// Whether a key is read and written through this node: through any, or through those of its home.
+    fn is_at_home(&self, key: u64, node: usize) -> bool {
+        let centre = self.plan.centre(node).map(|centre| centre as u64);
+        self.kind != Kind::Regional || centre == Some(key % self.registers.per_partition)
+    }
+
+    fn survivors_at_home(&self, key: u64) -> Vec<usize> {
+        let survivors = self.cluster.survivors().into_iter();
+        survivors
+            .filter(|node| self.is_at_home(key, *node))
+            .collect()
+    }
+
     async fn step(&self, door: Door, client: u64, mut random: SmallRng) {
-        let key = random.random_range(0..self.keys);
+        let keys = (0..self.keys).filter(|key| self.is_at_home(*key, door.node));
+        let keys: Vec<u64> = keys.collect();
+        let key = keys[random.random_range(0..keys.len() as u64) as usize];
         let action = match random.random_range(0..100) {
             0..8 if self.commit_level == Level::Quorum => {
                 return self.scan(door, client).await;
             }
-            8..20 if self.protocol == Protocol::Strong => {
+            8..20 if self.kind == Kind::Strong => {
                 return self.revisit(door, &mut random).await;
             }
             0..50 => Action::Read,
@@ -136,12 +171,21 @@ impl Game {
     }
 
     fn read_level(&self, random: &mut SmallRng) -> Level {
-        match self.protocol {
-            Protocol::Strong => Level::Default,
-            Protocol::Eventual if self.commit_level == Level::Quorum && random.random_bool(0.5) => {
+        match self.kind {
+            Kind::Regional if random.random_bool(0.5) => Level::LocalQuorum,
+            Kind::Swapped if self.commit_level == Level::Quorum && random.random_bool(0.5) => {
                 Level::Quorum
             }
-            Protocol::Eventual => Level::Serial,
+            _ => self.serial_level(),
+        }
+    }
+
+    /// Of reads that see all that was agreed.
+    fn serial_level(&self) -> Level {
+        match self.kind {
+            Kind::Strong => Level::Default,
+            Kind::Swapped => Level::Serial,
+            Kind::Regional => Level::LocalSerial,
         }
     }
 
@@ -281,7 +325,7 @@ impl Game {
             Action::Read => RowOperation::Check,
         };
         let mut mutation = Mutation::new(table.id, self.registers.key(key), operation);
-        if self.protocol == Protocol::Eventual {
+        if self.kind != Kind::Strong {
             // Who wants the old row needs to know it: this makes the write a serial one.
             mutation.returning = Returning::Old;
         }
@@ -299,6 +343,9 @@ impl Game {
         }
         let mut request = WriteRequest::new(vec![mutation]);
         request.level = self.commit_level;
+        if self.kind == Kind::Regional {
+            request.serial_level = Level::LocalSerial;
+        }
         request.patience = Patience { ms: PATIENCE_MS };
         request
     }
@@ -350,10 +397,7 @@ impl Game {
     }
 
     async fn insist_on_read(&self, node: usize, key: u64) -> Result<(), String> {
-        let level = match self.protocol {
-            Protocol::Strong => Level::Default,
-            Protocol::Eventual => Level::Serial,
-        };
+        let level = self.serial_level();
         let reading = |door| self.read(door, FINAL_CLIENT, key, level);
         insist(
             &self.cluster,
@@ -366,7 +410,7 @@ impl Game {
     }
 
     async fn insist_on_write(&self, key: u64) -> Result<(), String> {
-        let survivors = self.cluster.survivors();
+        let survivors = self.survivors_at_home(key);
         let node = survivors[key as usize % survivors.len()];
         let writing = |door| {
             let action = Action::Write(Some(self.fresh_value()));

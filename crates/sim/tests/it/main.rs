@@ -53,6 +53,11 @@ fn books_balance() {
 }
 
 #[test]
+fn what_a_data_centre_agrees_on_is_linearizable_there() {
+    passes(Workload::Regions, 1..8);
+}
+
+#[test]
 fn compare_and_set_is_linearizable() {
     passes(Workload::Cas, 1..15);
 }
