@@ -433,11 +433,10 @@ impl Plan {
         }
     }
 
-    /// Data centres that are cut off as a whole, and stay; each has keys of its own in every partition.
+    /// Data centres that are cut off as a whole, come and go; each has keys of its own in every partition.
     pub fn with_regions(self, seed: u64) -> Plan {
         let gc_grace_seconds = self.gc_grace_seconds;
         let mut plan = self.with_centres(seed);
-        plan.faults.retain(|fault| *fault != Fault::Alter);
         let factors = plan.factors.iter().map(|factor| (*factor).max(2));
         plan.factors = factors.collect();
         Plan {

@@ -3,11 +3,11 @@
 //! has been shown, both must show. Where data centres agree by themselves, each key has a home, and only who is there
 //! reads and writes it.
 
-use super::Counts;
 use super::client::{
     Ending, FINAL_CLIENT, PATIENCE_MS, Registers, Step, create, create_shared, insist, read,
     read_all, unleash, write,
 };
+use super::{Counts, NAMESPACE, replication};
 use crate::checker::linearizable::{self, Action, Answer, Operation, Verdict};
 use crate::cluster::{Cluster, Door};
 use crate::nemesis::Strikes;
@@ -17,13 +17,15 @@ use api::{
     ReadBound, ReadRequest, Refused, Returning, RowOperation, Selection, WriteRequest,
     WriteResponse,
 };
-use catalog::Protocol;
+use catalog::{Change, Protocol};
 use model::{Timestamp, Value};
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// What the registers are kept by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,10 @@ struct Fact {
     at: Timestamp,
     value: Option<u64>,
 }
+
+/// After the faults copies may be on their way for so long.
+const HOMECOMING: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Facts remembered.
 const FACTS_MAX: usize = 500;
@@ -106,6 +112,9 @@ pub(super) async fn run(
         })
     };
     let strikes = unleash(cluster, plan, step).await?;
+    if kind == Kind::Regional {
+        game.bring_home().await?;
+    }
     for key in 0..game.keys {
         for node in game.survivors_at_home(key) {
             game.insist_on_read(node, key).await?;
@@ -138,6 +147,37 @@ impl Game {
         survivors
             .filter(|node| self.is_at_home(key, *node))
             .collect()
+    }
+
+    /// Whatever the nemesis has made of it: in the end every data centre has its copies again.
+    async fn bring_home(&self) -> Result<(), String> {
+        let wanted = replication(Protocol::Eventual, &self.plan, &self.plan.factors);
+        let deadline = Instant::now() + HOMECOMING;
+        while Instant::now() < deadline {
+            sleep(LOOK).await;
+            let Some(door) = self.cluster.door(0) else {
+                continue;
+            };
+            let catalog = door.database.catalog();
+            let known = catalog.namespaces.get(NAMESPACE);
+            if known.is_some_and(|known| known.replication == wanted) {
+                if self.cluster.is_settled() {
+                    return Ok(());
+                }
+                continue;
+            }
+            let change = Change::AlterNamespace {
+                name: NAMESPACE.into(),
+                replication: Some(wanted.clone()),
+                properties: BTreeMap::new(),
+            };
+            // Where it fails it is asked for again.
+            let _ = door.database.change_catalog(change).await;
+        }
+        Err(format!(
+            "{} s after all faults have ended, copies are not where they should be",
+            HOMECOMING.as_secs()
+        ))
     }
 
     async fn step(&self, door: Door, client: u64, mut random: SmallRng) {
