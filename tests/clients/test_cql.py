@@ -513,6 +513,22 @@ def test_paging(session, table, fetch_size):
     assert tuples(again.current_rows) == tuples(session.execute(f"SELECT k, a, b FROM {table}"))[4:8]
 
 
+def test_who_pages_through_a_table_that_is_truncated_finds_nothing_more(session, table):
+    for number in range(40):
+        session.execute(f"INSERT INTO {table} (k, a, b, v) VALUES ({number % 4}, {number}, 'x', 1)")
+    prepared = session.prepare(f"SELECT a FROM {table} WHERE k = ?")
+    prepared.fetch_size = 4
+    begun = [session.execute(SimpleStatement(f"SELECT a FROM {table}", fetch_size=7)), session.execute(prepared, (1,))]
+    assert [len(result.current_rows) for result in begun] == [7, 4]
+    session.execute(f"TRUNCATE {table}")
+    for result in begun:
+        result.fetch_next_page()
+        assert not result.current_rows and not result.has_more_pages
+    # What was prepared before works on what is written after.
+    session.execute(f"INSERT INTO {table} (k, a, b, v) VALUES (1, 2, 'x', 3)")
+    assert tuples(session.execute(prepared, (1,))) == [(2,)]
+
+
 def test_token_ranges_cover_the_table(session, table):
     fill(session, table, partitions=20, rows=1)
     select = session.prepare(f"SELECT k FROM {table} WHERE token(k) > ? AND token(k) <= ?")

@@ -1,22 +1,22 @@
 //! Paging states: opaque to clients, checked like any input when they come back.
 //!
 //! ```text
-//! version 1 · table id 8 · rows left 4 (all ones: no limit) · rows left in the partition 4 · position length 4 ·
+//! version 2 · table uuid 16 · rows left 4 (all ones: no limit) · rows left in the partition 4 · position length 4 ·
 //! position · partition length 4 · partition
 //! ```
 //!
 //! The position is the key at which reading goes on: inclusive when forward, exclusive when backward. The
-//! partition is the header's key of the last row, for limits per partition.
+//! partition is the header's key of the last row, for limits per partition. The table is known by its uuid, which
+//! outlives a TRUNCATE: who is in the midst of a table then finds nothing more.
 
 use crate::error::Error;
 use crate::protocol::wire::Reader;
-use model::TableId;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PagingState {
-    pub table: TableId,
+    pub table: [u8; 16],
     pub rows_left: u32,
     pub partition_rows_left: u32,
     pub position: Vec<u8>,
@@ -25,9 +25,9 @@ pub struct PagingState {
 
 impl PagingState {
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(21 + self.position.len() + self.partition.len());
+        let mut out = Vec::with_capacity(33 + self.position.len() + self.partition.len());
         out.push(VERSION);
-        out.extend_from_slice(&self.table.0.to_be_bytes());
+        out.extend_from_slice(&self.table);
         out.extend_from_slice(&self.rows_left.to_be_bytes());
         out.extend_from_slice(&self.partition_rows_left.to_be_bytes());
         for bytes in [&self.position, &self.partition] {
@@ -37,7 +37,7 @@ impl PagingState {
         out
     }
 
-    pub fn decode(bytes: &[u8], table: TableId) -> Result<PagingState, Error> {
+    pub fn decode(bytes: &[u8], table: [u8; 16]) -> Result<PagingState, Error> {
         let bad = || Error::protocol("Invalid value for the paging state");
         let mut reader = Reader::new(bytes);
         let read = |reader: &mut Reader<'_>| -> Result<PagingState, Error> {
@@ -45,7 +45,7 @@ impl PagingState {
                 return Err(bad());
             }
             let state = PagingState {
-                table: TableId(reader.long()? as u64),
+                table: reader.take(16)?.try_into().map_err(|_| bad())?,
                 rows_left: reader.int()? as u32,
                 partition_rows_left: reader.int()? as u32,
                 position: reader.bytes()?.ok_or_else(bad)?.to_vec(),
@@ -67,20 +67,20 @@ mod tests {
     #[test]
     fn round_trip_and_nothing_else() {
         let state = PagingState {
-            table: TableId(7),
+            table: [7; 16],
             rows_left: u32::MAX,
             partition_rows_left: 3,
             position: vec![1, 2, 3],
             partition: vec![],
         };
         let bytes = state.encode();
-        assert_eq!(PagingState::decode(&bytes, TableId(7)).unwrap(), state);
-        PagingState::decode(&bytes, TableId(8)).unwrap_err();
+        assert_eq!(PagingState::decode(&bytes, [7; 16]).unwrap(), state);
+        PagingState::decode(&bytes, [8; 16]).unwrap_err();
         for length in 0..bytes.len() {
-            PagingState::decode(&bytes[..length], TableId(7)).unwrap_err();
+            PagingState::decode(&bytes[..length], [7; 16]).unwrap_err();
         }
         let longer = [&bytes[..], &[0]].concat();
-        PagingState::decode(&longer, TableId(7)).unwrap_err();
+        PagingState::decode(&longer, [7; 16]).unwrap_err();
     }
 
     proptest::proptest! {
@@ -88,7 +88,7 @@ mod tests {
         fn arbitrary_states_are_read_or_refused(
             bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
         ) {
-            if let Ok(state) = PagingState::decode(&bytes, TableId(7)) {
+            if let Ok(state) = PagingState::decode(&bytes, [7; 16]) {
                 assert_eq!(state.encode(), bytes);
             }
         }

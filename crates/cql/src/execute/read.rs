@@ -79,7 +79,7 @@ pub async fn rows(
         Source::Stored(table) => table,
     };
     let state = match &execution.parameters.paging_state {
-        Some(state) => Some(PagingState::decode(state, table.id)?),
+        Some(state) => Some(PagingState::decode(state, table.uuid)?),
         None => None,
     };
     let mut scan = Scan {
@@ -124,7 +124,7 @@ pub async fn rows(
     rows.warnings = warnings;
     let state = resume.map(|position| {
         PagingState {
-            table: table.id,
+            table: table.uuid,
             rows_left,
             partition_rows_left: partition_left,
             position,
