@@ -196,11 +196,20 @@ class Story:
         return f"UPDATE away.rows SET line = line - [{element}] {self.where(k, c)}"
 
 
+def with_c(rows, is_wanted):
+    """The rows that have such a clustering column; static columns alone have none."""
+    return [row for row in rows if row[0] is not None and is_wanted(row[0])]
+
+
 # What is asked of a partition beside all of it, and what that comes to.
 VIEWS = [
     ("", lambda rows: rows),
     (" ORDER BY c DESC LIMIT 2", lambda rows: rows[::-1][:2]),
-    (" AND c > 1 LIMIT 2", lambda rows: [row for row in rows if row[0] is not None and row[0] > 1][:2]),
+    (" PER PARTITION LIMIT 3", lambda rows: rows[:3]),
+    (" AND c > 1 LIMIT 2", lambda rows: with_c(rows, lambda c: c > 1)[:2]),
+    (" AND c > 1 AND c < 5 ORDER BY c DESC", lambda rows: with_c(rows, lambda c: 1 < c < 5)[::-1]),
+    (" AND c IN (1, 3, 5)", lambda rows: with_c(rows, lambda c: c in (1, 3, 5))),
+    (" AND c = 3", lambda rows: with_c(rows, lambda c: c == 3)),
 ]
 
 
@@ -412,11 +421,15 @@ def test_what_expires_is_gone_at_the_same_second_on_every_node(cluster, doors, h
         assert door.run("SELECT v FROM away.brief WHERE k = 1", ConsistencyLevel.ONE).one().v == "again"
 
 
+CUT = "CREATE TABLE away.cut (k int PRIMARY KEY, v text, s int)"
+
+
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_truncated_table_is_empty_on_a_node_that_was_away(cluster, doors, how):
+@pytest.mark.parametrize("statements", [["TRUNCATE away.cut"], ["DROP TABLE away.cut", CUT]])
+def test_a_table_that_was_emptied_is_empty_on_a_node_that_was_away(cluster, doors, how, statements):
     writer, other, lonely = doors(0), doors(1), doors(2)
     create_keyspace(writer)
-    writer.run("CREATE TABLE away.cut (k int PRIMARY KEY, v text, s int)")
+    writer.run(CUT)
     cluster.wait_grown()
     insert = "INSERT INTO away.cut (k, v) VALUES (%s, %s)"
     for k in range(30):
@@ -430,7 +443,8 @@ def test_a_truncated_table_is_empty_on_a_node_that_was_away(cluster, doors, how)
         # These wait as hints for it.
         for k in range(40, 50):
             writer.insist(insert, ConsistencyLevel.QUORUM, (k, "missed"))
-        writer.run("TRUNCATE away.cut")
+        for statement in statements:
+            writer.run(statement)
         for door in (writer, other):
             assert not door.run("SELECT * FROM away.cut", ConsistencyLevel.ONE).all()
         for k in (5, 30, 45, 60):
