@@ -4,7 +4,7 @@ import time
 import uuid
 
 import pytest
-from cassandra import ConsistencyLevel, InvalidRequest, ProtocolVersion
+from cassandra import ConsistencyLevel, InvalidRequest, ProtocolVersion, Unavailable
 from cassandra.query import BatchStatement, SimpleStatement
 
 from conftest import status, wait_until
@@ -59,9 +59,15 @@ def test_what_is_not_traced_leaves_no_trace(session):
     assert result.get_query_trace() is None
     nobody = uuid.uuid1()
     assert session.execute("SELECT * FROM system_traces.sessions WHERE session_id = %s", (nobody,)).one() is None
-    # An error is an answer, too.
-    with pytest.raises(InvalidRequest):
-        session.execute("SELECT nothing FROM t", trace=True)
+
+
+def test_what_fails_is_traced_as_well(session):
+    future = session.execute_async("SELECT nothing FROM t", trace=True)
+    with pytest.raises(InvalidRequest, match="Undefined column name nothing"):
+        future.result()
+    trace = future.get_query_trace(max_wait=10)
+    assert trace.parameters["query"] == "SELECT nothing FROM t"
+    assert [event.description for event in trace.events] == ["Failed: Undefined column name nothing in table traced.t"]
 
 
 def test_cqlsh_shows_traces(node, session):
@@ -150,6 +156,12 @@ def test_a_trace_tells_which_node_did_what_and_when(cluster, doors):
         alone = Told(cluster, door, quorum("INSERT INTO told.t (k, v) VALUES (1, 2)"))
         assert alone.nodes("MUTATION: written") == {0, 1}
         assert alone.nodes("Sending MUTATION") == {0}
+        everywhere = SimpleStatement("INSERT INTO told.t (k, v) VALUES (2, 2)", consistency_level=ConsistencyLevel.ALL)
+        future = door.session.execute_async(everywhere, trace=True)
+        with pytest.raises(Unavailable):
+            future.result()
+        [failed] = future.get_query_trace(max_wait=PATIENCE_SECONDS).events
+        assert failed.description.startswith("Failed: ") and failed.source == cluster.HOSTS[0]
     returned = doors(2)
     returned.insist("SELECT v FROM told.t WHERE k = 7")
     cluster.wait_grown()

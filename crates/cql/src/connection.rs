@@ -17,7 +17,7 @@ use crate::protocol::{
 };
 use crate::server::Server;
 use crate::system::CQL_VERSION;
-use crate::trace::traced;
+use crate::trace::{traced, with_id};
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -412,11 +412,12 @@ impl Wire {
                 _ => Operation::Query,
             };
             let started = Instant::now();
-            let result = if is_traced {
+            let (trace, result) = if is_traced {
                 // Boxed: it would make every request's future larger.
-                Box::pin(traced(server, &connection, reply, request)).await
+                let (id, result) = Box::pin(traced(server, &connection, reply, request)).await;
+                (Some(id), result)
             } else {
-                execute(server, &connection, reply, request).await
+                (None, execute(server, &connection, reply, request).await)
             };
             server
                 .options
@@ -427,6 +428,10 @@ impl Wire {
                 server.options.metrics.prepared.set(count);
             }
             let answer = result.unwrap_or_else(|error| reply.error(&error));
+            let answer = match &trace {
+                Some(id) => with_id(answer, id),
+                None => answer,
+            };
             (answer, size_bytes)
         }));
         Ok(())

@@ -9,25 +9,30 @@ use crate::protocol::response::Reply;
 use crate::protocol::{flag, frame};
 use crate::server::Server;
 use api::Level;
-use api::trace::{Recorder, Trace};
+use api::trace::{Recorder, Trace, event};
+
+pub type TraceId = [u8; 16];
 
 /// A statement is shown up to so many bytes.
 const STATEMENT_BYTES_MAX: usize = 4_096;
 
-/// Executes a request and keeps the trace of it; the answer says which one it is.
+/// Executes a request and keeps the trace of it, also when it fails; `with_id` tells the client which one it is.
 pub async fn traced(
     server: &Server,
     connection: &Connection,
     reply: Reply,
     request: Request,
-) -> Result<Vec<u8>, Error> {
+) -> (TraceId, Result<Vec<u8>, Error>) {
     let started_at = server.now();
     let id = server.uuids.next(started_at);
     let (kind, parameters) = describe(server, &request);
     let recorder = Recorder::default();
-    let result = recorder
-        .record(execute(server, connection, reply, request))
-        .await;
+    let coordinator = server.database.topology().this_node;
+    let executing = async {
+        let result = execute(server, connection, reply, request).await;
+        result.inspect_err(|error| event(coordinator, || format!("Failed: {}", error.message)))
+    };
+    let result = recorder.record(executing).await;
     let trace = Trace {
         id,
         started_at,
@@ -35,15 +40,15 @@ pub async fn traced(
         request: kind.into(),
         parameters,
         client: connection.client.map(|client| client.to_string()),
-        coordinator: server.database.topology().this_node,
+        coordinator,
         events: Vec::new(),
     };
     server.database.keep_trace(trace, recorder);
-    result.map(|answer| with_id(answer, &id))
+    (id, result)
 }
 
 /// The answer with the trace's id before all else in its body.
-fn with_id(mut answer: Vec<u8>, id: &[u8; 16]) -> Vec<u8> {
+pub fn with_id(mut answer: Vec<u8>, id: &TraceId) -> Vec<u8> {
     answer[1] |= flag::TRACING;
     let body = frame::HEADER_SIZE_BYTES;
     answer.splice(body..body, id.iter().copied());
