@@ -96,10 +96,12 @@ impl<'a> Staging<'a> {
 
     /// Whether a table of these takes no writes any more.
     pub fn is_sealed(&self, catalog: &Catalog) -> bool {
-        let mut steps = self.steps.iter();
-        steps.any(|step| {
-            let table = catalog.table(step.table.id);
-            table.is_some_and(|table| table.is_sealed())
+        let mut last = None;
+        self.steps.iter().any(|step| {
+            let id = step.table.id;
+            // Mostly all are of one table.
+            let is_next = last.replace(id) != Some(id);
+            is_next && catalog.table(id).is_some_and(|table| table.is_sealed())
         })
     }
 

@@ -269,14 +269,8 @@ pub async fn update(
     mut properties: BTreeMap<String, String>,
 ) -> Result<String, Failure> {
     let table = schema.table.as_ref();
-    if request.global_table_witness_updates.is_some() {
-        return Err(Failure::not_supported("GlobalTableWitnessUpdates"));
-    }
     let updates = request.replica_updates.as_deref().unwrap_or_default();
-    let all = || updates.iter().flat_map(overridden).map(|(_, it)| it);
-    if let Some(what) = all().find_map(|it| it.unbuilt) {
-        return Err(Failure::not_supported(what));
-    }
+    refuse_what_is_not_built(request, updates)?;
     check_active(context, schema)?;
     let (here, topology) = (here(context.database), context.database.topology());
     let centers = topology.nodes.iter().map(|node| node.data_center.as_str());
@@ -293,16 +287,7 @@ pub async fn update(
     };
     let wanted = request.multi_region_consistency.as_deref();
     let plan = plan(&standing, updates, wanted.and_then(Consistency::parse))?;
-    for it in all() {
-        let mut put = |what, value: Option<String>| {
-            if let (Some(region), Some(value)) = (it.region_name, value) {
-                properties.insert(override_key(region, what), value);
-            }
-        };
-        put(TABLE_CLASS, it.table_class.map(str::to_owned));
-        let units = it.throughput.and_then(|it| it.read_capacity_units);
-        put(READ_CAPACITY, units.map(|units| units.to_string()));
-    }
+    put_overrides(updates, &mut properties);
     let mut factors = factors(context, &standing, table);
     let (catalog, changed) = match plan {
         Plan::Update => (alter_properties(context, schema, properties).await?, None),
@@ -322,10 +307,9 @@ pub async fn update(
         }
         Plan::Delete { regions } => {
             factors.retain(|region, _| !regions.contains(&region.as_str()));
-            for region in &regions {
-                for what in [TABLE_CLASS, READ_CAPACITY] {
-                    properties.insert(override_key(region, what), String::new());
-                }
+            for what in [TABLE_CLASS, READ_CAPACITY] {
+                let keys = regions.iter().map(|region| override_key(region, what));
+                properties.extend(keys.map(|key| (key, String::new())));
             }
             let wanted = Wanted {
                 factors,
@@ -353,6 +337,34 @@ pub async fn update(
         status,
         &shown,
     ))
+}
+
+fn refuse_what_is_not_built(
+    request: &UpdateTableRequest,
+    updates: &[ReplicationGroupUpdate],
+) -> Result<(), Failure> {
+    if request.global_table_witness_updates.is_some() {
+        return Err(Failure::not_supported("GlobalTableWitnessUpdates"));
+    }
+    let mut all = updates.iter().flat_map(overridden);
+    match all.find_map(|(_, it)| it.unbuilt) {
+        Some(what) => Err(Failure::not_supported(what)),
+        None => Ok(()),
+    }
+}
+
+/// What the updates say of single replicas is kept among the table's properties.
+fn put_overrides(updates: &[ReplicationGroupUpdate], properties: &mut BTreeMap<String, String>) {
+    for (_, it) in updates.iter().flat_map(overridden) {
+        let mut put = |what, value: Option<String>| {
+            if let (Some(region), Some(value)) = (it.region_name, value) {
+                properties.insert(override_key(region, what), value);
+            }
+        };
+        put(TABLE_CLASS, it.table_class.map(str::to_owned));
+        let units = it.throughput.and_then(|it| it.read_capacity_units);
+        put(READ_CAPACITY, units.map(|units| units.to_string()));
+    }
 }
 
 /// Nothing of a table's regions changes while something is under way.
