@@ -62,6 +62,37 @@ def execute(hosts, *statements):
     assert done.returncode == 0, done.stderr
 
 
+PINNED = """
+import json, sys
+from cassandra import ConsistencyLevel
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.policies import WhiteListRoundRobinPolicy
+from cassandra.query import SimpleStatement
+profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([sys.argv[1]]), request_timeout=15)
+cluster = Cluster([sys.argv[1]], execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=10)
+session = cluster.connect()
+outcomes = []
+for level, statement in json.loads(sys.argv[2]):
+    try:
+        rows = session.execute(SimpleStatement(statement, consistency_level=getattr(ConsistencyLevel, level)))
+        outcomes.append([list(row) for row in rows])
+    except Exception as error:
+        # No other node is asked where this one's answer would have been tried elsewhere.
+        inner = list(getattr(error, "errors", {}).values())
+        outcomes.append(type(inner[0] if inner else error).__name__)
+print(json.dumps(outcomes))
+cluster.shutdown()
+"""
+
+
+def ask_node(hosts, index, *statements):
+    """What one node answers, asked from within its data centre: rows, or the name of an error."""
+    command = [sys.executable, "-c", PINNED, hosts.address(index), json.dumps(statements)]
+    done = hosts.within(hosts.group_of[index], command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def rebuild(hosts):
     command = [binary(), "rebuild", "--admin", f"{hosts.address(0)}:{PORTS['admin']}", "shop"]
     done = hosts.within(0, command, capture_output=True, text=True, timeout=60)
@@ -119,3 +150,53 @@ def test_a_data_centre_comes_is_cut_off_and_returns(hosts):
         assert client.ask(write="EACH_QUORUM")["error"] is None
         client.process.stdin.close()
         assert client.process.wait(20) == 0
+
+
+def test_a_data_centre_that_is_cut_off_starts_anew_by_itself(hosts):
+    """All its nodes are killed and started while nobody else can be reached: what is local goes on."""
+    for index in range(CENTRES * NODES):
+        hosts.start(index)
+    wait_until("nine nodes know each other", lambda: alive_from(hosts, 0) == 9)
+    execute(
+        hosts,
+        f"CREATE KEYSPACE shop WITH replication = {replication(3, 3, 3)}",
+        "CREATE TABLE shop.orders (id int PRIMARY KEY, note text)",
+        "CREATE KEYSPACE bank WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 3} AND consistency = 'strong'",
+        "CREATE TABLE bank.accounts (id int PRIMARY KEY, balance int)",
+    )
+    rebuild(hosts)
+    written = [("EACH_QUORUM", f"INSERT INTO shop.orders (id, note) VALUES ({id}, 'before')") for id in range(20)]
+    assert ask_node(hosts, 0, *written) == [[]] * 20
+
+    # Within a second all nodes have on disk what they know of the cluster.
+    time.sleep(1)
+    here = range(CUT * NODES, CUT * NODES + NODES)
+    hosts.cut_group(CUT)
+    for index in here:
+        hosts.kill(index)
+    for index in here:
+        hosts.start(index)
+    wait_until("its nodes are back", lambda: all(alive_from(hosts, index) == 3 for index in here))
+    health = [hosts.status(index)["health"] for index in here]
+    assert all(text.startswith("degraded: ") for text in health), health
+    for index in here:
+        outcomes = ask_node(
+            hosts,
+            index,
+            ("LOCAL_QUORUM", "SELECT count(*) FROM shop.orders"),
+            ("LOCAL_QUORUM", f"INSERT INTO shop.orders (id, note) VALUES ({100 + index}, 'alone')"),
+            ("LOCAL_QUORUM", f"SELECT note FROM shop.orders WHERE id = {100 + index}"),
+            ("LOCAL_SERIAL", f"SELECT note FROM shop.orders WHERE id = {100 + index}"),
+            ("QUORUM", "SELECT note FROM shop.orders WHERE id = 1"),
+        )
+        assert outcomes == [[[20 + index - here[0]]], [], [["alone"]], [["alone"]], "Unavailable"]
+    # What all have to agree on waits for the others.
+    [refused] = ask_node(hosts, here[0], ("ONE", "SELECT balance FROM bank.accounts WHERE id = 1"))
+    assert isinstance(refused, str), refused
+
+    hosts.mend_group(CUT)
+    wait_until("nine nodes see each other", lambda: alive_from(hosts, 0) == 9 and alive_from(hosts, here[0]) == 9)
+    wait_until("they are taken back", lambda: all(hosts.status(index)["health"] == "serving" for index in here))
+    count = ("LOCAL_QUORUM", "SELECT count(*) FROM shop.orders")
+    wait_until("the others have what was written there", lambda: ask_node(hosts, 0, count) == [[[23]]], 40)
+    assert ask_node(hosts, here[1], ("ONE", "SELECT balance FROM bank.accounts WHERE id = 1")) == [[]]

@@ -69,6 +69,8 @@ pub(crate) struct Core {
     /// Who held a tablet's lease when last heard.
     hints: RwLock<BTreeMap<TabletId, NodeId>>,
     next_request: AtomicU64,
+    /// The meta group knows of this start, and the state here is as new.
+    pub is_registered: world::watch::Sender<bool>,
     is_serving: AtomicBool,
     is_stopping: AtomicBool,
     /// One pull of the meta group's state at a time.
@@ -135,6 +137,7 @@ impl Core {
             meta_leader: Mutex::new(None),
             hints: RwLock::default(),
             next_request: AtomicU64::new(1),
+            is_registered: world::watch::Sender::new(false),
             is_serving: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             pulling: tokio::sync::Mutex::new(()),

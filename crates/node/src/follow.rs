@@ -20,6 +20,12 @@ const BEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// Nodes that one round of beats goes to.
 const BEAT_NODES: usize = 4;
 
+/// How often a state that changes is kept for the next start, at most, and how soon that is durable.
+const REMEMBER_INTERVAL: Duration = Duration::from_millis(200);
+const REMEMBER_WITHIN_MS: u32 = 100;
+/// So much of it is written, on average.
+const REMEMBERED_BYTES_PER_MS: u64 = 200;
+
 /// Why a proposal has no outcome. It may yet be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the meta group did not answer in time")]
@@ -230,6 +236,33 @@ pub(crate) async fn beat(core: Arc<Core>) {
                 .beat(others[(turn + offset) % others.len()], version, clock, led);
         }
         turn = turn.wrapping_add(count);
+    }
+}
+
+/// Keeps the state for the next start, in case that nobody can be asked for it then: now and then while it changes, the
+/// rarer the larger it is.
+pub(crate) async fn remember_state(core: Arc<Core>) {
+    let mut versions = core.views.watch_version();
+    loop {
+        versions.borrow_and_update();
+        let state = core.view().state.to_bytes();
+        let pause = Duration::from_millis(state.len() as u64 / REMEMBERED_BYTES_PER_MS);
+        core.records.put_state_later(state, REMEMBER_WITHIN_MS);
+        sleep(pause.max(REMEMBER_INTERVAL)).await;
+        if versions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes up the state that was kept in a former life, if this node has none that is newer.
+pub(crate) fn recall_state(core: &Core) {
+    let Some(bytes) = core.records.state() else {
+        return;
+    };
+    match State::from_bytes(&bytes) {
+        Ok(state) => core.views.publish(Arc::new(state)),
+        Err(error) => tracing::error!(%error, "the state that was kept is malformed"),
     }
 }
 

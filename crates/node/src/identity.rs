@@ -13,6 +13,7 @@ const OWN_LOG: LogId = LogId(0);
 const IDENTITY: &[u8] = b"identity";
 const PEERS: &[u8] = b"peers";
 const CLOCK_FLOOR: &[u8] = b"clock";
+const STATE: &[u8] = b"state";
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Identity {
@@ -62,6 +63,22 @@ impl Records {
 
     pub async fn put_peers(&self, peers: &[String]) -> Result<(), LogError> {
         self.put(PEERS, &peers).await
+    }
+
+    /// The state of the meta group as this node had it not long before it stopped, encoded.
+    pub fn state(&self) -> Option<Bytes> {
+        self.log.get(OWN_LOG, STATE)
+    }
+
+    /// Durable soon: within `interval_ms`.
+    pub fn put_state_later(&self, state: Vec<u8>, interval_ms: u32) {
+        let operation = LogOperation::Put {
+            log: OWN_LOG,
+            key: STATE.to_vec(),
+            value: state.into(),
+        };
+        let operations = vec![operation];
+        self.log.write_later(LogBatch { operations }, interval_ms);
     }
 
     /// No cluster time that this node has consented to has come so far.

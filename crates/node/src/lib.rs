@@ -81,7 +81,7 @@ pub struct Node {
 
 impl Node {
     /// Starts a node on what its log and stores hold; returns when it serves: founded, joined, or back in its
-    /// cluster with a quorum of the meta group reached. Dropping the future stops the start.
+    /// cluster; without a quorum of the meta group after some seconds, and eventual tables only. Dropping the future stops the start.
     pub async fn start(world: World, config: Config) -> Result<Arc<Node>, StartError> {
         let started = start::start(world, config).await?;
         Ok(Arc::new(Node {

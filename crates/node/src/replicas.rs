@@ -107,13 +107,24 @@ impl Replicas {
 /// Follows the tablet map for as long as the node lives.
 pub(crate) async fn reconcile(core: Arc<Core>) {
     let mut versions = core.views.watch_version();
+    let mut registered = core.is_registered.subscribe();
     loop {
         versions.borrow_and_update();
+        let is_registered = *registered.borrow_and_update();
         let state = Arc::clone(&core.view().state);
-        match bring_in_line(&core, &state).await {
+        let opened = match is_registered {
+            true => bring_in_line(&core, &state).await,
+            false => open_known(&core, &state).await,
+        };
+        match opened {
             Opened::Open => {
                 core.replicas.version.send_replace(state.version());
-                if versions.changed().await.is_err() {
+                let changed = tokio::select! {
+                    biased;
+                    changed = versions.changed() => changed.is_ok(),
+                    changed = registered.changed(), if !is_registered => changed.is_ok(),
+                };
+                if !changed {
                     return;
                 }
             }
@@ -140,6 +151,32 @@ enum Opened {
     /// It is to be made from a replica here that is not as far yet.
     Waits,
     Failed,
+}
+
+/// While the meta group does not know of this start, its state here may be older than what this node did before it: so
+/// nothing is begun, and nothing ended. What is there of eventual replicas goes on, by the placement that it remembers.
+async fn open_known(core: &Arc<Core>, state: &State) -> Opened {
+    let mut outcome = Opened::Open;
+    for tablet in state.tablets().values() {
+        let table = state.catalog().table(tablet.root);
+        let Some(replica) = tablet.replica_on(core.node) else {
+            continue;
+        };
+        if tablet.id == META || table.is_none_or(|table| table.is_strong()) {
+            continue;
+        }
+        match core.replicas.get(tablet.id) {
+            Some(held) if held.replica == replica.id && held.tablet.epoch != tablet.epoch => {
+                tell(core, &held, tablet);
+            }
+            Some(_) => {}
+            None if has_store(core, *replica) == Ok(true) => {
+                outcome = outcome.max(open(core, state, tablet, *replica).await);
+            }
+            None => {}
+        }
+    }
+    outcome
 }
 
 async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {

@@ -26,8 +26,8 @@ use model::{ClusterId, Incarnation, NodeId, ReplicaId};
 use quorum::Coordinator;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
 use world::{Clock, World};
 
 /// The internode protocol's versions that this node speaks.
@@ -35,6 +35,10 @@ const VERSION: u32 = 1;
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const REGISTER_PATIENCE: Duration = Duration::from_secs(5);
+/// After so long without a quorum of the meta group a node that was a member before serves without it.
+const ALONE_AFTER: Duration = Duration::from_secs(3);
+/// What it complains about then.
+const ALONE: &str = "meta group";
 /// The meta group's replica on the founding node.
 const FIRST_REPLICA: ReplicaId = ReplicaId(1);
 
@@ -132,10 +136,10 @@ pub(crate) async fn start(mut world: World, config: Config) -> Result<Started, S
     tasks.spawn(driver.run());
     tasks.spawn(liveness::run(Arc::clone(&core), packets));
     tasks.spawn(clock::run(Arc::clone(&core)));
-    register(&core, &identity).await?;
+    return_to_cluster(&core, identity).await?;
     tasks.spawn(follow::beat(Arc::clone(&core)));
     tasks.spawn(follow::remember_peers(Arc::clone(&core)));
-    replicas::remove_strays(&core).await;
+    tasks.spawn(follow::remember_state(Arc::clone(&core)));
     let version = core.view().state.version();
     tasks.spawn(replicas::reconcile(Arc::clone(&core)));
     core.replicas.reach(version).await;
@@ -271,6 +275,44 @@ async fn join(
             }
         }
         sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Registers this start with the meta group. Where that has no quorum that can be reached, a node that was a member before
+/// does not wait for it for long: it knows what it held, and eventual tables ask for no more. It registers when it can.
+async fn return_to_cluster(core: &Arc<Core>, identity: Identity) -> Result<(), StartError> {
+    let is_new = identity.incarnation == Incarnation(1);
+    let (sender, mut registered) = oneshot::channel();
+    let registering = Arc::clone(core);
+    core.tasks.spawn(async move {
+        let outcome = register(&registering, &identity).await;
+        if outcome.is_ok() {
+            replicas::remove_strays(&registering).await;
+            registering.is_registered.send_replace(true);
+            registering.complain(ALONE, None);
+        }
+        if let Err(Err(error)) = sender.send(outcome) {
+            tracing::error!(%error, "this node stops: the cluster does not take it back");
+            registering.stop();
+        }
+    });
+    let mut versions = core.views.watch_version();
+    let stopped = |_| StartError::Meta;
+    if is_new {
+        return registered.await.map_err(stopped)?;
+    }
+    if let Ok(outcome) = timeout(ALONE_AFTER, &mut registered).await {
+        return outcome.map_err(stopped)?;
+    }
+    follow::recall_state(core);
+    tokio::select! {
+        biased;
+        outcome = registered => outcome.map_err(stopped)?,
+        _ = versions.wait_for(|version| *version > 0) => {
+            let complaint = "no quorum of it can be reached: this node serves what it held of eventual tables, no more";
+            core.complain(ALONE, Some(complaint.into()));
+            Ok(())
+        }
     }
 }
 

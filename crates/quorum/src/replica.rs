@@ -16,6 +16,7 @@
 //! tombstones.
 
 mod paxos;
+mod placement;
 mod purge;
 mod read;
 mod record;
@@ -82,6 +83,9 @@ pub struct EventualReplica {
     writer: Mutex<Writer>,
     /// The last entry appended under an older placement, until it can be read; 0 then.
     fence: AtomicU64,
+    /// The epoch of `tablet`, and the newest that is on record.
+    known: AtomicU64,
+    recorded: AtomicU64,
     /// Whether any header was ever written: as long as not, reads need not look for one.
     has_headers: AtomicBool,
     /// When which part of the tablet was repaired with all replicas; changed under its own lock, behind the log's record.
@@ -138,6 +142,12 @@ impl EventualReplica {
             .map_err(broken)?
             .is_some();
         let log_id = LogId(config.replica.0);
+        let told = placement::recorded(log.as_ref(), log_id)?;
+        let on_record = told.as_ref().map_or(PlacementEpoch(0), |told| told.epoch);
+        let tablet = match told {
+            Some(told) if told.epoch > config.tablet.epoch => told,
+            _ => config.tablet,
+        };
         let replica = EventualReplica {
             log_id,
             marks: Mutex::new(repair::marks(log.as_ref(), log_id).map_err(ReplicaError::Broken)?),
@@ -147,7 +157,9 @@ impl EventualReplica {
             clock: config.clock,
             tasks,
             layout: Layout::new(&config.table),
-            tablet: RwLock::new(config.tablet),
+            known: AtomicU64::new(tablet.epoch.0),
+            recorded: AtomicU64::new(on_record.0),
+            tablet: RwLock::new(tablet),
             writer: Mutex::new(Writer {
                 next_index: store.applied().index + 1,
                 pending: VecDeque::new(),
@@ -160,7 +172,11 @@ impl EventualReplica {
             store,
         };
         replica.replay()?;
-        Ok(Arc::new(replica))
+        let replica = Arc::new(replica);
+        if !replica.is_recorded() {
+            replica.record_placement(&replica.tablet());
+        }
+        Ok(replica)
     }
 
     /// Merges what the log holds behind the store's applied index.
@@ -212,11 +228,13 @@ impl EventualReplica {
     }
 
     /// The placement changed: older requests are refused from now on.
-    pub fn set_tablet(&self, tablet: Tablet) {
+    pub fn set_tablet(self: &Arc<Self>, tablet: Tablet) {
         let writer = self.writer.lock();
         let mut current = self.tablet.write();
         if tablet.epoch > current.epoch {
+            self.known.store(tablet.epoch.0, Ordering::Release);
             self.fence.store(writer.next_index - 1, Ordering::Release);
+            self.record_placement(&tablet);
         }
         if tablet.epoch >= current.epoch {
             *current = tablet;
@@ -302,14 +320,15 @@ impl EventualReplica {
         }
     }
 
-    /// Waits until what was appended under an older placement can be read.
+    /// Waits until what was appended under an older placement can be read, and the present one is on record.
     async fn settle(&self) -> Result<(), ReplicaError> {
         for _ in 0..SETTLE_ROUNDS_MAX {
             let fence = self.fence.load(Ordering::Acquire);
-            if fence == 0 {
+            let is_recorded = self.is_recorded();
+            if fence == 0 && is_recorded {
                 return Ok(());
             }
-            if self.store.applied().index >= fence {
+            if fence > 0 && self.store.applied().index >= fence {
                 // Unless a newer placement has raised it meanwhile.
                 let _ = self
                     .fence

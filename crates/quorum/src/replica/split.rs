@@ -52,7 +52,8 @@ impl EventualReplica {
             writer.next_index - 1
         };
         let mut looks = 0;
-        while self.store.flushed().index < wanted && !planted::is(Bug::SplitSeedsTooSoon) {
+        let is_due = || self.is_recorded() && self.store.flushed().index >= wanted;
+        while !is_due() && !planted::is(Bug::SplitSeedsTooSoon) {
             if looks == LOOKS_MAX {
                 return Ok(false);
             }

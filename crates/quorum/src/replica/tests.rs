@@ -552,3 +552,27 @@ async fn a_sweep_looks_at_nothing_but_the_tablet_s_range() {
         assert_eq!(is_left, !right.range.contains(&key), "{partition}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_starts_anew_goes_by_the_newest_placement_that_it_was_told() {
+    let disk = SimDisk::new(1);
+    disk.set_slow(20);
+    let replica = open(&disk);
+    let (newer, _) = halves(7);
+    replica.set_tablet(newer.clone());
+    let request = |epoch| Request {
+        tablet: TabletId(5),
+        epoch: PlacementEpoch(epoch),
+        action: Action::Read(read(ReplicaSelection::Keys(vec![]))),
+    };
+    // Whoever reads under the new placement relies on the old one being over, for good.
+    let answer = replica.handle(request(4)).await;
+    assert_eq!(answer, Reply::Page(Page::default()));
+    disk.crash();
+    drop(replica);
+    // By a node that knows the old one only.
+    let replica = open(&disk);
+    assert_eq!(replica.tablet(), newer);
+    let answer = replica.handle(request(3)).await;
+    assert_eq!(answer, Reply::Refused(ReplicaError::StaleEpoch(newer)));
+}
