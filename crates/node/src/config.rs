@@ -32,7 +32,15 @@ pub struct Config {
     pub hints: HintLimits,
     /// The repair of eventual tables in the background.
     pub repair: RepairConfig,
+    /// What this node's replicas of eventual tables take over from others, to be filled or when one leaves: the budget of
+    /// the network.
+    pub stream_bytes_per_second: u64,
+    /// So much of it is asked for at once.
+    pub stream_page_bytes: u32,
 }
+
+/// As Apache Cassandra's `stream_throughput_outbound`.
+pub const STREAM_BYTES_PER_SECOND: u64 = 24 << 20;
 
 impl Default for Config {
     fn default() -> Config {
@@ -52,6 +60,8 @@ impl Default for Config {
             strong: StrongConfig::default(),
             hints: HintLimits::default(),
             repair: RepairConfig::default(),
+            stream_bytes_per_second: STREAM_BYTES_PER_SECOND,
+            stream_page_bytes: 1 << 20,
         }
     }
 }

@@ -10,24 +10,23 @@
 use crate::core::Core;
 use crate::replicas::Held;
 use crate::rpc::{Failure, Reply, Request};
+use api::KeyRange;
 use cluster::{Replica, Tablet};
 use consensus::{ChangeMembers, Member, ProposeError, Role};
 use model::{NodeId, PlacementEpoch, ReplicaId, TabletId};
 use parking_lot::Mutex;
 use quorum::{
     Action, Covered, EventualReplica, PaxosReply, PaxosRequest, RawRow, ReplicaRead,
-    ReplicaSelection,
+    ReplicaSelection, Stage,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// A learner may be so many entries behind when it becomes a voter.
 const LAG_ENTRIES_MAX: u64 = 64;
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
-/// A page of a stream.
-const PAGE_BYTES: u32 = 1 << 20;
 const PAGE_PATIENCE: Duration = Duration::from_secs(10);
 const PAGE_ATTEMPTS_MAX: u32 = 20;
 
@@ -99,6 +98,8 @@ pub(crate) fn counts(core: &Core, tablet: TabletId, replica: ReplicaId) -> Reply
 #[derive(Default)]
 pub(crate) struct Streams {
     by_replica: Mutex<BTreeMap<(ReplicaId, PlacementEpoch), bool>>,
+    /// When the budget allows the next page, of all of them.
+    next_page_at: Mutex<Option<Instant>>,
 }
 
 impl Streams {
@@ -114,6 +115,18 @@ impl Streams {
         drop(streams);
         begin();
         false
+    }
+
+    /// Waits as long as the budget asks for after so much.
+    async fn throttle(&self, bytes: u64, bytes_per_second: u64) {
+        let pause = bytes.saturating_mul(1_000_000) / bytes_per_second.max(1);
+        let until = {
+            let mut next = self.next_page_at.lock();
+            let now = Instant::now();
+            let begin = next.map_or(now, |next| next.max(now));
+            *next.insert(begin + Duration::from_micros(pause))
+        };
+        sleep_until(until).await;
     }
 
     fn end(&self, replica: (ReplicaId, PlacementEpoch), is_complete: bool) {
@@ -274,74 +287,106 @@ struct Learner<'a> {
     center: &'a str,
 }
 
+/// Takes over what the source has and this replica has not taken over in this placement yet.
 async fn stream(
     core: &Core,
     tablet: &Tablet,
     learner: Learner<'_>,
     source: NodeId,
 ) -> Result<u64, String> {
-    let mut range = tablet.range.clone();
     let mut rows = 0;
+    let text = |error: quorum::ReplicaError| error.to_string();
+    let replica = learner.replica;
+    let mut stage = replica.stage(tablet.epoch, source).map_err(text)?;
     loop {
-        let action = Action::Read(ReplicaRead {
-            rows: ReplicaSelection::Range {
-                range: range.clone(),
-                direction: api::Direction::Forward,
-            },
-            row_limit: None,
-            size_bytes_max: PAGE_BYTES,
-            // Nothing counts as expired: the copy is exact.
-            now_seconds: i64::MIN,
-        });
-        let reply = ask(core, tablet, source, action).await?;
-        let quorum::Reply::Page(page) = reply else {
-            return Err(format!("a read was answered with {reply:?}"));
+        stage = match stage {
+            Stage::Begin => {
+                let start = tablet.range.start.clone();
+                stream_rows(core, tablet, learner, source, start, &mut rows).await?
+            }
+            Stage::Rows(from) => {
+                stream_rows(core, tablet, learner, source, from, &mut rows).await?
+            }
+            Stage::States(from) => stream_states(core, tablet, learner, source, from).await?,
+            Stage::Done => return Ok(rows),
         };
-        let deltas: Vec<RawRow> = page.headers.into_iter().chain(page.rows).collect();
-        rows += deltas.len() as u64;
-        if !deltas.is_empty() {
-            learner
-                .replica
-                .apply(deltas, catalog::Durability::Synced)
-                .await
-                .map_err(|error| error.to_string())?;
-        }
-        match page.covered {
-            Covered::All => break,
-            Covered::To(key) => range.start = key,
-            Covered::Keys(_) => return Err("a page of a range speaks of keys".into()),
-        }
+        let noted = replica.note_stage(tablet.epoch, source, stage.clone());
+        noted.map_err(text)?;
     }
-    stream_states(core, tablet, learner, source).await?;
-    Ok(rows)
 }
 
-/// What the source has promised and accepted, and knows to be decided, partition by partition.
+/// A page of rows, and what comes next.
+async fn stream_rows(
+    core: &Core,
+    tablet: &Tablet,
+    learner: Learner<'_>,
+    source: NodeId,
+    from: Vec<u8>,
+    rows: &mut u64,
+) -> Result<Stage, String> {
+    let range = KeyRange {
+        start: from,
+        end: tablet.range.end.clone(),
+    };
+    let action = Action::Read(ReplicaRead {
+        rows: ReplicaSelection::Range {
+            range,
+            direction: api::Direction::Forward,
+        },
+        row_limit: None,
+        size_bytes_max: core.config.stream_page_bytes,
+        // Nothing counts as expired: the copy is exact.
+        now_seconds: i64::MIN,
+    });
+    let reply = ask(core, tablet, source, action).await?;
+    let quorum::Reply::Page(page) = reply else {
+        return Err(format!("a read was answered with {reply:?}"));
+    };
+    let deltas: Vec<RawRow> = page.headers.into_iter().chain(page.rows).collect();
+    let sizes = deltas.iter().map(|delta| delta.key.len() + delta.row.len());
+    let (count, bytes) = (deltas.len() as u64, sizes.sum::<usize>() as u64);
+    if !deltas.is_empty() {
+        learner
+            .replica
+            .apply(deltas, catalog::Durability::Synced)
+            .await
+            .map_err(|error| error.to_string())?;
+    }
+    *rows += count;
+    core.metrics.filled(count, bytes);
+    let rate = core.config.stream_bytes_per_second;
+    core.replicas.streams.throttle(bytes, rate).await;
+    match page.covered {
+        Covered::All => Ok(Stage::States(tablet.range.start.clone())),
+        Covered::To(key) => Ok(Stage::Rows(key)),
+        Covered::Keys(_) => Err("a page of a range speaks of keys".into()),
+    }
+}
+
+/// What the source has promised and accepted, and knows to be decided, partition by partition: a page, and what comes
+/// next.
 async fn stream_states(
     core: &Core,
     tablet: &Tablet,
     learner: Learner<'_>,
     source: NodeId,
-) -> Result<(), String> {
-    let mut range = tablet.range.clone();
-    loop {
-        let request = PaxosRequest::States {
-            range: range.clone(),
-        };
-        let reply = ask(core, tablet, source, Action::Paxos(request)).await?;
-        let quorum::Reply::Paxos(PaxosReply::States { states, next }) = reply else {
-            return Err(format!("a stream was answered with {reply:?}"));
-        };
-        learner
-            .replica
-            .absorb_states(states, learner.center)
-            .await
-            .map_err(|error| error.to_string())?;
-        match next {
-            Some(next) => range.start = next,
-            None => return Ok(()),
-        }
-    }
+    from: Vec<u8>,
+) -> Result<Stage, String> {
+    let range = KeyRange {
+        start: from,
+        end: tablet.range.end.clone(),
+    };
+    let request = Action::Paxos(PaxosRequest::States { range });
+    let reply = ask(core, tablet, source, request).await?;
+    let quorum::Reply::Paxos(PaxosReply::States { states, next }) = reply else {
+        return Err(format!("a stream was answered with {reply:?}"));
+    };
+    learner
+        .replica
+        .absorb_states(states, learner.center)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(next.map_or(Stage::Done, Stage::States))
 }
 
 /// Asks the source for a page, again and again if need be.

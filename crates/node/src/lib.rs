@@ -44,7 +44,7 @@ mod view;
 
 pub use api::Copies;
 pub use clock::ClockStatus;
-pub use config::Config;
+pub use config::{Config, STREAM_BYTES_PER_SECOND};
 pub use placement::LatePlan;
 pub use quorum::HintLimits;
 pub use repair::RepairProgress;

@@ -78,6 +78,9 @@ pub(crate) struct Metrics {
     repair_compared_bytes: Counter,
     repair_streamed_rows: Counter,
     repair_streamed_bytes: Counter,
+    /// What this node's new replicas of eventual tablets, and those that take over, were sent by others.
+    filled_rows: Counter,
+    filled_bytes: Counter,
 }
 
 impl Default for Metrics {
@@ -94,6 +97,8 @@ impl Default for Metrics {
             repair_compared_bytes: Counter::default(),
             repair_streamed_rows: Counter::default(),
             repair_streamed_bytes: Counter::default(),
+            filled_rows: Counter::default(),
+            filled_bytes: Counter::default(),
             outcomes,
         }
     }
@@ -105,6 +110,12 @@ impl Metrics {
         self.repair_compared_bytes.inc_by(step.compared_bytes);
         self.repair_streamed_rows.inc_by(step.streamed_rows);
         self.repair_streamed_bytes.inc_by(step.streamed_bytes);
+    }
+
+    /// A replica here has taken over a page of what another holds.
+    pub fn filled(&self, rows: u64, bytes: u64) {
+        self.filled_rows.inc_by(rows);
+        self.filled_bytes.inc_by(bytes);
     }
 
     pub fn register(&self, registry: &mut Registry, core: &Arc<Core>) {
@@ -152,6 +163,12 @@ impl Metrics {
                 "Read and sent where replicas differed",
                 &self.repair_streamed_bytes,
             ),
+            (
+                "node_filled_rows",
+                "Rows that replicas here were streamed by others, to be filled or to take over",
+                &self.filled_rows,
+            ),
+            ("node_filled_bytes", "Their size", &self.filled_bytes),
         ] {
             registry.register(name, help, counter.clone());
         }

@@ -15,6 +15,7 @@
 //! It does not know levels, other replicas, or what a reader may see: rows go in and out with their
 //! tombstones.
 
+mod filling;
 mod paxos;
 mod placement;
 mod purge;
@@ -25,6 +26,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+pub use filling::Stage;
 pub use purge::Sweep;
 pub(crate) use read::successor;
 

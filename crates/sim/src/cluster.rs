@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use world::watch;
 use world::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, World};
 
+const STREAM_PAGE_BYTES: u32 = 100;
 /// How long, in simulated time, a cluster without faults may take to form or to heal.
 pub const HEAL_PATIENCE: Duration = Duration::from_secs(40);
 /// An orderly stop that takes longer becomes a crash.
@@ -214,6 +215,8 @@ impl Cluster {
                 ..RepairConfig::default()
             },
             strong: self.shared.strong.clone(),
+            // A row or two: so streams are cut short in the midst.
+            stream_page_bytes: STREAM_PAGE_BYTES,
             ..Config::default()
         };
         let cluster = self.clone();

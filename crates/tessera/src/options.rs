@@ -195,6 +195,10 @@ pub struct StartOptions {
     /// Every tablet of an eventual table is repaired in the background once in so many seconds [default: 3600]
     #[arg(long, value_name = "SECONDS")]
     pub repair_interval_seconds: Option<u32>,
+    /// How many bytes a second replicas of eventual tables here take over from others, when they are filled or when one
+    /// leaves [default: 25165824]
+    #[arg(long, value_name = "BYTES")]
+    pub stream_bytes_per_second: Option<u64>,
     /// The least important messages to log: error, warn, info, debug, trace [default: info; ephemeral: warn]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -222,6 +226,7 @@ pub struct Settings {
     pub cache_bytes: Option<u64>,
     pub hint_window_seconds: u32,
     pub repair_interval_seconds: u32,
+    pub stream_bytes_per_second: u64,
     pub log_level: String,
     pub end_with_parent: bool,
 }
@@ -356,6 +361,11 @@ impl Settings {
                 .repair_interval_seconds
                 .or(file.repair_interval_seconds)
                 .unwrap_or(REPAIR_INTERVAL_SECONDS)
+                .max(1),
+            stream_bytes_per_second: line
+                .stream_bytes_per_second
+                .or(file.stream_bytes_per_second)
+                .unwrap_or(node::STREAM_BYTES_PER_SECOND)
                 .max(1),
             log_level: log_level
                 .unwrap_or_else(|| if is_ephemeral { "warn" } else { "info" }.into()),

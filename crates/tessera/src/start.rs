@@ -146,6 +146,8 @@ async fn serve(settings: &Settings, folder: &Path, began: Instant) -> Result<(),
             interval_ms: u64::from(settings.repair_interval_seconds) * 1_000,
             ..RepairConfig::default()
         },
+        stream_bytes_per_second: settings.stream_bytes_per_second,
+        ..Config::default()
     };
     let internode = world.network.local_address();
     let node = tokio::select! {

@@ -576,3 +576,29 @@ async fn a_replica_that_starts_anew_goes_by_the_newest_placement_that_it_was_tol
     let answer = replica.handle(request(3)).await;
     assert_eq!(answer, Reply::Refused(ReplicaError::StaleEpoch(newer)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn how_far_a_stream_has_come_is_known_after_a_start_and_for_one_placement() {
+    let disk = SimDisk::new(1);
+    let replica = open(&disk);
+    let (source, other) = (NodeId(2), NodeId(3));
+    let (now, later) = (PlacementEpoch(3), PlacementEpoch(4));
+    assert_eq!(replica.stage(now, source), Ok(Stage::Begin));
+    let rows = Stage::Rows(row_key(3, 1));
+    replica.note_stage(now, source, rows.clone()).unwrap();
+    replica.note_stage(now, other, Stage::Done).unwrap();
+    let written = replica
+        .apply(vec![delta(1, 1, 10, 7)], Durability::Synced)
+        .await;
+    assert_eq!(written, Ok(()));
+    disk.crash();
+    drop(replica);
+    let replica = open(&disk);
+    assert_eq!(replica.stage(now, source), Ok(rows));
+    assert_eq!(replica.stage(now, other), Ok(Stage::Done));
+    assert_eq!(replica.stage(later, source), Ok(Stage::Begin));
+    let states = Stage::States(header_key(2));
+    replica.note_stage(later, source, states.clone()).unwrap();
+    assert_eq!(replica.stage(later, source), Ok(states));
+    assert_eq!(replica.stage(later, other), Ok(Stage::Begin));
+}
