@@ -147,7 +147,7 @@ async fn serve(settings: &Settings, folder: &Path, began: Instant) -> Result<(),
             ..RepairConfig::default()
         },
         stream_bytes_per_second: settings.stream_bytes_per_second,
-        ..Config::default()
+        ..node::Config::default()
     };
     let internode = world.network.local_address();
     let node = tokio::select! {
