@@ -263,6 +263,8 @@ def test_what_cannot_be_is_refused(three):
     invalid("multiRegionConsistency", create(WEST), MultiRegionConsistency="WEAK")
     invalid("with a Create", delete(WEST), MultiRegionConsistency="STRONG")
     invalid("KMSMasterKeyId is not supported", create(WEST, KMSMasterKeyId="alias/mine"))
+    limit = {"MaxReadRequestUnits": 5}
+    invalid("OnDemandThroughputOverride is not supported", create(WEST, OnDemandThroughputOverride=limit))
     witness = [{"Create": {"RegionName": NORTH}}]
     invalid("Witness", create(WEST), MultiRegionConsistency="STRONG", GlobalTableWitnessUpdates=witness)
     item = put(east, table, "one")

@@ -4,8 +4,10 @@ use super::payload;
 use crate::load::{Operation, Wire};
 use bytes::{Buf, BytesMut};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 const VERSION: u8 = 4;
 const HEADER_BYTES: usize = 9;
@@ -28,6 +30,9 @@ pub struct Settings {
     pub in_flight: usize,
     pub value_bytes: usize,
 }
+
+const CONNECT_ATTEMPTS_MAX: u32 = 20;
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 pub struct Cql {
     settings: Settings,
@@ -53,7 +58,24 @@ pub async fn create(address: &str, settings: &Settings) -> io::Result<()> {
     query(&mut stream, &table).await
 }
 
+/// Other servers' nodes hear of the table one after the other, and may hang up on who asks too early: that is tried again.
 pub async fn connect(address: &str, settings: &Settings) -> io::Result<(TcpStream, Box<dyn Wire>)> {
+    let mut attempts = 0;
+    loop {
+        match connect_once(address, settings).await {
+            Err(_) if attempts < CONNECT_ATTEMPTS_MAX => {
+                attempts += 1;
+                sleep(CONNECT_PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+async fn connect_once(
+    address: &str,
+    settings: &Settings,
+) -> io::Result<(TcpStream, Box<dyn Wire>)> {
     let mut stream = open(address).await?;
     let keyspace = &settings.keyspace;
     let read = format!("SELECT value FROM {keyspace}.load WHERE id = ?");

@@ -383,6 +383,12 @@ structure! {
 }
 
 structure! {
+    OnDemandThroughputOverride {
+        "MaxReadRequestUnits" => max_read_request_units: i64,
+    }
+}
+
+structure! {
     ReplicaGlobalSecondaryIndex {
         "IndexName" => index_name: String,
     }
@@ -393,6 +399,7 @@ structure! {
         "RegionName" => region_name: String,
         "KMSMasterKeyId" => kms_master_key_id: String,
         "ProvisionedThroughputOverride" => provisioned_throughput_override: ProvisionedThroughputOverride,
+        "OnDemandThroughputOverride" => on_demand_throughput_override: OnDemandThroughputOverride,
         "GlobalSecondaryIndexes" => global_secondary_indexes: Vec<ReplicaGlobalSecondaryIndex>,
         "TableClassOverride" => table_class_override: String,
     }
@@ -403,6 +410,7 @@ structure! {
         "RegionName" => region_name: String,
         "KMSMasterKeyId" => kms_master_key_id: String,
         "ProvisionedThroughputOverride" => provisioned_throughput_override: ProvisionedThroughputOverride,
+        "OnDemandThroughputOverride" => on_demand_throughput_override: OnDemandThroughputOverride,
         "GlobalSecondaryIndexes" => global_secondary_indexes: Vec<ReplicaGlobalSecondaryIndex>,
         "TableClassOverride" => table_class_override: String,
     }

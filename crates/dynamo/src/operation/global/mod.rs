@@ -214,10 +214,14 @@ struct Overridden<'a> {
 }
 
 fn overridden(update: &ReplicationGroupUpdate) -> Vec<(&'static str, Overridden<'_>)> {
-    let unbuilt = |has_key: bool, has_indexes: bool| match (has_key, has_indexes) {
-        (true, _) => Some("KMSMasterKeyId"),
-        (_, true) => Some("GlobalSecondaryIndexes of a replica"),
-        _ => None,
+    let unbuilt = |has_key: bool, has_indexes: bool, is_limited: bool| {
+        let unbuilt = [
+            (has_key, "KMSMasterKeyId"),
+            (has_indexes, "GlobalSecondaryIndexes of a replica"),
+            (is_limited, "OnDemandThroughputOverride"),
+        ];
+        let asked = unbuilt.into_iter().find(|(is_asked, _)| *is_asked);
+        asked.map(|(_, name)| name)
     };
     let mut found = Vec::with_capacity(1);
     if let Some(create) = &update.create {
@@ -228,6 +232,7 @@ fn overridden(update: &ReplicationGroupUpdate) -> Vec<(&'static str, Overridden<
             unbuilt: unbuilt(
                 create.kms_master_key_id.is_some(),
                 create.global_secondary_indexes.is_some(),
+                create.on_demand_throughput_override.is_some(),
             ),
         };
         found.push(("create", overridden));
@@ -240,6 +245,7 @@ fn overridden(update: &ReplicationGroupUpdate) -> Vec<(&'static str, Overridden<
             unbuilt: unbuilt(
                 update.kms_master_key_id.is_some(),
                 update.global_secondary_indexes.is_some(),
+                update.on_demand_throughput_override.is_some(),
             ),
         };
         found.push(("update", overridden));
