@@ -6,7 +6,7 @@ use sim::{Lines, Report, Workload, run};
 use world::planted::Bug;
 
 /// A planted bug must be found within so many seeds.
-const SEEDS_MAX: u64 = 5_000;
+const SEEDS_MAX: u64 = 10_000;
 /// What changes the course of things moves the seed that shows a bug: behind the one on the list so many are tried.
 const DRIFT_SEEDS: u64 = 200;
 
