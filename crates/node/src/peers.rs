@@ -119,6 +119,12 @@ impl Peers for NodePeers {
         known.unwrap_or_else(|| Arc::from(""))
     }
 
+    fn is_same_rack(&self, node: NodeId) -> bool {
+        self.core
+            .upgrade()
+            .is_some_and(|core| core.view().is_same_rack(self.node, node))
+    }
+
     fn client_address(&self, node: NodeId) -> Option<IpAddr> {
         let topology = self.core.upgrade()?.views.topology();
         let known = topology.nodes.iter().find(|known| known.id == node);

@@ -19,6 +19,7 @@ pub(crate) struct View {
     routes: BTreeMap<TableId, Arc<[Arc<Tablet>]>>,
     addresses: BTreeMap<NodeId, SocketAddr>,
     data_centers: BTreeMap<NodeId, Arc<str>>,
+    racks: BTreeMap<NodeId, Arc<str>>,
 }
 
 impl View {
@@ -48,6 +49,11 @@ impl View {
                 .nodes()
                 .values()
                 .map(|node| (node.id, Arc::from(node.profile.data_center.as_str())))
+                .collect(),
+            racks: state
+                .nodes()
+                .values()
+                .map(|node| (node.id, Arc::from(node.profile.rack.as_str())))
                 .collect(),
             state,
         }
@@ -86,6 +92,12 @@ impl View {
 
     pub fn data_center(&self, node: NodeId) -> Option<&Arc<str>> {
         self.data_centers.get(&node)
+    }
+
+    /// Whether two nodes stand in one rack of one data centre.
+    pub fn is_same_rack(&self, one: NodeId, other: NodeId) -> bool {
+        self.racks.get(&one) == self.racks.get(&other)
+            && self.data_center(one) == self.data_center(other)
     }
 }
 

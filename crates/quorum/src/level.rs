@@ -51,6 +51,19 @@ pub(crate) struct Place {
     pub is_leaving: bool,
 }
 
+/// How a replica has fared of late, and where it stands in this node's data centre.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Standing {
+    /// It has said that it has failed.
+    pub is_failing: bool,
+    pub is_same_rack: bool,
+    /// As `Speeds::slowness`.
+    pub slowness: u32,
+}
+
+/// Of a replica that takes 32 ms or more: in doublings.
+const SLUGGISH_FROM: u32 = 5;
+
 impl Places {
     pub fn new(tablet: &Tablet, peers: &dyn crate::Peers) -> Places {
         let this_node = peers.this_node();
@@ -230,6 +243,18 @@ impl Required {
             .all(|group| group.eligible - group.failed >= group.required)
     }
 
+    /// Whether answers of these, beside those that have come, would be enough.
+    pub(crate) fn could_be_reached<'a>(
+        &self,
+        silent: impl Iterator<Item = &'a Place> + Clone,
+        purpose: Purpose,
+    ) -> bool {
+        self.groups.iter().all(|group| {
+            let coming = silent.clone().filter(|place| group.admits(place, purpose));
+            group.received + coming.count() as u32 >= group.required
+        })
+    }
+
     pub(crate) fn acknowledge(&mut self, place: &Place, purpose: Purpose) {
         for group in &mut self.groups {
             if group.admits(place, purpose) {
@@ -247,13 +272,14 @@ impl Required {
         }
     }
 
-    /// Splits those that can be asked into as many as the level needs and the spare ones: this node first, then the others
-    /// of its data centre, the faster before the slower.
+    /// Splits those that can be asked into as many as the level needs and the spare ones: this node first, then those of its
+    /// rack, then those of its data centre, the faster before the slower. Who is slower than any distance within a data centre
+    /// would be is not near, and who has failed comes last.
     pub(crate) fn choose(
         &self,
         places: &Places,
         this_node: NodeId,
-        slowness: impl Fn(NodeId) -> u32,
+        standing: impl Fn(&Place) -> Standing,
     ) -> (Vec<Place>, Vec<Place>) {
         let mut candidates: Vec<&Place> = places
             .replicas
@@ -261,10 +287,18 @@ impl Required {
             .filter(|place| place.is_alive)
             .collect();
         candidates.sort_by_cached_key(|place| {
+            let Standing {
+                is_failing,
+                is_same_rack,
+                slowness,
+            } = standing(place);
             (
+                is_failing,
                 place.replica.node != this_node,
                 place.data_center != places.local,
-                slowness(place.replica.node),
+                slowness >= SLUGGISH_FROM,
+                !is_same_rack,
+                slowness,
             )
         });
         let mut missing: Vec<u32> = self.groups.iter().map(|group| group.required).collect();
@@ -433,7 +467,7 @@ mod tests {
         assert_eq!(total(Level::One, Purpose::Write, &growing), 2);
         assert_eq!(total(Level::Quorum, Purpose::Read, &growing), 2);
         let required = Required::new(Level::All, Purpose::Read, &growing).unwrap();
-        let (chosen, spare) = required.choose(&growing, NodeId(4), |_| 0);
+        let (chosen, spare) = required.choose(&growing, NodeId(4), |_| Standing::default());
         assert!(chosen.iter().all(|place| !place.replica.is_learner));
         assert!(spare.is_empty());
     }
@@ -490,20 +524,48 @@ mod tests {
         }
         assert_eq!(each.received(), 2);
         assert!(!each.is_reached());
-        let (chosen, spare) = each.choose(&two_centers, NodeId(5), |_| 0);
+        let (chosen, spare) = each.choose(&two_centers, NodeId(5), |_| Standing::default());
         assert_eq!(chosen[0].replica.node, NodeId(5));
         assert_eq!((chosen.len(), spare.len()), (4, 2));
         let nodes = |places: Vec<Place>| -> Vec<u64> {
             places.iter().map(|place| place.replica.node.0).collect()
         };
         let quorum = Required::new(Level::Quorum, Purpose::Read, &two_centers).unwrap();
-        let slow = |node: NodeId| [0, 3, 0, 1, 9, 2, 0][node.0 as usize];
+        let slow = |place: &Place| Standing {
+            slowness: [0, 3, 0, 1, 9, 2, 0][place.replica.node.0 as usize],
+            ..Standing::default()
+        };
         let (chosen, spare) = quorum.choose(&two_centers, NodeId(5), slow);
         // Itself, its own data centre by pace, the other by pace.
         assert_eq!(
             (nodes(chosen), nodes(spare)),
             (vec![5, 6, 4, 2], vec![3, 1])
         );
+    }
+
+    #[test]
+    fn near_replicas_are_asked_before_fast_ones_but_not_before_working_ones() {
+        let mut two_centers = places(&[("a", false, true); 6]);
+        two_centers.replicas[4].data_center = "b".into();
+        two_centers.replicas[5].data_center = "b".into();
+        // Nodes 2 and 5 stand in the rack of node 3.
+        let standing = |slow: u32, failing: u64| {
+            move |place: &Place| Standing {
+                is_failing: place.replica.node == NodeId(failing),
+                is_same_rack: [2, 3, 5].contains(&place.replica.node.0),
+                slowness: if place.replica.node == NodeId(2) { slow } else { 0 },
+            }
+        };
+        let required = Required::new(Level::One, Purpose::Read, &two_centers).unwrap();
+        let order = |slow, failing| -> Vec<u64> {
+            let (chosen, spare) = required.choose(&two_centers, NodeId(3), standing(slow, failing));
+            let all = chosen.into_iter().chain(spare);
+            all.map(|place| place.replica.node.0).collect()
+        };
+        assert_eq!(order(0, 0), [3, 2, 1, 4, 5, 6]);
+        assert_eq!(order(SLUGGISH_FROM - 1, 0), [3, 2, 1, 4, 5, 6]);
+        assert_eq!(order(SLUGGISH_FROM, 0), [3, 1, 4, 2, 5, 6]);
+        assert_eq!(order(0, 3), [2, 1, 4, 5, 6, 3]);
     }
 
     #[test]

@@ -71,6 +71,9 @@ pub trait Peers: Tasks + 'static {
     /// Where a node is, for LOCAL levels.
     fn data_center(&self, node: NodeId) -> Arc<str>;
 
+    /// Whether a node stands in this node's data centre and rack.
+    fn is_same_rack(&self, node: NodeId) -> bool;
+
     /// Where clients reach a node.
     fn client_address(&self, node: NodeId) -> Option<IpAddr>;
 

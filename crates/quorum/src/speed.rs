@@ -1,10 +1,11 @@
-//! How fast replicas answer, as a coordinator has seen it: whom it asks first, and when it asks one more.
+//! How fast replicas answer, and which of them have failed, as a coordinator has seen it: whom it asks first, and when it
+//! asks one more.
 
 use catalog::{Percentile, Speculation};
-use model::{NodeId, TableId};
+use model::{NodeId, ReplicaId, TableId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,6 +15,8 @@ const WEIGHT: u64 = 8;
 const HALF_LIFE: Duration = Duration::from_secs(10);
 /// Nodes that differ by less are equally fast.
 const SLOW_FROM_MICROS: u64 = 2_000;
+/// Who has said that it has failed is asked last for so long; then it may have been opened anew.
+const FAILING_FOR: Duration = Duration::from_secs(10);
 /// With fewer reads, their percentiles say nothing.
 const READS_MIN: u64 = 32;
 /// So many reads are remembered, older ones less and less.
@@ -29,6 +32,10 @@ pub struct Speeds {
     nodes: Mutex<BTreeMap<NodeId, Pace>>,
     tables: Mutex<BTreeMap<TableId, Latencies>>,
     extra_reads: AtomicU64,
+    /// Since when replicas have said that they have failed.
+    failing: Mutex<BTreeMap<ReplicaId, Instant>>,
+    /// Whether there are any: nearly always not.
+    has_failing: AtomicBool,
 }
 
 /// A moving average.
@@ -75,6 +82,27 @@ impl Speeds {
         (micros / SLOW_FROM_MICROS)
             .checked_ilog2()
             .map_or(0, |log| log + 1)
+    }
+
+    /// A replica has said that its log or its store has failed.
+    pub(crate) fn note_failing(&self, replica: ReplicaId) {
+        let now = Instant::now();
+        let mut failing = self.failing.lock();
+        failing.retain(|_, since| now.duration_since(*since) < FAILING_FOR);
+        failing.insert(replica, now);
+        self.has_failing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_failing(&self, replica: ReplicaId) -> bool {
+        if !self.has_failing.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut failing = self.failing.lock();
+        let now = Instant::now();
+        failing.retain(|_, since| now.duration_since(*since) < FAILING_FOR);
+        self.has_failing
+            .store(!failing.is_empty(), Ordering::Relaxed);
+        failing.contains_key(&replica)
     }
 
     /// A read of a table was answered within that time.
@@ -205,6 +233,19 @@ mod tests {
         assert_eq!(speeds.slowness(A), slow - 3);
         tokio::time::advance(Duration::from_secs(600)).await;
         assert_eq!(speeds.slowness(A), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_failed_is_held_to_have_for_a_while() {
+        let speeds = Speeds::default();
+        speeds.note_failing(ReplicaId(1));
+        tokio::time::advance(FAILING_FOR / 2).await;
+        speeds.note_failing(ReplicaId(2));
+        assert!(speeds.is_failing(ReplicaId(1)) && speeds.is_failing(ReplicaId(2)));
+        tokio::time::advance(FAILING_FOR / 2).await;
+        assert!(!speeds.is_failing(ReplicaId(1)) && speeds.is_failing(ReplicaId(2)));
+        tokio::time::advance(FAILING_FOR / 2).await;
+        assert!(!speeds.is_failing(ReplicaId(2)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One read of one tablet: digests, and reconciliation where they differ.
 
 use super::{Coordinator, Failure, PLACEMENT_ROUNDS_MAX, TabletError};
-use crate::level::{Place, Places, Purpose, Required};
+use crate::level::{Place, Places, Purpose, Required, Standing};
 use crate::merge::{Merged, Reconciled, reconcile, single};
 use crate::message::{Action, Digest, Page, RawRow, ReplicaError, ReplicaRead, Reply, Request};
 use crate::partition::Layout;
@@ -9,9 +9,12 @@ use crate::peers::{Peers, spawn};
 use api::{Broken, Error, Level, Outcome, Retry};
 use catalog::{Durability, Speculation};
 use cluster::Tablet;
+use futures::poll;
 use model::{TableId, Timestamp};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use world::planted::{self, Bug};
@@ -36,6 +39,14 @@ pub(super) struct Exchange<'a> {
 enum Answer {
     Page(Page),
     Digest(Digest),
+}
+
+/// How the short way has ended.
+enum Here {
+    Read(Merged),
+    Failed,
+    /// For what it is not known: it is asked as others are, who may stand in for it.
+    Waits,
 }
 
 type Answers = mpsc::Receiver<(Place, Result<Reply, Failure>)>;
@@ -74,12 +85,21 @@ impl Exchange<'_> {
         let places = Places::new(tablet, peers);
         let mut required = Required::new(self.level, Purpose::Read, &places)?;
         let speeds = &self.coordinator.speeds;
-        let slowness = |node| speeds.slowness(node);
-        let (chosen, spare) = required.choose(&places, peers.this_node(), slowness);
+        let standing = |place: &Place| Standing {
+            is_failing: speeds.is_failing(place.replica.id),
+            is_same_rack: peers.is_same_rack(place.replica.node),
+            slowness: speeds.slowness(place.replica.node),
+        };
+        let (mut chosen, mut spare) = required.choose(&places, peers.this_node(), standing);
         if let [only] = chosen.as_slice()
             && only.replica.node == peers.this_node()
         {
-            return self.read_here(tablet, only, required).await;
+            match self.read_here(tablet, only, &mut required).await? {
+                Here::Read(merged) => return Ok(merged),
+                Here::Failed if spare.is_empty() => return Err(short(peers, &required, false)),
+                Here::Failed => chosen = vec![spare.remove(0)],
+                Here::Waits => {}
+            }
         }
         let mut answers = self.collect(tablet, chosen, spare, &mut required).await?;
         let digest_of = |answer: &Answer| match answer {
@@ -118,66 +138,71 @@ impl Exchange<'_> {
         &self,
         tablet: &Tablet,
         place: &Place,
-        mut required: Required,
-    ) -> Result<Merged, TabletError> {
+        required: &mut Required,
+    ) -> Result<Here, TabletError> {
         let request = self.request(tablet, Action::Read(self.read.clone()));
-        match self.coordinator.ask(place, request, self.deadline).await {
-            Ok(Reply::Page(page)) => single(page).map_err(broken),
-            Ok(_) => Err(broken("a read was not answered with rows".into())),
-            Err(failure) => {
-                fail(&mut required, place, failure)?;
-                Err(short(self.coordinator.peers.as_ref(), &required, false))
+        let mut reading = pin!(self.coordinator.ask(place, request, self.deadline));
+        match poll!(&mut reading) {
+            Poll::Ready(Ok(Reply::Page(page))) => Ok(Here::Read(single(page).map_err(broken)?)),
+            Poll::Ready(Ok(_)) => Err(broken("a read was not answered with rows".into())),
+            Poll::Ready(Err(failure)) => {
+                self.fail(required, place, failure)?;
+                Ok(Here::Failed)
             }
+            Poll::Pending => Ok(Here::Waits),
         }
     }
 
     /// Asks as many replicas as the level needs; where one fails, another in its place; and where they take longer than the
-    /// table's option says, one more.
+    /// table's option says, one more. Gives up when those that have not answered yet could not suffice.
     async fn collect(
         &self,
         tablet: &Tablet,
         chosen: Vec<Place>,
-        spare: Vec<Place>,
+        mut spare: Vec<Place>,
         required: &mut Required,
     ) -> Result<Vec<(Place, Answer)>, TabletError> {
         let (sender, mut receiver) = mpsc::channel((chosen.len() + spare.len()).max(1));
-        let (mut spare, mut silent) = (spare, chosen.clone());
         let (began, speeds) = (Instant::now(), &self.coordinator.speeds);
         let whole = self.deadline.duration_since(began);
         let patience = speeds.patience(self.table, self.speculation, whole);
         let mut extra_at = patience.filter(|_| !spare.is_empty()).map(|it| began + it);
+        let mut silent = Vec::with_capacity(chosen.len());
         for (index, place) in chosen.into_iter().enumerate() {
             let action = if index == 0 {
                 Action::Read(self.read.clone())
             } else {
                 Action::Digest(self.read.clone())
             };
+            silent.push((place.clone(), began));
             self.send(place, self.request(tablet, action), &sender);
         }
+        let ask_one_more = |missing: &[Place], spare: &mut Vec<Place>, silent: &mut Vec<_>| {
+            let next = self.stand_in(missing, spare)?;
+            let action = Action::Read(self.read.clone());
+            silent.push((next.clone(), Instant::now()));
+            self.send(next, self.request(tablet, action), &sender);
+            Some(())
+        };
         let mut answers = Vec::new();
         while !required.is_reached() {
             let until = extra_at.map_or(self.deadline, |at| at.min(self.deadline));
             let (place, outcome) = match timeout_at(until, receiver.recv()).await {
                 Ok(Some(answer)) => answer,
                 Err(_) if extra_at.take().is_some() && Instant::now() < self.deadline => {
-                    self.note_silent(&silent, began);
-                    if let Some(next) = self.stand_in(&silent, &mut spare) {
+                    self.note_silent(&silent);
+                    let missing: Vec<Place> = places_of(&silent).cloned().collect();
+                    if ask_one_more(&missing, &mut spare, &mut silent).is_some() {
                         speeds.count_extra_read();
-                        let action = Action::Read(self.read.clone());
-                        self.send(next, self.request(tablet, action), &sender);
                     }
                     continue;
                 }
                 Ok(None) | Err(_) => {
-                    self.note_silent(&silent, began);
-                    return Err(short(
-                        self.coordinator.peers.as_ref(),
-                        required,
-                        has_page(&answers),
-                    ));
+                    self.note_silent(&silent);
+                    return Err(self.short(required, &answers));
                 }
             };
-            silent.retain(|other| other.replica.id != place.replica.id);
+            silent.retain(|(other, _)| other.replica.id != place.replica.id);
             match outcome {
                 Ok(Reply::Page(page)) => {
                     required.acknowledge(&place, Purpose::Read);
@@ -189,19 +214,10 @@ impl Exchange<'_> {
                 }
                 Ok(_) => return Err(broken("a read was not answered with rows".into())),
                 Err(failure) => {
-                    fail(required, &place, failure)?;
-                    match self.stand_in(&[place], &mut spare) {
-                        Some(next) => {
-                            let action = Action::Read(self.read.clone());
-                            self.send(next, self.request(tablet, action), &sender);
-                        }
-                        None => {
-                            return Err(short(
-                                self.coordinator.peers.as_ref(),
-                                required,
-                                has_page(&answers),
-                            ));
-                        }
+                    self.fail(required, &place, failure)?;
+                    let has_more = ask_one_more(&[place], &mut spare, &mut silent).is_some();
+                    if !has_more && !required.could_be_reached(places_of(&silent), Purpose::Read) {
+                        return Err(self.short(required, &answers));
                     }
                 }
             }
@@ -210,11 +226,40 @@ impl Exchange<'_> {
         Ok(answers)
     }
 
-    /// Those have not answered for so long: others are asked before them from now on.
-    fn note_silent(&self, silent: &[Place], began: Instant) {
-        for place in silent {
+    /// Counts a replica that has given no answer.
+    fn fail(
+        &self,
+        required: &mut Required,
+        place: &Place,
+        failure: Failure,
+    ) -> Result<(), TabletError> {
+        match failure {
+            Failure::Refused(ReplicaError::StaleEpoch(tablet)) => Err(TabletError::Stale(tablet)),
+            Failure::Refused(error) => {
+                tracing::debug!(node = %place.replica.node, %error, "a replica refused a read");
+                if matches!(error, ReplicaError::Broken(_)) {
+                    self.coordinator.speeds.note_failing(place.replica.id);
+                }
+                required.fail(place, Purpose::Read);
+                Ok(())
+            }
+            Failure::Silent(_) => Ok(()),
+        }
+    }
+
+    fn short(&self, required: &Required, answers: &[(Place, Answer)]) -> TabletError {
+        short(
+            self.coordinator.peers.as_ref(),
+            required,
+            has_page(answers),
+        )
+    }
+
+    /// Those have not answered since they were asked: others are asked before them from now on.
+    fn note_silent(&self, silent: &[(Place, Instant)]) {
+        for (place, asked_at) in silent {
             let speeds = &self.coordinator.speeds;
-            speeds.note(place.replica.node, began.elapsed());
+            speeds.note(place.replica.node, asked_at.elapsed());
         }
     }
 
@@ -367,22 +412,14 @@ fn union(repairs: &[Vec<RawRow>]) -> Vec<RawRow> {
     rows.into_values().cloned().collect()
 }
 
+fn places_of(asked: &[(Place, Instant)]) -> impl Iterator<Item = &Place> + Clone {
+    asked.iter().map(|(place, _)| place)
+}
+
 fn has_page(answers: &[(Place, Answer)]) -> bool {
     answers
         .iter()
         .any(|(_, answer)| matches!(answer, Answer::Page(_)))
-}
-
-fn fail(required: &mut Required, place: &Place, failure: Failure) -> Result<(), TabletError> {
-    match failure {
-        Failure::Refused(ReplicaError::StaleEpoch(tablet)) => Err(TabletError::Stale(tablet)),
-        Failure::Refused(error) => {
-            tracing::debug!(node = %place.replica.node, %error, "a replica refused a read");
-            required.fail(place, Purpose::Read);
-            Ok(())
-        }
-        Failure::Silent(_) => Ok(()),
-    }
 }
 
 /// The answer when too few replicas have answered.

@@ -1,5 +1,6 @@
 mod batch;
 mod cas;
+mod reads;
 
 use super::*;
 use crate::batchlog::{BatchRequest, Batchlog};
@@ -38,10 +39,16 @@ struct Cluster {
     replicas: BTreeMap<NodeId, Arc<EventualReplica>>,
     batches: BTreeMap<NodeId, Arc<Batchlog>>,
     health: Mutex<BTreeMap<NodeId, Health>>,
+    /// Of answers, beside the millisecond that each takes.
+    delays: Mutex<BTreeMap<NodeId, Duration>>,
     /// Requests to other nodes.
     calls: AtomicUsize,
     tablet: Arc<Tablet>,
     is_removed_here: Mutex<bool>,
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
 }
 
 fn address(node: u64) -> IpAddr {
@@ -63,7 +70,8 @@ impl Peers for Cluster {
         patience_ms: u32,
     ) -> Result<Reply, CallError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        let delay = self.delays.lock().get(&node).copied().unwrap_or_default();
+        tokio::time::sleep(ms(1) + delay).await;
         let health = self.health.lock()[&node];
         match health {
             Health::Failing => Ok(Reply::Refused(ReplicaError::Broken("disk".into()))),
@@ -102,6 +110,9 @@ impl Peers for Cluster {
     }
 
     fn local(&self, tablet: TabletId) -> Result<Arc<EventualReplica>, ReplicaError> {
+        if self.health.lock()[&NodeId(1)] == Health::Failing {
+            return Err(ReplicaError::Broken("disk".into()));
+        }
         let is_here = !*self.is_removed_here.lock();
         let here = self.replicas.get(&NodeId(1)).filter(|_| is_here);
         here.cloned().ok_or(ReplicaError::NoReplica(tablet))
@@ -117,6 +128,10 @@ impl Peers for Cluster {
 
     fn data_center(&self, node: NodeId) -> Arc<str> {
         if node.0 <= 3 { "a" } else { "b" }.into()
+    }
+
+    fn is_same_rack(&self, node: NodeId) -> bool {
+        node == self.this_node()
     }
 
     fn client_address(&self, node: NodeId) -> Option<IpAddr> {
@@ -173,6 +188,7 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
                 (NodeId(node), Arc::new(Batchlog::open(log)))
             })
             .collect(),
+        delays: Mutex::default(),
         calls: AtomicUsize::new(0),
         health: Mutex::new(
             (1..=nodes)
@@ -374,76 +390,6 @@ async fn a_table_can_do_without_read_repair() {
     cluster.set(2, Health::Dead);
     let later = coordinator.read(&table, &request).await.unwrap();
     assert!(later.rows.is_empty(), "nobody was told");
-}
-
-fn with_speculation(text: &str) -> Table {
-    let mut table = table();
-    let property = (catalog::SPECULATIVE_RETRY.into(), format!("'{text}'"));
-    table.spec.properties.extend([property]);
-    table
-}
-
-/// One replica says nothing: another is asked as soon as the table's option says, and from then on before it.
-#[tokio::test(start_paused = true)]
-async fn a_read_does_not_wait_for_a_slow_replica() {
-    let (cluster, coordinator) = cluster(3);
-    coordinator
-        .write(&catalog(), put(1, 7, Level::All))
-        .await
-        .unwrap();
-    let timed = async |table: &Table| {
-        let began = Instant::now();
-        let outcome = coordinator.read(table, &get(1, Level::Quorum)).await;
-        (outcome.map(|found| found.rows.len()), began.elapsed())
-    };
-    let ms = Duration::from_millis;
-    let (eager, patient) = (with_speculation("20ms"), with_speculation("NONE"));
-    cluster.set(2, Health::Silent);
-    let (outcome, took) = timed(&patient).await;
-    assert!(matches!(
-        outcome,
-        Err(Error::Retry(Retry::ReadTimeout { .. }))
-    ));
-    assert!(took >= ms(1_000), "{took:?}");
-    // By now it is known to be slow.
-    let (outcome, took) = timed(&patient).await;
-    assert_eq!((outcome, took), (Ok(1), ms(1)));
-    assert_eq!(coordinator.speeds.extra_reads(), 0);
-    cluster.set(2, Health::Well);
-    cluster.set(3, Health::Silent);
-    let (outcome, took) = timed(&eager).await;
-    assert_eq!((outcome, took), (Ok(1), ms(21)));
-    assert_eq!(coordinator.speeds.extra_reads(), 1);
-    // Who is asked in any case need not be waited for, and costs a call more.
-    cluster.set(3, Health::Well);
-    let before = cluster.calls.load(Ordering::Relaxed);
-    let (outcome, took) = timed(&with_speculation("ALWAYS")).await;
-    assert_eq!((outcome, took), (Ok(1), ms(1)));
-    assert_eq!(cluster.calls.load(Ordering::Relaxed) - before, 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failing_replica_is_replaced_by_a_spare_one() {
-    let (cluster, coordinator) = cluster(3);
-    coordinator
-        .write(&catalog(), put(1, 7, Level::All))
-        .await
-        .unwrap();
-    cluster.set(2, Health::Failing);
-    assert_eq!(
-        values(&coordinator, get(1, Level::Quorum)).await.unwrap(),
-        [7]
-    );
-    cluster.set(3, Health::Silent);
-    assert!(matches!(
-        values(&coordinator, get(1, Level::Quorum)).await,
-        Err(Error::Retry(Retry::ReadTimeout {
-            required: 2,
-            received: 1,
-            data_present: true,
-            ..
-        }))
-    ));
 }
 
 #[tokio::test(start_paused = true)]

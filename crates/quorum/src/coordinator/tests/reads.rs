@@ -1,0 +1,120 @@
+//! Whom a read asks, and what it does when they are slow or fail.
+
+use super::*;
+
+fn with_speculation(text: &str) -> Table {
+    let mut table = table();
+    let property = (catalog::SPECULATIVE_RETRY.into(), format!("'{text}'"));
+    table.spec.properties.extend([property]);
+    table
+}
+
+/// One replica says nothing: another is asked as soon as the table's option says, and from then on before it.
+#[tokio::test(start_paused = true)]
+async fn a_read_does_not_wait_for_a_slow_replica() {
+    let (cluster, coordinator) = cluster(3);
+    coordinator
+        .write(&catalog(), put(1, 7, Level::All))
+        .await
+        .unwrap();
+    let timed = async |table: &Table| {
+        let began = Instant::now();
+        let outcome = coordinator.read(table, &get(1, Level::Quorum)).await;
+        (outcome.map(|found| found.rows.len()), began.elapsed())
+    };
+    let (eager, patient) = (with_speculation("20ms"), with_speculation("NONE"));
+    cluster.set(2, Health::Silent);
+    let (outcome, took) = timed(&patient).await;
+    assert!(matches!(
+        outcome,
+        Err(Error::Retry(Retry::ReadTimeout { .. }))
+    ));
+    assert!(took >= ms(1_000), "{took:?}");
+    // By now it is known to be slow.
+    let (outcome, took) = timed(&patient).await;
+    assert_eq!((outcome, took), (Ok(1), ms(1)));
+    assert_eq!(coordinator.speeds.extra_reads(), 0);
+    cluster.set(2, Health::Well);
+    cluster.set(3, Health::Silent);
+    let (outcome, took) = timed(&eager).await;
+    assert_eq!((outcome, took), (Ok(1), ms(21)));
+    assert_eq!(coordinator.speeds.extra_reads(), 1);
+    // Who is asked in any case need not be waited for, and costs a call more.
+    cluster.set(3, Health::Well);
+    let before = cluster.calls.load(Ordering::Relaxed);
+    let (outcome, took) = timed(&with_speculation("ALWAYS")).await;
+    assert_eq!((outcome, took), (Ok(1), ms(1)));
+    assert_eq!(cluster.calls.load(Ordering::Relaxed) - before, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_replica_is_replaced_by_a_spare_one() {
+    let (cluster, coordinator) = cluster(3);
+    coordinator
+        .write(&catalog(), put(1, 7, Level::All))
+        .await
+        .unwrap();
+    cluster.set(2, Health::Failing);
+    assert_eq!(
+        values(&coordinator, get(1, Level::Quorum)).await.unwrap(),
+        [7]
+    );
+    cluster.set(3, Health::Silent);
+    assert!(matches!(
+        values(&coordinator, get(1, Level::Quorum)).await,
+        Err(Error::Retry(Retry::ReadTimeout {
+            required: 2,
+            received: 1,
+            data_present: true,
+            ..
+        }))
+    ));
+}
+
+/// Two are asked for a quorum and the third at once as well: whichever of them fails, the others are awaited.
+#[tokio::test(start_paused = true)]
+async fn a_read_goes_on_while_those_that_were_asked_could_suffice() {
+    let (cluster, coordinator) = cluster(3);
+    coordinator
+        .write(&catalog(), put(1, 7, Level::All))
+        .await
+        .unwrap();
+    let always = with_speculation("ALWAYS");
+    cluster.set(2, Health::Failing);
+    cluster.delays.lock().insert(NodeId(3), ms(30));
+    let found = coordinator.read(&always, &get(1, Level::Quorum)).await;
+    assert_eq!(found.unwrap().rows.len(), 1);
+    // Nobody is left that could: said at once.
+    cluster.set(3, Health::Failing);
+    cluster.delays.lock().clear();
+    let began = Instant::now();
+    let error = coordinator.read(&always, &get(1, Level::Quorum)).await;
+    assert!(matches!(error, Err(Error::Retry(Retry::Failure { .. }))));
+    assert_eq!(began.elapsed(), ms(1));
+}
+
+/// This node's own replica has failed: at ONE another is asked, and from then on before it.
+#[tokio::test(start_paused = true)]
+async fn a_read_at_one_does_not_stay_with_a_failed_replica_here() {
+    for level in [Level::One, Level::LocalOne] {
+        let (cluster, coordinator) = cluster(3);
+        coordinator
+            .write(&catalog(), put(1, 7, Level::All))
+            .await
+            .unwrap();
+        cluster.set(1, Health::Failing);
+        assert_eq!(values(&coordinator, get(1, level)).await.unwrap(), [7]);
+        assert!(coordinator.speeds.is_failing(ReplicaId(11)));
+        cluster.set(2, Health::Failing);
+        assert_eq!(values(&coordinator, get(1, level)).await.unwrap(), [7]);
+        // All have failed: the answer says so, of each.
+        cluster.set(3, Health::Failing);
+        let error = values(&coordinator, get(1, level)).await.unwrap_err();
+        let Error::Retry(Retry::Failure { failures, .. }) = error else {
+            panic!("{error:?}");
+        };
+        let mut failed: Vec<IpAddr> = failures.iter().map(|failure| failure.address).collect();
+        failed.sort();
+        assert_eq!(failed, [address(1), address(2), address(3)]);
+    }
+}
