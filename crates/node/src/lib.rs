@@ -23,6 +23,7 @@ mod gateway;
 mod identity;
 mod leases;
 mod liveness;
+mod mend;
 mod meta;
 mod metrics;
 mod operate;

@@ -4,6 +4,7 @@
 use crate::core::Core;
 use crate::fill::Streams;
 use crate::identity::Identity;
+use crate::mend;
 use crate::meta::MetaMachine;
 use crate::others::NodeOthers;
 use crate::peers::NodePeers;
@@ -16,6 +17,7 @@ use quorum::{EventualReplica, ReplicaConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use txn::{Seeded, StrongTablet, TabletSpec};
 use world::planted::{self, Bug};
@@ -51,6 +53,8 @@ pub(crate) struct Replicas {
     strays: Mutex<BTreeMap<ReplicaId, TabletId>>,
     /// The version of the state that this node's replicas are in line with.
     version: watch::Sender<u64>,
+    /// Wakes who opens replicas, when one has been closed that is to be opened anew.
+    reopening: Notify,
     pub streams: Streams,
 }
 
@@ -60,6 +64,7 @@ impl Replicas {
             held: RwLock::default(),
             strays: Mutex::default(),
             version: watch::Sender::new(0),
+            reopening: Notify::new(),
             streams: Streams::default(),
         }
     }
@@ -93,6 +98,16 @@ impl Replicas {
         *held = Arc::new(map);
     }
 
+    /// Lets go of a replica that has stopped, so that it is opened from what it has on disk.
+    pub fn open_anew(&self, tablet: TabletId, replica: ReplicaId) {
+        self.change(|map| {
+            if map.get(&tablet).is_some_and(|held| held.replica == replica) {
+                map.remove(&tablet);
+            }
+        });
+        self.reopening.notify_one();
+    }
+
     pub fn watch_version(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -123,6 +138,7 @@ pub(crate) async fn reconcile(core: Arc<Core>) {
                     biased;
                     changed = versions.changed() => changed.is_ok(),
                     changed = registered.changed(), if !is_registered => changed.is_ok(),
+                    () = core.replicas.reopening.notified() => true,
                 };
                 if !changed {
                     return;
@@ -328,7 +344,7 @@ async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Re
     } else {
         open_eventual(core, state, tablet, replica).await
     };
-    let topic = format!("replica {} of tablet {}", replica.id, tablet.id);
+    let topic = mend::topic(replica.id, tablet.id);
     match opened {
         Ok(None) => Opened::Waits,
         Ok(Some(held)) => {

@@ -9,6 +9,7 @@ use crate::gateway::Gateway;
 use crate::identity::{Identity, Records, draw_16};
 use crate::leases;
 use crate::liveness;
+use crate::mend;
 use crate::peers::NodePeers;
 use crate::placement;
 use crate::replicas;
@@ -163,6 +164,7 @@ pub(crate) async fn start(mut world: World, config: Config) -> Result<Started, S
     tasks.spawn(coordinator.clone().replay_hints());
     tasks.spawn(coordinator.clone().replay_batches());
     tasks.spawn(upkeep::run(Arc::clone(&core)));
+    tasks.spawn(mend::run(Arc::clone(&core)));
     let gateway = Gateway::new(&core, coordinator);
     liveness::settle(&core).await;
     clock::settle(&core).await;

@@ -61,5 +61,5 @@ pub use message::{
 pub use paxos::{Ballot, PartitionState, PaxosReply, PaxosRequest, Proposal, RawState};
 pub use peers::{CallError, Neighbour, Peers, Task, Tasks};
 pub use repair::tree::{Leaves, Tree};
-pub use replica::{EventualReplica, ReplicaConfig, Stage, Sweep};
+pub use replica::{EventualReplica, Failure, ReplicaConfig, Stage, Sweep};
 pub use speed::Speeds;

@@ -15,6 +15,7 @@
 //! It does not know levels, other replicas, or what a reader may see: rows go in and out with their
 //! tombstones.
 
+mod failure;
 mod filling;
 mod paxos;
 mod placement;
@@ -26,6 +27,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+pub use failure::Failure;
 pub use filling::Stage;
 pub use purge::Sweep;
 pub(crate) use read::successor;
@@ -98,6 +100,8 @@ pub struct EventualReplica {
     forgotten: Mutex<Option<KeyRange>>,
     /// Set once the log or the store has failed: nothing is acknowledged from then on.
     is_broken: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+    unreadable: Mutex<Option<String>>,
 }
 
 /// What must hold when a change is appended.
@@ -171,6 +175,8 @@ impl EventualReplica {
             fence: AtomicU64::new(0),
             has_headers: AtomicBool::new(has_headers),
             is_broken: AtomicBool::new(false),
+            failure: Mutex::default(),
+            unreadable: Mutex::default(),
             store,
         };
         replica.replay()?;
@@ -311,11 +317,16 @@ impl EventualReplica {
             }
             Action::Read(read) => {
                 self.settle().await?;
-                Ok(Reply::Page(self.read(&read)?))
+                let page = self.read(&read);
+                Ok(Reply::Page(
+                    page.inspect_err(|error| self.note_unreadable(error))?,
+                ))
             }
             Action::Digest(read) => {
                 self.settle().await?;
-                Ok(Reply::Digest(self.read(&read)?.digest()))
+                let page = self.read(&read);
+                let page = page.inspect_err(|error| self.note_unreadable(error))?;
+                Ok(Reply::Digest(page.digest()))
             }
             Action::Paxos(request) => self.paxos(epoch, request).await,
             Action::Repair(request) => self.repair(request).await,
@@ -414,6 +425,9 @@ impl EventualReplica {
         data: Bytes,
         durability: Durability,
     ) -> Result<(u64, Option<Durable>), ReplicaError> {
+        if self.is_broken() {
+            return Err(failed());
+        }
         let index = writer.next_index;
         let mut operations = vec![LogOperation::Append {
             log: self.log_id,
@@ -458,6 +472,9 @@ impl EventualReplica {
 
     /// Merges all pending entries up to this one, in one batch of the store.
     fn drain(&self, writer: &mut Writer, last: u64) -> Result<(), ReplicaError> {
+        if self.is_broken() {
+            return Err(failed());
+        }
         let count = writer
             .pending
             .partition_point(|pending| pending.index <= last);
@@ -469,7 +486,7 @@ impl EventualReplica {
         let deltas = merged.clone().flat_map(|pending| &pending.record.deltas);
         let mut operations = self
             .merge(deltas)
-            .inspect_err(|_| self.is_broken.store(true, Ordering::Relaxed))?;
+            .inspect_err(|error| self.fail(Failure::Store(error.to_string())))?;
         operations.extend(paxos::stored(
             merged.flat_map(|pending| &pending.record.states),
         ));
@@ -488,7 +505,7 @@ impl EventualReplica {
                 "the store is over its budget; the write is in the log".into(),
             )),
             Err(error) => {
-                self.is_broken.store(true, Ordering::Relaxed);
+                self.fail(Failure::Store(error.to_string()));
                 Err(broken(error))
             }
         }
@@ -596,7 +613,7 @@ fn finish(
     synced: Result<(), world::LogError>,
 ) -> Result<(), ReplicaError> {
     if let Err(error) = synced {
-        replica.is_broken.store(true, Ordering::Relaxed);
+        replica.fail(Failure::Log(error.to_string()));
         return Err(broken(error));
     }
     let mut writer = replica.writer.lock();

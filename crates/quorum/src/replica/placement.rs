@@ -4,7 +4,7 @@
 //! for an older placement. A node that starts anew may know less than it did: so the placement is a record of the log,
 //! durable before anything is read or copied on the strength of it.
 
-use super::{EventualReplica, broken};
+use super::{EventualReplica, Failure, broken};
 use crate::message::ReplicaError;
 use cluster::Tablet;
 use model::PlacementEpoch;
@@ -52,8 +52,7 @@ impl EventualReplica {
                 self.recorded.fetch_max(epoch.0, Ordering::AcqRel);
             }
             Err(error) => {
-                tracing::error!(%error, "a placement cannot be put on record");
-                self.is_broken.store(true, Ordering::Relaxed);
+                self.fail(Failure::Log(error.to_string()));
             }
         }
     }

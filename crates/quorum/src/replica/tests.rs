@@ -1,3 +1,5 @@
+mod failure;
+
 use super::*;
 use crate::fixture::{
     Stopped, delta, header_delta, header_key, row_key, static_delta, table, tombstone,
