@@ -16,9 +16,10 @@
 use crate::message::RawRow;
 use catalog::Durability;
 use minicbor::{Decode, Encode};
-use model::{Incarnation, NodeId, TableId, Timestamp};
+use model::{Incarnation, NodeId, TableId, TabletId, Timestamp};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use world::{Log, LogBatch, LogEntry, LogError, LogId, LogOperation};
 
@@ -108,16 +109,22 @@ pub struct Batchlog {
     state: Mutex<State>,
 }
 
+/// A part of a batch by its number, the tablet that it goes to, and a node that has missed it.
+pub(crate) type Hinted = (usize, TabletId, NodeId);
+
 struct State {
     next: u64,
     live: BTreeMap<BatchId, Live>,
     size_bytes: usize,
+    /// The last that `due` has told.
+    last_due: Option<BatchId>,
 }
 
 struct Live {
     index: u64,
     size_bytes: usize,
     batch: Arc<Batch>,
+    hinted: BTreeSet<Hinted>,
 }
 
 impl Batchlog {
@@ -127,6 +134,7 @@ impl Batchlog {
             next: 1,
             live: BTreeMap::new(),
             size_bytes: 0,
+            last_due: None,
         };
         if let Some(bounds) = log.bounds(LOG) {
             state.next = bounds.first;
@@ -203,12 +211,36 @@ impl Batchlog {
         );
     }
 
-    /// What should have been written by now.
+    /// What should have been written by now: so many at most, and others the next time, until all have had their turn.
     pub(crate) fn due(&self, now: Timestamp, count_max: usize) -> Vec<Arc<Batch>> {
+        let mut state = self.state.lock();
+        let last = match state.last_due {
+            Some(last) => Bound::Excluded(last),
+            None => Bound::Unbounded,
+        };
+        let after = state.live.range((last, Bound::Unbounded));
+        let before = state.live.iter();
+        let count = state.live.len();
+        let batches = after.chain(before).map(|(_, live)| &live.batch);
+        let due = batches
+            .take(count)
+            .filter(|batch| batch.replay_after <= now);
+        let due: Vec<Arc<Batch>> = due.take(count_max).cloned().collect();
+        state.last_due = due.last().map(|batch| batch.id);
+        due
+    }
+
+    /// Whether a hint of this part of a batch was kept for a node, as far as this start remembers.
+    pub(crate) fn is_hinted(&self, id: BatchId, of: Hinted) -> bool {
         let state = self.state.lock();
-        let batches = state.live.values().map(|live| &live.batch);
-        let due = batches.filter(|batch| batch.replay_after <= now);
-        due.take(count_max).cloned().collect()
+        let live = state.live.get(&id);
+        live.is_some_and(|live| live.hinted.contains(&of))
+    }
+
+    pub(crate) fn note_hinted(&self, id: BatchId, of: Hinted) {
+        if let Some(live) = self.state.lock().live.get_mut(&id) {
+            live.hinted.insert(of);
+        }
     }
 
     /// Of all that is kept.
@@ -249,6 +281,7 @@ impl State {
             index,
             size_bytes,
             batch: Arc::new(batch),
+            hinted: BTreeSet::new(),
         };
         self.live.insert(live.batch.id, live);
     }
@@ -305,7 +338,9 @@ mod tests {
 
     fn due(batches: &Batchlog, now: i64) -> Vec<u64> {
         let due = batches.due(Timestamp(now), 100);
-        due.iter().map(|batch| batch.id.sequence).collect()
+        let mut due: Vec<u64> = due.iter().map(|batch| batch.id.sequence).collect();
+        due.sort();
+        due
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,6 +374,24 @@ mod tests {
         assert_eq!(due(&batches, 99), Vec::<u64>::new());
         batches.keep(batch(4)).await.unwrap();
         assert_eq!(due(&batches, 99), [4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_have_their_turn_whatever_becomes_of_the_first() {
+        let batches = Batchlog::open(SimDisk::new(1).open().0);
+        for sequence in 1..=5 {
+            batches.keep(batch(sequence)).await.unwrap();
+        }
+        let turns = |now| -> Vec<u64> {
+            let due = batches.due(Timestamp(now), 2);
+            due.iter().map(|batch| batch.id.sequence).collect()
+        };
+        assert_eq!(turns(40), [1, 2]);
+        assert_eq!(turns(40), [3, 4]);
+        assert_eq!(turns(40), [1, 2]);
+        assert_eq!(turns(50), [3, 4]);
+        assert_eq!(turns(50), [5, 1]);
+        assert_eq!(turns(10), [1], "none twice");
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,19 +2,22 @@
 //!
 //! Before anything is written the whole batch is kept by a few nodes; when all of it is written they forget it. If
 //! that does not come about, because its coordinator is gone or replicas are, each of those nodes writes it after a
-//! while, again and again, until a quorum of each partition has it or it is too old. The changes keep the timestamps
-//! and the expiry that they were accepted with, so a late replay neither shadows what was written since nor raises
-//! what was deleted. Readers may see some of a batch before the rest.
+//! while: to the replicas that it can reach, and for each of the others it keeps a hint. So it is whole in a data centre
+//! that is cut off, too. It is forgotten when each replica has its part or a durable hint of it; where a hint cannot be
+//! kept, when a quorum has; else it is tried again, until it is too old. The changes keep the timestamps and the expiry
+//! that they were accepted with, so a late replay neither shadows what was written since nor raises what was deleted.
+//! Readers may see some of a batch before the rest.
 
-use super::Coordinator;
-use super::write::Part;
+use super::write::{Part, is_missed};
+use super::{Coordinator, Failure, PLACEMENT_ROUNDS_MAX};
 use crate::batchlog::{Batch, BatchId, BatchPart, BatchRequest};
-use crate::message::RawRow;
+use crate::level::{Place, Places, Purpose, Required};
+use crate::message::{RawRow, ReplicaError};
 use crate::peers::{Neighbour, spawn};
 use api::trace::event;
 use api::{Error, Level, Outcome, Retry};
 use cluster::Tablet;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use model::{NodeId, TabletId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -164,21 +167,82 @@ impl Coordinator {
     }
 
     pub(super) async fn replay(&self, batch: &Batch) {
-        let parts = self.parts_of(batch);
         let deadline = Instant::now() + REPLAY_PATIENCE;
-        let writing = parts
-            .into_iter()
-            .map(|part| self.write_part(part, Level::Quorum, deadline));
-        let failed = join_all(writing).await.into_iter().find_map(Result::err);
-        match failed {
-            None => self.batches.forget(batch.id),
-            Some(error) => tracing::debug!(?batch.id, %error, "a batch is not written yet"),
+        let parts = self.parts_of(batch).into_iter();
+        let bringing = parts.map(|(number, part)| {
+            let replayed = Replayed {
+                id: batch.id,
+                number,
+                deadline,
+            };
+            self.bring(replayed, part, PLACEMENT_ROUNDS_MAX)
+        });
+        if join_all(bringing).await.into_iter().all(|is_settled| is_settled) {
+            self.batches.forget(batch.id);
+        } else {
+            tracing::debug!(?batch.id, "a batch is not written yet");
         }
+    }
+
+    /// Brings a part of a batch to all its replicas; says whether it needs not be brought again.
+    fn bring(&self, replayed: Replayed, part: Part, rounds: u32) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let places = Places::new(&part.tablet, self.peers.as_ref());
+            let bringing = places.replicas.iter();
+            let bringing = bringing.map(|place| self.bring_to(&replayed, place, &part));
+            let mut quorum = Required::new(Level::Quorum, Purpose::Write, &places).ok();
+            let (mut is_everywhere, mut newer) = (true, None);
+            for (place, brought) in places.replicas.iter().zip(join_all(bringing).await) {
+                match (brought, &mut quorum) {
+                    (Brought::Taken, Some(quorum)) => quorum.acknowledge(place, Purpose::Write),
+                    (Brought::Taken | Brought::Hinted, _) => {}
+                    (Brought::Stale(tablet), _) => newer = Some(tablet),
+                    (Brought::Missed, _) => is_everywhere = false,
+                }
+            }
+            let Some(newer) = newer else {
+                return is_everywhere || quorum.is_some_and(|quorum| quorum.is_reached());
+            };
+            if rounds == 0 {
+                return false;
+            }
+            // Writing again is harmless: the deltas carry their timestamps.
+            let parts = self.place_anew(&part, newer, replayed.deadline).await;
+            let bringing = parts.into_iter();
+            let bringing = bringing.map(|part| self.bring(replayed, part, rounds - 1));
+            join_all(bringing).await.into_iter().all(|is_settled| is_settled)
+        })
+    }
+
+    async fn bring_to(&self, replayed: &Replayed, place: &Place, part: &Part) -> Brought {
+        let (node, deadline) = (place.replica.node, replayed.deadline);
+        if place.is_alive {
+            let asking = self.ask(place, part.request(place), deadline);
+            match timeout_at(deadline, asking).await {
+                // What is too old for a replica it needs no hint of.
+                Ok(Ok(_) | Err(Failure::Refused(ReplicaError::Expired))) => return Brought::Taken,
+                Ok(Err(Failure::Refused(ReplicaError::StaleEpoch(newer)))) => {
+                    return Brought::Stale(newer);
+                }
+                Ok(Err(failure)) if !is_missed(&failure) => return Brought::Missed,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        let of = (replayed.number, part.tablet.id, node);
+        let is_worth_it = |until: Timestamp| until > self.gateway.now();
+        if self.batches.is_hinted(replayed.id, of) {
+            return Brought::Hinted;
+        }
+        if part.hint_expires.is_some_and(is_worth_it) && self.keep_hint(node, part).await {
+            self.batches.note_hinted(replayed.id, of);
+            return Brought::Hinted;
+        }
+        Brought::Missed
     }
 
     /// What is left to write of a batch, by the tablets as they are now. Of what is too old, and of tables that are
     /// gone, nothing is.
-    fn parts_of(&self, batch: &Batch) -> Vec<Part> {
+    fn parts_of(&self, batch: &Batch) -> Vec<(usize, Part)> {
         let now = self.gateway.now();
         let mut parts: BTreeMap<(usize, TabletId), Part> = BTreeMap::new();
         for (number, kept) in batch.parts.iter().enumerate() {
@@ -200,8 +264,27 @@ impl Coordinator {
                     });
             }
         }
-        parts.into_values().collect()
+        let parts = parts.into_iter();
+        parts.map(|((number, _), part)| (number, part)).collect()
     }
+}
+
+/// Which part of which batch is brought to its replicas, and until when.
+#[derive(Clone, Copy)]
+struct Replayed {
+    id: BatchId,
+    number: usize,
+    deadline: Instant,
+}
+
+/// What has become of a part of a batch at one replica.
+enum Brought {
+    Taken,
+    /// It lacks it, and a durable hint says so.
+    Hinted,
+    Missed,
+    /// The placement is newer than the one that it was brought under.
+    Stale(Tablet),
 }
 
 fn part_of(kept: &BatchPart, tablet: Arc<Tablet>) -> Part {

@@ -257,7 +257,7 @@ impl Coordinator {
 
     /// What becomes of a part of a write when its tablet has a newer placement: the same with that one, or, if the tablet
     /// was divided, one part for each half.
-    async fn place_anew(&self, part: &Part, said: Tablet, deadline: Instant) -> Vec<Part> {
+    pub(super) async fn place_anew(&self, part: &Part, said: Tablet, deadline: Instant) -> Vec<Part> {
         let mut parts: BTreeMap<TabletId, Part> = BTreeMap::new();
         // What was decided about a partition is in its tablet, also if it changes nothing.
         let of_partition = part.decided.as_ref().map(|decided| &decided.partition);
@@ -408,7 +408,7 @@ impl Coordinator {
 }
 
 impl Part {
-    fn request(&self, place: &Place) -> Request {
+    pub(super) fn request(&self, place: &Place) -> Request {
         // Of what a data centre decides by itself others take the rows alone, as a plain write.
         let decided = self.decided.as_ref();
         let decided = decided.filter(|decided| {
@@ -436,7 +436,7 @@ impl Part {
 
 /// Whether the replica lacks the write, as far as is known, and a hint would help. Who knows a newer placement refuses,
 /// and the write is sent again; but not when its level was reached before.
-fn is_missed(failure: &Failure) -> bool {
+pub(super) fn is_missed(failure: &Failure) -> bool {
     match failure {
         Failure::Silent(_) => true,
         Failure::Refused(error) => matches!(

@@ -96,6 +96,91 @@ async fn a_batch_that_nobody_else_keeps_is_not_written() {
     assert_eq!(cluster.kept(), [false, false, false]);
 }
 
+/// A batch over two partitions that its coordinator has left after it was kept.
+async fn left_behind(coordinator: &Coordinator, level: Level) {
+    let writing = {
+        let coordinator = coordinator.clone();
+        let request = WriteRequest {
+            level,
+            ..batch(2, 7)
+        };
+        tokio::spawn(async move { coordinator.write(&catalog(), request).await })
+    };
+    tokio::time::sleep(Duration::from_micros(2_500)).await;
+    writing.abort();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+fn rows_at(cluster: &Cluster, node: u64) -> usize {
+    let request = ReplicaRead {
+        rows: ReplicaSelection::Keys(vec![row_key(1, 1), row_key(2, 1)]),
+        row_limit: None,
+        size_bytes_max: 1 << 20,
+        now_seconds: 0,
+    };
+    let page = cluster.replicas[&NodeId(node)].read(&request).unwrap();
+    page.rows.len()
+}
+
+/// Half of the replicas are out of reach: those that are not take the batch, and the others get it when they are back.
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_whole_in_a_data_centre_that_is_cut_off() {
+    let (cluster, coordinator) = cluster(6);
+    for (node, health) in [(4, Health::Dead), (5, Health::Silent), (6, Health::Failing)] {
+        cluster.set(node, health);
+    }
+    left_behind(&coordinator, Level::LocalQuorum).await;
+    assert_eq!(rows_at(&cluster, 1), 0, "nothing is written yet");
+    for batch in cluster.batches[&NodeId(1)].due(Timestamp(i64::MAX), 10) {
+        coordinator.replay(&batch).await;
+    }
+    for node in 1..=3 {
+        assert_eq!(rows_at(&cluster, node), 2);
+    }
+    assert_eq!(cluster.batches[&NodeId(1)].size_bytes(), 0, "forgotten");
+    let hinted = coordinator.hints.nodes();
+    assert_eq!(hinted, [NodeId(4), NodeId(5), NodeId(6)]);
+    for node in 4..=6 {
+        cluster.set(node, Health::Well);
+    }
+    tokio::spawn(coordinator.clone().replay_hints());
+    delivered(&coordinator).await;
+    for node in 4..=6 {
+        assert_eq!(rows_at(&cluster, node), 2);
+    }
+}
+
+/// What cannot be hinted is kept until a quorum has it, and no hint is kept twice meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_cannot_be_hinted_is_tried_again_until_a_quorum_has_it() {
+    let (cluster, coordinator) = cluster(3);
+    left_behind(&coordinator, Level::One).await;
+    cluster.set(2, Health::Dead);
+    cluster.set(3, Health::Dead);
+    let batches = &cluster.batches[&NodeId(1)];
+    let due = || batches.due(Timestamp(i64::MAX), 10).pop().unwrap();
+    let mut without = due().as_ref().clone();
+    for part in &mut without.parts {
+        part.hint_expires = None;
+    }
+    coordinator.replay(&without).await;
+    assert!(batches.size_bytes() > 0);
+    assert_eq!(coordinator.hints.nodes(), []);
+    assert_eq!(rows_at(&cluster, 1), 2);
+    // One of its two parts can be.
+    let mut half = due().as_ref().clone();
+    half.parts.extend(half.parts.clone());
+    half.parts[1].hint_expires = None;
+    coordinator.replay(&half).await;
+    let kept = coordinator.hints.size_bytes();
+    assert!(kept > 0 && batches.size_bytes() > 0);
+    coordinator.replay(&half).await;
+    assert_eq!(coordinator.hints.size_bytes(), kept);
+    cluster.set(2, Health::Well);
+    coordinator.replay(&without).await;
+    assert_eq!(batches.size_bytes(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_a_logged_batch_spans_partitions() {
     let (_, coordinator) = cluster(3);
