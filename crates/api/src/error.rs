@@ -98,6 +98,27 @@ pub enum FailureReason {
     /// More tombstones than `tombstone_failure_threshold` allows.
     #[n(1)]
     TooManyTombstones,
+    /// It has not answered in time, while others have failed.
+    #[n(2)]
+    Timeout,
+}
+
+/// How far a write had come when too few answered in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum WriteStep {
+    /// It was sent to the replicas.
+    #[n(0)]
+    Replicas,
+    /// A logged batch was sent to the nodes that are to keep it, and nothing to replicas yet.
+    #[n(1)]
+    Batchlog,
+    /// The replicas were to agree on it.
+    #[n(2)]
+    Agreement {
+        /// So often somebody else's proposal came in between.
+        #[n(0)]
+        contentions: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -123,6 +144,8 @@ pub enum Retry {
         received: u32,
         #[n(3)]
         outcome: Outcome,
+        #[n(4)]
+        step: WriteStep,
     },
     #[n(2)]
     ReadTimeout {
@@ -150,6 +173,9 @@ pub enum Retry {
         outcome: Outcome,
         #[n(5)]
         is_write: bool,
+        /// Of a read: whether the replica that was asked for data has sent it.
+        #[n(6)]
+        data_present: bool,
     },
     /// The transaction lost a conflict. Nothing of it was done.
     #[n(4)]

@@ -19,7 +19,7 @@ mod write;
 
 pub use columns::ColumnSet;
 pub use consistency::{Level, ReadBound};
-pub use error::{Broken, Error, FailureReason, Outcome, Refused, ReplicaFailure, Retry};
+pub use error::{Broken, Error, FailureReason, Outcome, Refused, ReplicaFailure, Retry, WriteStep};
 pub use read::{Direction, KeyRange, Projection, ReadRequest, ReadResponse, ReadRow, Selection};
 pub use transaction::{
     Buffered, Commit, Concurrency, Locking, Transaction, TransactionId, TransactionOptions, covered,

@@ -4,7 +4,7 @@ use crate::protocol::wire::{
     put_inet_address, put_int, put_length, put_short, put_short_bytes, put_string,
 };
 use crate::protocol::{Version, level_code};
-use api::{FailureReason, Level, Outcome, Refused, ReplicaFailure, Retry};
+use api::{FailureReason, Level, Outcome, Refused, ReplicaFailure, Retry, WriteStep};
 use model::SchemaVersion;
 use std::net::IpAddr;
 
@@ -37,6 +37,8 @@ pub enum ErrorKind {
         received: u32,
         required: u32,
         write_type: WriteType,
+        /// Of a compare-and-set: how often others came in between.
+        contentions: u32,
     },
     ReadTimeout {
         level: Level,
@@ -90,6 +92,8 @@ pub enum WriteType {
     UnloggedBatch,
     Cas,
     Counter,
+    /// Of a logged batch: keeping it, before anything of it is written.
+    BatchLog,
 }
 
 impl WriteType {
@@ -100,6 +104,7 @@ impl WriteType {
             WriteType::UnloggedBatch => "UNLOGGED_BATCH",
             WriteType::Cas => "CAS",
             WriteType::Counter => "COUNTER",
+            WriteType::BatchLog => "BATCH_LOG",
         }
     }
 }
@@ -287,6 +292,7 @@ impl Error {
                 received,
                 required,
                 write_type: WriteType::Cas,
+                contentions: 0,
             };
             return Error::new(kind, self.message.clone()).encode(version, out);
         }
@@ -307,6 +313,7 @@ impl Error {
                     received,
                     required,
                     write_type,
+                    contentions: 0,
                 };
                 return Error::new(kind, self.message.clone()).encode(version, out);
             }
@@ -347,12 +354,12 @@ impl Error {
                 received,
                 required,
                 write_type,
+                contentions,
             } => {
                 put_counts(out, *level, *received, *required);
                 put_string(out, write_type.name());
-                // Contentions: how often a compare-and-set was tried again. It is not, here.
                 if version >= Version::V5 && *write_type == WriteType::Cas {
-                    put_short(out, 0);
+                    put_short(out, u16::try_from(*contentions).unwrap_or(u16::MAX));
                 }
             }
             ErrorKind::ReadTimeout {
@@ -429,6 +436,7 @@ fn put_failures(version: Version, failures: &[ReplicaFailure], out: &mut Vec<u8>
             match failure.reason {
                 FailureReason::Unknown => 0,
                 FailureReason::TooManyTombstones => 1,
+                FailureReason::Timeout => 2,
             },
         );
     }
@@ -450,7 +458,15 @@ fn retry_kind(retry: Retry, write_type: WriteType) -> ErrorKind {
             required,
             received,
             outcome,
-        } => unknown_write(level, received, required, outcome, write_type),
+            step,
+        } => {
+            let counts = Counts {
+                level,
+                received,
+                required,
+            };
+            missed_write(counts, step, outcome, write_type)
+        }
         Retry::ReadTimeout {
             level,
             required,
@@ -482,13 +498,14 @@ fn retry_kind(retry: Retry, write_type: WriteType) -> ErrorKind {
             received,
             failures,
             is_write: false,
+            data_present,
             ..
         } => ErrorKind::ReadFailure {
             level,
             received,
             required,
             failures,
-            data_present: false,
+            data_present,
         },
         // Nothing was done, or it is not known: drivers must tell these apart.
         Retry::NoLeader {
@@ -498,42 +515,62 @@ fn retry_kind(retry: Retry, write_type: WriteType) -> ErrorKind {
             required: 1,
             alive: 0,
         },
-        Retry::NoLeader { outcome } => unknown_write(Level::Default, 0, 1, outcome, write_type),
+        Retry::NoLeader { outcome } => {
+            let counts = Counts {
+                level: Level::Default,
+                received: 0,
+                required: 1,
+            };
+            let step = match write_type {
+                WriteType::Cas => WriteStep::Agreement { contentions: 0 },
+                _ => WriteStep::Replicas,
+            };
+            missed_write(counts, step, outcome, write_type)
+        }
         Retry::StaleSchema { current } => ErrorKind::StaleSchema { current },
         Retry::Aborted(_) | Retry::Overloaded(_) => ErrorKind::Overloaded,
         Retry::NotServing(_) => ErrorKind::IsBootstrapping,
     }
 }
 
-fn unknown_write(
+struct Counts {
     level: Level,
     received: u32,
     required: u32,
+}
+
+/// What a write comes to that too few have answered in time.
+fn missed_write(
+    counts: Counts,
+    step: WriteStep,
     outcome: Outcome,
     write_type: WriteType,
 ) -> ErrorKind {
-    let is_agreement = matches!(level, Level::Serial | Level::LocalSerial | Level::Default);
-    if write_type == WriteType::Cas && !is_agreement {
+    let Counts {
+        level,
+        received,
+        required,
+    } = counts;
+    let timeout = |write_type, contentions| ErrorKind::WriteTimeout {
+        level,
+        received,
+        required,
+        write_type,
+        contentions,
+    };
+    match (step, write_type) {
+        (WriteStep::Batchlog, _) => timeout(WriteType::BatchLog, 0),
         // It is decided; only too few replicas are known to have it, as after any other write.
-        ErrorKind::WriteTimeout {
-            level,
-            received,
-            required,
-            write_type: WriteType::Simple,
+        (WriteStep::Replicas, WriteType::Cas) => timeout(WriteType::Simple, 0),
+        (WriteStep::Replicas, _) => timeout(write_type, 0),
+        (WriteStep::Agreement { .. }, _) if outcome == Outcome::Unknown => {
+            ErrorKind::CasWriteUnknown {
+                level,
+                received,
+                required,
+            }
         }
-    } else if write_type == WriteType::Cas && outcome == Outcome::Unknown {
-        ErrorKind::CasWriteUnknown {
-            level,
-            received,
-            required,
-        }
-    } else {
-        ErrorKind::WriteTimeout {
-            level,
-            received,
-            required,
-            write_type,
-        }
+        (WriteStep::Agreement { contentions }, _) => timeout(WriteType::Cas, contentions),
     }
 }
 
@@ -558,6 +595,7 @@ mod tests {
                 ],
                 outcome: Outcome::Unknown,
                 is_write: true,
+                data_present: false,
             }),
             WriteType::Simple,
         );
@@ -575,5 +613,66 @@ mod tests {
         let mut out = Vec::new();
         error.encode(Version::V3, &mut out);
         assert_eq!(out[..4], 0x1100_i32.to_be_bytes());
+    }
+
+    /// The details of a v5 frame, of a write that was missed at this step.
+    fn missed(step: WriteStep, outcome: Outcome, write_type: WriteType) -> (i32, Vec<u8>) {
+        let timeout = Retry::WriteTimeout {
+            level: Level::Two,
+            required: 2,
+            received: 1,
+            outcome,
+            step,
+        };
+        let error = Error::from_write(api::Error::Retry(timeout), write_type);
+        let mut out = Vec::new();
+        error.encode_details(Version::V5, &mut out);
+        let counts = [0, 2, 0, 0, 0, 1, 0, 0, 0, 2];
+        (error.code(), out.strip_prefix(&counts).unwrap().to_vec())
+    }
+
+    #[test]
+    fn a_write_timeout_says_what_was_waited_for() {
+        use WriteType::{Batch, Cas};
+        let (unknown, not_applied) = (Outcome::Unknown, Outcome::NotApplied);
+        let timeout = |details: &[u8]| (0x1100, details.to_vec());
+        let batchlog = WriteStep::Batchlog;
+        assert_eq!(
+            missed(batchlog, unknown, Batch),
+            timeout(b"\x00\x09BATCH_LOG")
+        );
+        let replicas = WriteStep::Replicas;
+        assert_eq!(missed(replicas, unknown, Batch), timeout(b"\x00\x05BATCH"));
+        assert_eq!(missed(replicas, unknown, Cas), timeout(b"\x00\x06SIMPLE"));
+        let agreement = WriteStep::Agreement { contentions: 3 };
+        assert_eq!(
+            missed(agreement, not_applied, Cas),
+            timeout(b"\x00\x03CAS\x00\x03")
+        );
+        assert_eq!(missed(agreement, unknown, Cas), (0x1700, vec![]));
+    }
+
+    #[test]
+    fn a_read_failure_says_whether_data_came() {
+        let failed = |data_present| {
+            let failure = Retry::Failure {
+                level: Level::Quorum,
+                required: 2,
+                received: 1,
+                failures: vec![ReplicaFailure {
+                    address: [10, 0, 0, 2].into(),
+                    reason: FailureReason::Timeout,
+                }],
+                outcome: Outcome::NotApplied,
+                is_write: false,
+                data_present,
+            };
+            let mut out = Vec::new();
+            let error = Error::from_read(api::Error::Retry(failure));
+            error.encode_details(Version::V5, &mut out);
+            out[10..].to_vec()
+        };
+        assert_eq!(failed(true), [0, 0, 0, 1, 4, 10, 0, 0, 2, 0, 2, 1]);
+        assert_eq!(failed(false), [0, 0, 0, 1, 4, 10, 0, 0, 2, 0, 2, 0]);
     }
 }

@@ -20,6 +20,8 @@ pub struct Required {
     groups: Vec<Group>,
     /// Who has answered with an error.
     failed: Vec<NodeId>,
+    /// Who has not answered in time.
+    silent: Vec<NodeId>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +33,7 @@ struct Group {
     required: u32,
     received: u32,
     failed: u32,
-    /// How many could answer at all.
+    /// How many are alive and could answer, or, where a hint is an answer, be hinted.
     eligible: u32,
 }
 
@@ -105,6 +107,16 @@ pub(crate) enum Purpose {
 impl Required {
     /// Refuses levels that are not built, and says `Unavailable` when too few replicas are alive.
     pub(crate) fn new(level: Level, purpose: Purpose, places: &Places) -> Result<Required, Error> {
+        let required = Required::of(level, purpose, places)?;
+        // A hint counts as an answer, too, so nobody has to be alive.
+        if level != Level::Any {
+            required.check_alive(purpose, places)?;
+        }
+        Ok(required)
+    }
+
+    /// As `new`, whoever is alive.
+    fn of(level: Level, purpose: Purpose, places: &Places) -> Result<Required, Error> {
         let anywhere = |count: fn(u32) -> u32| vec![Group::new(None, count, purpose, places)];
         let here = |count: fn(u32) -> u32| {
             vec![Group::new(
@@ -132,14 +144,11 @@ impl Required {
             }
             Level::LocalQuorum => here(quorum),
             Level::EachQuorum => Self::each_quorum(purpose, places),
-            // A hint counts as an answer, too, so nobody has to be alive.
             Level::Any if purpose == Purpose::Write => {
-                let groups = anywhere(|_| 1);
-                return Ok(Required {
-                    level,
-                    groups,
-                    failed: Vec::new(),
-                });
+                let mut groups = anywhere(|_| 1);
+                let dead = places.replicas.iter().filter(|place| !place.is_alive);
+                groups[0].eligible += dead.count() as u32;
+                groups
             }
             Level::Any => {
                 return Err(Error::invalid(
@@ -155,13 +164,17 @@ impl Required {
             Level::Serial => anywhere(quorum),
             Level::LocalSerial => here(quorum),
         };
-        let required = Required {
+        Ok(Required {
             level,
             groups,
             failed: Vec::new(),
-        };
-        required.check_alive(purpose, places)?;
-        Ok(required)
+            silent: Vec::new(),
+        })
+    }
+
+    /// How many answers a level asks for, for an error that says that it is not known how many have come.
+    pub(crate) fn total_of(level: Level, purpose: Purpose, places: &Places) -> u32 {
+        Required::of(level, purpose, places).map_or(1, |required| required.total())
     }
 
     /// A data centre whose first replica is being filled has no quorum yet, only somebody to be waited for. One whose
@@ -184,26 +197,21 @@ impl Required {
             .collect()
     }
 
+    /// Names the counts of the group that lacks some: at EACH_QUORUM those of one data centre, as Cassandra does.
     fn check_alive(&self, purpose: Purpose, places: &Places) -> Result<(), Error> {
-        let alive = |group: &Group| {
-            places
-                .replicas
-                .iter()
-                .filter(|place| place.is_alive && group.admits(place, purpose))
-                .count() as u32
-        };
-        if self
-            .groups
-            .iter()
-            .all(|group| alive(group) >= group.required)
-        {
-            return Ok(());
+        for group in &self.groups {
+            let alive = places.replicas.iter();
+            let alive = alive.filter(|place| place.is_alive && group.admits(place, purpose));
+            let alive = alive.count() as u32;
+            if alive < group.required {
+                return Err(Error::Retry(Retry::Unavailable {
+                    level: self.level,
+                    required: group.required,
+                    alive,
+                }));
+            }
         }
-        Err(Error::Retry(Retry::Unavailable {
-            level: self.level,
-            required: self.total(),
-            alive: self.groups.iter().map(alive).sum(),
-        }))
+        Ok(())
     }
 
     /// How many answers are needed in all.
@@ -219,13 +227,28 @@ impl Required {
             .sum()
     }
 
+    /// Whether any replica has answered with an error. Then it is those that a level which was missed is put down to.
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     /// Who has failed, for clients.
     pub(crate) fn failures(&self, peers: &dyn crate::Peers) -> Vec<ReplicaFailure> {
-        let addresses = self.failed.iter().map(|node| peers.client_address(*node));
-        addresses
-            .map(|address| ReplicaFailure {
-                address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-                reason: FailureReason::Unknown,
+        let failed = self
+            .failed
+            .iter()
+            .map(|node| (node, FailureReason::Unknown));
+        let silent = self
+            .silent
+            .iter()
+            .map(|node| (node, FailureReason::Timeout));
+        failed
+            .chain(silent)
+            .map(|(node, reason)| ReplicaFailure {
+                address: peers
+                    .client_address(*node)
+                    .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                reason,
             })
             .collect()
     }
@@ -270,6 +293,11 @@ impl Required {
                 group.failed += 1;
             }
         }
+    }
+
+    /// It has not answered in time. It may do so yet, and count.
+    pub(crate) fn note_silent(&mut self, place: &Place) {
+        self.silent.push(place.replica.node);
     }
 
     /// Splits those that can be asked into as many as the level needs and the spare ones: this node first, then those of its
@@ -355,6 +383,7 @@ impl Group {
             if !group.admits(place, purpose) {
                 continue;
             }
+            group.eligible += u32::from(place.is_alive);
             if place.replica.is_learner {
                 pending += 1;
             } else {
@@ -362,7 +391,6 @@ impl Group {
             }
         }
         group.required = count(voters) + pending;
-        group.eligible = voters + pending;
         group
     }
 
@@ -485,6 +513,25 @@ mod tests {
             })
         );
         assert!(Required::new(Level::One, Purpose::Write, &one_of_three).is_ok());
+        // Of two data centres, that which lacks.
+        let two_centers = places(&[
+            ("a", false, true),
+            ("a", false, true),
+            ("a", false, true),
+            ("b", false, true),
+            ("b", false, false),
+            ("b", false, false),
+        ]);
+        for purpose in [Purpose::Read, Purpose::Write] {
+            assert_eq!(
+                Required::new(Level::EachQuorum, purpose, &two_centers).unwrap_err(),
+                Error::Retry(Retry::Unavailable {
+                    level: Level::EachQuorum,
+                    required: 2,
+                    alive: 1
+                })
+            );
+        }
         let two = places(&[("a", false, true); 2]);
         assert!(matches!(
             Required::new(Level::Three, Purpose::Read, &two),
@@ -553,7 +600,11 @@ mod tests {
             move |place: &Place| Standing {
                 is_failing: place.replica.node == NodeId(failing),
                 is_same_rack: [2, 3, 5].contains(&place.replica.node.0),
-                slowness: if place.replica.node == NodeId(2) { slow } else { 0 },
+                slowness: if place.replica.node == NodeId(2) {
+                    slow
+                } else {
+                    0
+                },
             }
         };
         let required = Required::new(Level::One, Purpose::Read, &two_centers).unwrap();
@@ -657,6 +708,21 @@ mod tests {
         required.fail(&three.replicas[1], Purpose::Write);
         assert!(!required.is_reachable());
         assert_eq!((required.received(), required.failed.len()), (0, 2));
+        // Who is dead does not answer either, but at ANY can be hinted.
+        let one_of_two = places(&[("a", false, true), ("a", false, true), ("a", false, false)]);
+        for (level, is_reachable) in [
+            (Level::Quorum, false),
+            (Level::One, true),
+            (Level::Any, true),
+        ] {
+            let mut required = Required::new(level, Purpose::Write, &one_of_two).unwrap();
+            required.fail(&one_of_two.replicas[0], Purpose::Write);
+            assert_eq!(required.is_reachable(), is_reachable, "{level:?}");
+        }
+        let mut any = Required::new(Level::Any, Purpose::Write, &one_of_two).unwrap();
+        any.fail(&one_of_two.replicas[0], Purpose::Write);
+        any.fail(&one_of_two.replicas[1], Purpose::Write);
+        assert!(any.is_reachable());
     }
 
     #[test]

@@ -29,6 +29,6 @@ mod proposer;
 
 pub use acceptor::{PartitionState, Proposal};
 pub use ballot::Ballot;
-pub(crate) use electorate::Electorate;
+pub(crate) use electorate::{Electorate, Tally};
 pub use message::{PaxosReply, PaxosRequest, RawState};
 pub(crate) use proposer::{Fate, Promise, Survey, fate, survey};

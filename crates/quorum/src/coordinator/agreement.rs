@@ -20,10 +20,10 @@ use crate::merge::{Merged, reconcile};
 use crate::message::{Action, Page, RawRow, ReplicaError, ReplicaRead, Reply, Request};
 use crate::partition::Layout;
 use crate::paxos::{
-    Ballot, Electorate, PaxosReply, PaxosRequest, Promise, Proposal, Survey, survey,
+    Ballot, Electorate, PaxosReply, PaxosRequest, Promise, Proposal, Survey, Tally, survey,
 };
 use crate::peers::spawn;
-use api::{Broken, Error, Level, Outcome, Retry};
+use api::{Broken, Error, Level, Outcome, Retry, WriteStep};
 use catalog::Table;
 use cluster::Tablet;
 use model::{ReplicaId, Timestamp};
@@ -71,9 +71,10 @@ pub(super) struct Agreement<'a> {
     losses: u32,
     /// A newer placement than the map had.
     placement: Option<Arc<Tablet>>,
+    /// How often others' ballots came in between.
+    contentions: u32,
     /// Votes of the last step that fell short, for the error.
-    received: u32,
-    required: u32,
+    tally: Option<Tally>,
 }
 
 /// A quorum's promise, with nothing under way.
@@ -119,6 +120,7 @@ struct Poll {
     /// Replicas that have done nothing, for certain.
     idle: usize,
     asked: usize,
+    tally: Option<Tally>,
 }
 
 impl Poll {
@@ -150,8 +152,8 @@ impl<'a> Agreement<'a> {
             floor: Timestamp::MIN,
             losses: 0,
             placement: None,
-            received: 0,
-            required: 1,
+            contentions: 0,
+            tally: None,
         }
     }
 
@@ -161,20 +163,39 @@ impl<'a> Agreement<'a> {
     }
 
     pub fn write_timeout(&self, outcome: Outcome) -> Error {
+        let Tally { required, received } = self.tally();
         Error::Retry(Retry::WriteTimeout {
             level: self.level,
-            required: self.required,
-            received: self.received,
+            required,
+            received,
             outcome,
+            step: WriteStep::Agreement {
+                contentions: self.contentions,
+            },
         })
     }
 
     pub fn read_timeout(&self) -> Error {
+        let Tally { required, received } = self.tally();
         Error::Retry(Retry::ReadTimeout {
             level: self.level,
-            required: self.required,
-            received: self.received,
+            required,
+            received,
             data_present: false,
+        })
+    }
+
+    /// Of the last step that fell short; before there was any, of nobody's votes.
+    fn tally(&self) -> Tally {
+        self.tally.unwrap_or_else(|| match self.tablet() {
+            Ok(tablet) => {
+                let places = Places::new(&tablet, self.coordinator.peers.as_ref());
+                Electorate::of(self.level, &places).tally(&[])
+            }
+            Err(_) => Tally {
+                required: 1,
+                received: 0,
+            },
         })
     }
 
@@ -184,7 +205,6 @@ impl<'a> Agreement<'a> {
             let tablet = self.tablet()?;
             let places = Places::new(&tablet, self.coordinator.peers.as_ref());
             let electorate = Electorate::new(self.level, &places)?;
-            self.required = electorate.required();
             let node = self.coordinator.peers.this_node();
             let ballot = self.coordinator.gateway.next_ballot(node, self.floor);
             let request = PaxosRequest::Prepare {
@@ -304,16 +324,12 @@ impl<'a> Agreement<'a> {
             });
             return Ok(());
         }
+        let unknown = coordinator.unknown(&part, level);
         let outcome = coordinator.write_part(part, level, deadline).await;
         outcome.map_err(|error| match error.outcome() {
             Outcome::Unknown => error,
             // Too few are alive by now: what is decided is not undone by that.
-            Outcome::NotApplied => Error::Retry(Retry::WriteTimeout {
-                level,
-                required: 1,
-                received: 0,
-                outcome: Outcome::Unknown,
-            }),
+            Outcome::NotApplied => unknown,
         })
     }
 
@@ -422,13 +438,15 @@ impl<'a> Agreement<'a> {
             }
             could.retain(|able| *able != id);
         }
+        poll.tally = Some(electorate.tally(&poll.votes()));
         poll
     }
 
     /// After a step that too few have taken: learns from it, and waits until it is worth trying again.
     async fn lose(&mut self, poll: Poll) -> Result<(), Ended> {
-        self.received = poll.replies.len() as u32;
+        self.tally = poll.tally.or(self.tally);
         if let Some(later) = poll.outbid {
+            self.contentions += 1;
             self.raise(later.timestamp);
         }
         if let Some(newer) = poll.newer {

@@ -15,7 +15,7 @@ use crate::level::{Place, Places, Purpose, Required};
 use crate::message::{RawRow, ReplicaError};
 use crate::peers::{Neighbour, spawn};
 use api::trace::event;
-use api::{Error, Level, Outcome, Retry};
+use api::{Error, Level, Outcome, Retry, WriteStep};
 use cluster::Tablet;
 use futures::future::{BoxFuture, join_all};
 use model::{NodeId, TabletId, Timestamp};
@@ -51,18 +51,19 @@ impl Coordinator {
         let id = batch.id;
         let mut keepers = choose_keepers(self.peers.neighbours());
         keepers.push(self.peers.this_node());
-        if let Err(error) = self.keep(&keepers, batch, level, deadline).await {
+        if let Err(error) = self.keep(&keepers, batch, deadline).await {
             // Whoever has kept it may already be the only one: it is not known.
             self.end(keepers, id);
             return Err(error);
         }
+        let unknown = parts.first().map(|part| self.unknown(part, level));
         match self.write_parts(parts, level, deadline).await {
             Ok(()) => {
                 self.end(keepers, id);
                 Ok(())
             }
             // It is kept, and will be written.
-            Err(error) if error.outcome() == Outcome::NotApplied => Err(unknown(level, 0)),
+            Err(error) if error.outcome() == Outcome::NotApplied => Err(unknown.unwrap_or(error)),
             Err(error) => Err(error),
         }
     }
@@ -92,13 +93,7 @@ impl Coordinator {
     }
 
     /// Has the batch kept by enough nodes.
-    async fn keep(
-        &self,
-        keepers: &[NodeId],
-        batch: Batch,
-        level: Level,
-        deadline: Instant,
-    ) -> Result<(), Error> {
+    async fn keep(&self, keepers: &[NodeId], batch: Batch, deadline: Instant) -> Result<(), Error> {
         let (sender, mut receiver) = mpsc::channel(keepers.len().max(1));
         for keeper in keepers {
             let (coordinator, sender, keeper) = (self.clone(), sender.clone(), *keeper);
@@ -113,7 +108,7 @@ impl Coordinator {
         while kept < needed {
             match timeout_at(deadline, receiver.recv()).await {
                 Ok(Some(is_kept)) => kept += usize::from(is_kept),
-                Ok(None) | Err(_) => return Err(unknown(level, kept as u32)),
+                Ok(None) | Err(_) => return Err(not_kept(needed as u32, kept as u32)),
             }
         }
         Ok(())
@@ -177,7 +172,11 @@ impl Coordinator {
             };
             self.bring(replayed, part, PLACEMENT_ROUNDS_MAX)
         });
-        if join_all(bringing).await.into_iter().all(|is_settled| is_settled) {
+        if join_all(bringing)
+            .await
+            .into_iter()
+            .all(|is_settled| is_settled)
+        {
             self.batches.forget(batch.id);
         } else {
             tracing::debug!(?batch.id, "a batch is not written yet");
@@ -210,7 +209,10 @@ impl Coordinator {
             let parts = self.place_anew(&part, newer, replayed.deadline).await;
             let bringing = parts.into_iter();
             let bringing = bringing.map(|part| self.bring(replayed, part, rounds - 1));
-            join_all(bringing).await.into_iter().all(|is_settled| is_settled)
+            join_all(bringing)
+                .await
+                .into_iter()
+                .all(|is_settled| is_settled)
         })
     }
 
@@ -331,12 +333,19 @@ fn choose_keepers(mut neighbours: Vec<Neighbour>) -> Vec<NodeId> {
     chosen.into_iter().map(|chosen| chosen.node).collect()
 }
 
-fn unknown(level: Level, received: u32) -> Error {
+/// Too few nodes have said that they keep the batch. One that has may write it. As in Cassandra, the level is not the
+/// client's but that of the batch log.
+fn not_kept(required: u32, received: u32) -> Error {
     Error::Retry(Retry::WriteTimeout {
-        level,
-        required: KEPT_MIN as u32,
+        level: if required == 1 {
+            Level::One
+        } else {
+            Level::Two
+        },
+        required,
         received,
         outcome: Outcome::Unknown,
+        step: WriteStep::Batchlog,
     })
 }
 

@@ -199,6 +199,7 @@ impl Exchange<'_> {
                 }
                 Ok(None) | Err(_) => {
                     self.note_silent(&silent);
+                    places_of(&silent).for_each(|place| required.note_silent(place));
                     return Err(self.short(required, &answers));
                 }
             };
@@ -243,16 +244,15 @@ impl Exchange<'_> {
                 required.fail(place, Purpose::Read);
                 Ok(())
             }
-            Failure::Silent(_) => Ok(()),
+            Failure::Silent(_) => {
+                required.note_silent(place);
+                Ok(())
+            }
         }
     }
 
     fn short(&self, required: &Required, answers: &[(Place, Answer)]) -> TabletError {
-        short(
-            self.coordinator.peers.as_ref(),
-            required,
-            has_page(answers),
-        )
+        short(self.coordinator.peers.as_ref(), required, has_page(answers))
     }
 
     /// Those have not answered since they were asked: others are asked before them from now on.
@@ -425,14 +425,7 @@ fn has_page(answers: &[(Place, Answer)]) -> bool {
 /// The answer when too few replicas have answered.
 fn short(peers: &dyn Peers, required: &Required, data_present: bool) -> TabletError {
     let (level, received) = (required.level, required.received());
-    let error = if required.is_reachable() {
-        Retry::ReadTimeout {
-            level,
-            required: required.total(),
-            received,
-            data_present,
-        }
-    } else {
+    let error = if required.has_failures() {
         Retry::Failure {
             level,
             required: required.total(),
@@ -440,6 +433,14 @@ fn short(peers: &dyn Peers, required: &Required, data_present: bool) -> TabletEr
             failures: required.failures(peers),
             outcome: Outcome::NotApplied,
             is_write: false,
+            data_present,
+        }
+    } else {
+        Retry::ReadTimeout {
+            level,
+            required: required.total(),
+            received,
+            data_present,
         }
     };
     TabletError::Api(Error::Retry(error))

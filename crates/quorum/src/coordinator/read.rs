@@ -13,7 +13,7 @@ use crate::replica::successor;
 use crate::visible::View;
 use api::{
     Broken, Direction, Error, KeyRange, Level, Outcome, ReadBound, ReadRequest, ReadResponse,
-    ReadRow, Retry, Selection,
+    ReadRow, Selection,
 };
 use catalog::Table;
 use cluster::Tablet;
@@ -387,16 +387,6 @@ impl Coordinator {
         read: ReplicaRead,
     ) -> Result<Merged, Error> {
         let place = (reading.table.root, partition.to_vec());
-        let timeout = || Retry::ReadTimeout {
-            level: reading.level,
-            required: 1,
-            received: 0,
-            data_present: false,
-        };
-        let _turn = match timeout_at(reading.deadline, self.turns.take(place)).await {
-            Ok(turn) => turn,
-            Err(_) => return Err(Error::Retry(timeout())),
-        };
         let mut agreement = Agreement::new(Subject {
             coordinator: self,
             table: reading.table,
@@ -406,6 +396,9 @@ impl Coordinator {
             read,
             deadline: reading.deadline,
         });
+        let Ok(_turn) = timeout_at(reading.deadline, self.turns.take(place)).await else {
+            return Err(agreement.read_timeout());
+        };
         match agreement.settle().await {
             Ok(settled) => Ok(settled.merged),
             Err(Ended::Timeout) => Err(agreement.read_timeout()),

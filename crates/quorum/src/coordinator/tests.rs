@@ -11,7 +11,7 @@ use crate::peers::{Neighbour, Task, Tasks};
 use crate::replica::{EventualReplica, ReplicaConfig};
 use api::{
     Assignment, Direction, Error, FailureReason, KeyRange, Level, Mutation, Outcome, ReadBound,
-    ReadRequest, ReplicaFailure, Retry, RowOperation, Selection, WriteRequest,
+    ReadRequest, ReplicaFailure, Retry, RowOperation, Selection, WriteRequest, WriteStep,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Durability, Table};
@@ -301,6 +301,7 @@ async fn a_quorum_is_enough_and_less_is_said_with_counts() {
             required: 3,
             received: 2,
             outcome: Outcome::Unknown,
+            step: WriteStep::Replicas,
         })
     );
     cluster.set(3, Health::Dead);
@@ -321,21 +322,38 @@ async fn a_quorum_is_enough_and_less_is_said_with_counts() {
         .write(&catalog(), put(1, 9, Level::Quorum))
         .await
         .unwrap_err();
-    match error {
+    let failure = |node, reason| ReplicaFailure {
+        address: address(node),
+        reason,
+    };
+    let failed = |received, failures| {
         Error::Retry(Retry::Failure {
+            level: Level::Quorum,
             required: 2,
+            received,
             failures,
-            ..
-        }) => {
-            let failed = ReplicaFailure {
-                address: address(2),
-                reason: FailureReason::Unknown,
-            };
-            assert_eq!(failures, [failed]);
-        }
-        Error::Retry(Retry::WriteTimeout { .. }) => {}
-        other => panic!("{other:?}"),
-    }
+            outcome: Outcome::Unknown,
+            is_write: true,
+            data_present: false,
+        })
+    };
+    // Said as soon as nobody is left who could: before this node's own answer, perhaps.
+    let only = || vec![failure(2, FailureReason::Unknown)];
+    assert!(
+        [0, 1]
+            .map(|received| failed(received, only()))
+            .contains(&error)
+    );
+    cluster.set(3, Health::Silent);
+    let error = coordinator
+        .write(&catalog(), put(1, 9, Level::Quorum))
+        .await
+        .unwrap_err();
+    let failures = vec![
+        failure(2, FailureReason::Unknown),
+        failure(3, FailureReason::Timeout),
+    ];
+    assert_eq!(error, failed(1, failures));
     planted::plant(Some(Bug::CountFailedReplicaAsAcknowledged));
     let counted = coordinator
         .write(&catalog(), put(1, 9, Level::Quorum))

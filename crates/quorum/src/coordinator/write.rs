@@ -10,7 +10,7 @@ use crate::partition::Layout;
 use crate::paxos::{PaxosRequest, Proposal};
 use crate::peers::{Peers, spawn};
 use api::evaluate::{Moment, needs_read};
-use api::{Atomicity, Error, Level, Outcome, Retry, WriteRequest, WriteResponse};
+use api::{Atomicity, Error, Level, Outcome, Retry, WriteRequest, WriteResponse, WriteStep};
 use catalog::{Catalog, Durability};
 use cluster::Tablet;
 use futures::TryFutureExt;
@@ -179,6 +179,7 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<(), Error> {
         let count = parts.len();
+        let stopping = parts.first().map(|part| self.unknown(part, level));
         let (sender, mut receiver) = mpsc::channel(count.max(1));
         for (index, part) in parts.into_iter().enumerate() {
             let (coordinator, sender) = (self.clone(), sender.clone());
@@ -199,11 +200,11 @@ impl Coordinator {
                 first_error = Some((index, error));
             }
         }
-        match first_error {
-            Some((_, error)) => Err(error),
+        match (first_error, stopping) {
+            (Some((_, error)), _) => Err(error),
             // This node is stopping.
-            None if answered < count => Err(unknown(level)),
-            None => Ok(()),
+            (None, Some(unknown)) if answered < count => Err(unknown),
+            (None, _) => Ok(()),
         }
     }
 
@@ -221,7 +222,7 @@ impl Coordinator {
                 Err(TabletError::Api(error))
                     if round > 0 && error.outcome() == Outcome::NotApplied =>
                 {
-                    return Err(unknown(level));
+                    return Err(self.unknown(&part, level));
                 }
                 Err(TabletError::Api(error)) => return Err(error),
                 // Writing again is harmless: the deltas carry their timestamps.
@@ -238,7 +239,19 @@ impl Coordinator {
             }
         }
         tracing::warn!(tablet = %part.tablet.id, "the placement keeps changing");
-        Err(unknown(level))
+        Err(self.unknown(&part, level))
+    }
+
+    /// A write of a part given up half-way: some replicas may have it.
+    pub(super) fn unknown(&self, part: &Part, level: Level) -> Error {
+        let places = Places::new(&part.tablet, self.peers.as_ref());
+        Error::Retry(Retry::WriteTimeout {
+            level,
+            required: Required::total_of(level, Purpose::Write, &places),
+            received: 0,
+            outcome: Outcome::Unknown,
+            step: WriteStep::Replicas,
+        })
     }
 
     /// The parts of what was one, some of which may have been written while it was.
@@ -248,16 +261,22 @@ impl Coordinator {
         level: Level,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<(), Error>> {
+        let unknown = parts.first().map(|part| self.unknown(part, level));
         let writing = self.write_parts(parts, level, deadline);
         Box::pin(writing.map_err(move |error| match error.outcome() {
-            Outcome::NotApplied => unknown(level),
+            Outcome::NotApplied => unknown.unwrap_or(error),
             Outcome::Unknown => error,
         }))
     }
 
     /// What becomes of a part of a write when its tablet has a newer placement: the same with that one, or, if the tablet
     /// was divided, one part for each half.
-    pub(super) async fn place_anew(&self, part: &Part, said: Tablet, deadline: Instant) -> Vec<Part> {
+    pub(super) async fn place_anew(
+        &self,
+        part: &Part,
+        said: Tablet,
+        deadline: Instant,
+    ) -> Vec<Part> {
         let mut parts: BTreeMap<TabletId, Part> = BTreeMap::new();
         // What was decided about a partition is in its tablet, also if it changes nothing.
         let of_partition = part.decided.as_ref().map(|decided| &decided.partition);
@@ -347,17 +366,23 @@ impl Coordinator {
             });
         }
         drop(sender);
+        let mut awaited: Vec<&Place> = all.iter().filter(|place| place.is_alive).collect();
         while !required.is_reached() && required.is_reachable() {
-            match timeout_at(deadline, receiver.recv()).await {
-                Ok(Some((place, Taken::Acknowledged))) => {
+            let (place, taken) = match timeout_at(deadline, receiver.recv()).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) | Err(_) => {
+                    awaited.iter().for_each(|it| required.note_silent(it));
+                    break;
+                }
+            };
+            awaited.retain(|other| other.replica.id != place.replica.id);
+            match taken {
+                Taken::Acknowledged => required.acknowledge(&place, Purpose::Write),
+                Taken::Hinted if level == Level::Any => {
                     required.acknowledge(&place, Purpose::Write);
                 }
-                Ok(Some((place, Taken::Hinted))) if level == Level::Any => {
-                    required.acknowledge(&place, Purpose::Write);
-                }
-                Ok(Some((_, Taken::Hinted))) => {}
-                Ok(Some((place, Taken::Failed(failure)))) => fail(&mut required, &place, failure)?,
-                Ok(None) | Err(_) => break,
+                Taken::Hinted => {}
+                Taken::Failed(failure) => fail(&mut required, &place, failure)?,
             }
         }
         conclude(self.peers.as_ref(), &required)
@@ -450,16 +475,6 @@ pub(super) fn is_missed(failure: &Failure) -> bool {
     }
 }
 
-/// Given up half-way: some replicas may have the write.
-fn unknown(level: Level) -> Error {
-    Error::Retry(Retry::WriteTimeout {
-        level,
-        required: 1,
-        received: 0,
-        outcome: Outcome::Unknown,
-    })
-}
-
 /// Counts a replica that will not acknowledge.
 fn fail(required: &mut Required, place: &Place, failure: Failure) -> Result<(), TabletError> {
     if planted::is(Bug::CountFailedReplicaAsAcknowledged) {
@@ -468,8 +483,10 @@ fn fail(required: &mut Required, place: &Place, failure: Failure) -> Result<(), 
     }
     match failure {
         Failure::Refused(ReplicaError::StaleEpoch(tablet)) => Err(TabletError::Stale(tablet)),
-        // It may still answer somebody else; here it counts as silent.
-        Failure::Silent(_) => Ok(()),
+        Failure::Silent(_) => {
+            required.note_silent(place);
+            Ok(())
+        }
         Failure::Refused(error) => {
             tracing::debug!(node = %place.replica.node, %error, "a replica refused a write");
             required.fail(place, Purpose::Write);
@@ -484,14 +501,7 @@ fn conclude(peers: &dyn Peers, required: &Required) -> Result<(), TabletError> {
         return Ok(());
     }
     let (level, received) = (required.level, required.received());
-    let error = if required.is_reachable() {
-        Retry::WriteTimeout {
-            level,
-            required: required.total(),
-            received,
-            outcome: Outcome::Unknown,
-        }
-    } else {
+    let error = if required.has_failures() {
         Retry::Failure {
             level,
             required: required.total(),
@@ -499,6 +509,15 @@ fn conclude(peers: &dyn Peers, required: &Required) -> Result<(), TabletError> {
             failures: required.failures(peers),
             outcome: Outcome::Unknown,
             is_write: true,
+            data_present: false,
+        }
+    } else {
+        Retry::WriteTimeout {
+            level,
+            required: required.total(),
+            received,
+            outcome: Outcome::Unknown,
+            step: WriteStep::Replicas,
         }
     };
     Err(TabletError::Api(Error::Retry(error)))

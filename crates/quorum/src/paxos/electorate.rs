@@ -6,6 +6,13 @@ use crate::level::{Place, Places};
 use api::{Error, Level, Retry};
 use model::ReplicaId;
 
+/// Votes of the set that lacks most of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub required: u32,
+    pub received: u32,
+}
+
 /// Sets of replicas, of each of which a majority is needed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Electorate {
@@ -16,6 +23,22 @@ impl Electorate {
     /// `Level::Serial`: all replicas; `Level::LocalSerial`: those of this data centre. Says `Unavailable` when too
     /// few are alive.
     pub fn new(level: Level, places: &Places) -> Result<Electorate, Error> {
+        let electorate = Electorate::of(level, places);
+        let alive = places.replicas.iter().filter(|place| place.is_alive);
+        let alive: Vec<ReplicaId> = alive.map(|place| place.replica.id).collect();
+        if electorate.is_quorum(&alive) {
+            return Ok(electorate);
+        }
+        let Tally { required, received } = electorate.tally(&alive);
+        Err(Error::Retry(Retry::Unavailable {
+            level,
+            required,
+            alive: received,
+        }))
+    }
+
+    /// As `new`, whoever is alive.
+    pub fn of(level: Level, places: &Places) -> Electorate {
         let is_local =
             |place: &&Place| level != Level::LocalSerial || place.data_center == places.local;
         let members = || places.replicas.iter().filter(is_local);
@@ -28,19 +51,7 @@ impl Electorate {
             let staying = settled().filter(|place| !place.is_leaving);
             sets.push(staying.map(|place| place.replica.id).collect());
         }
-        let electorate = Electorate { sets };
-        let alive: Vec<ReplicaId> = members()
-            .filter(|place| place.is_alive)
-            .map(|place| place.replica.id)
-            .collect();
-        if electorate.is_quorum(&alive) {
-            return Ok(electorate);
-        }
-        Err(Error::Retry(Retry::Unavailable {
-            level,
-            required: electorate.required(),
-            alive: alive.len() as u32,
-        }))
+        Electorate { sets }
     }
 
     pub fn is_quorum(&self, votes: &[ReplicaId]) -> bool {
@@ -54,9 +65,18 @@ impl Electorate {
         self.sets.iter().any(|set| set.contains(&replica))
     }
 
-    /// How many votes it takes at least.
-    pub fn required(&self) -> u32 {
-        self.sets.iter().map(|set| majority(set)).max().unwrap_or(1) as u32
+    /// How many votes it takes and how many there are, in the set that lacks most.
+    pub fn tally(&self, votes: &[ReplicaId]) -> Tally {
+        let tallies = self.sets.iter().map(|set| Tally {
+            required: majority(set) as u32,
+            received: set.iter().filter(|member| votes.contains(member)).count() as u32,
+        });
+        let most =
+            tallies.max_by_key(|tally| i64::from(tally.required) - i64::from(tally.received));
+        most.unwrap_or(Tally {
+            required: 1,
+            received: 0,
+        })
     }
 }
 
@@ -131,6 +151,25 @@ mod tests {
     }
 
     #[test]
+    fn what_lacks_is_told_of_the_set_that_lacks_it() {
+        let mut shrinking = places(&[
+            (1, "a", false, true),
+            (2, "a", false, true),
+            (3, "a", false, false),
+        ]);
+        shrinking.replicas[0].is_leaving = true;
+        // Two of three are alive, and one of the two that stay, where it takes both.
+        assert_eq!(
+            Electorate::new(Level::Serial, &shrinking),
+            Err(Error::Retry(Retry::Unavailable {
+                level: Level::Serial,
+                required: 2,
+                alive: 1,
+            }))
+        );
+    }
+
+    #[test]
     fn local_levels_ask_the_local_data_center_alone() {
         let two_centers = places(&[
             (1, "a", false, true),
@@ -141,7 +180,7 @@ mod tests {
             (6, "b", false, false),
         ]);
         let local = Electorate::new(Level::LocalSerial, &two_centers).unwrap();
-        assert_eq!(local.required(), 2);
+        assert_eq!(local.tally(&[]).required, 2);
         assert!(local.is_quorum(&[ReplicaId(1), ReplicaId(2)]));
         assert!(!local.is_quorum(&[ReplicaId(1), ReplicaId(4), ReplicaId(5)]));
         assert!(!local.has(ReplicaId(4)));

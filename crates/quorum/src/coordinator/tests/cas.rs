@@ -192,6 +192,7 @@ async fn without_a_quorum_nothing_happens_and_that_is_said() {
             required: 2,
             received: 1,
             outcome,
+            step: WriteStep::Agreement { contentions: 0 },
         }))
     };
     assert_eq!(error.map(|_| ()), timeout(Outcome::NotApplied));

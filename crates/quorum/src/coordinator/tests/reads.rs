@@ -60,14 +60,42 @@ async fn a_failing_replica_is_replaced_by_a_spare_one() {
         [7]
     );
     cluster.set(3, Health::Silent);
-    assert!(matches!(
+    let failed = |node, reason| ReplicaFailure {
+        address: address(node),
+        reason,
+    };
+    assert_eq!(
+        values(&coordinator, get(1, Level::Quorum)).await,
+        Err(Error::Retry(Retry::Failure {
+            level: Level::Quorum,
+            required: 2,
+            received: 1,
+            failures: vec![
+                failed(2, FailureReason::Unknown),
+                failed(3, FailureReason::Timeout),
+            ],
+            outcome: Outcome::NotApplied,
+            is_write: false,
+            data_present: true,
+        }))
+    );
+    // The others are not known to have failed.
+    cluster.set(2, Health::Silent);
+    assert_eq!(
         values(&coordinator, get(1, Level::Quorum)).await,
         Err(Error::Retry(Retry::ReadTimeout {
+            level: Level::Quorum,
             required: 2,
             received: 1,
             data_present: true,
-            ..
         }))
+    );
+    // One dead, one failing: nobody is waited for.
+    cluster.set(2, Health::Failing);
+    cluster.set(3, Health::Dead);
+    assert!(matches!(
+        values(&coordinator, get(1, Level::Quorum)).await,
+        Err(Error::Retry(Retry::Failure { received: 1, .. }))
     ));
 }
 

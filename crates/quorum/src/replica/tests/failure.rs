@@ -110,7 +110,11 @@ async fn a_replica_whose_store_has_failed_stops_and_is_opened_anew_with_all_that
     for writing in writing {
         assert!(!writing.await.unwrap(), "it is not known");
     }
-    assert!(matches!(old.failure(), Some(Failure::Store(_))), "{:?}", old.failure());
+    assert!(
+        matches!(old.failure(), Some(Failure::Store(_))),
+        "{:?}",
+        old.failure()
+    );
     store.is_failing.store(false, Ordering::Relaxed);
     assert!(!synced(&old, 4).await, "it has stopped for good");
 
