@@ -105,6 +105,11 @@ impl Cluster {
         self.disks[&number].crash();
     }
 
+    /// Its disk fails at the next sync.
+    pub fn fail_disk(&self, number: u8) {
+        self.disks[&number].set_failing(true);
+    }
+
     pub async fn stop(&mut self, number: u8) {
         let node = self.nodes.remove(&number).expect("the node runs");
         node.shutdown().await;

@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, address, count, create_table, get, get_at, put, pu
 use api::{Level, ReadBound};
 use catalog::{Partitioning, Protocol};
 use model::NodeId;
+use node::Health;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -209,4 +210,35 @@ async fn a_node_that_was_cut_off_catches_up() {
         Ok(Some("one".into()))
     );
     assert!(database.topology().nodes.iter().all(|node| node.is_alive));
+}
+
+/// Its replicas answer nothing any more: operators are told, and reads at ONE through it are answered by others.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_log_has_failed_says_so_and_reads_from_others() {
+    let cluster = Cluster::of_three().await;
+    let database = cluster.database(2);
+    let partitioning = Partitioning::Hash;
+    let table = create_table(database.as_ref(), "t", Protocol::Eventual, partitioning).await;
+    put_all(database.as_ref(), table, 0..20, "before")
+        .await
+        .unwrap();
+    assert_eq!(cluster.nodes[&1].status().health, Health::Serving);
+    cluster.fail_disk(1);
+    put_all(database.as_ref(), table, 0..20, "after")
+        .await
+        .unwrap();
+    sleep(Duration::from_secs(3)).await;
+    let health = cluster.nodes[&1].status().health;
+    let Health::Degraded(complaint) = &health else {
+        panic!("{health:?}");
+    };
+    assert!(complaint.contains("has failed: the log"), "{complaint}");
+    let here = cluster.database(1);
+    for level in [Level::One, Level::LocalOne] {
+        for id in 0..20 {
+            let bound = ReadBound::Level(level);
+            let found = get_at(here.as_ref(), table, &id.to_string(), bound).await;
+            assert_eq!(found.unwrap().as_deref(), Some("after"));
+        }
+    }
 }

@@ -148,6 +148,11 @@ impl Peers for Cluster {
 }
 
 fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
+    cluster_with_learners(nodes, 0)
+}
+
+/// The last so many of the nodes are being filled.
+fn cluster_with_learners(nodes: u64, learners: u64) -> (Arc<Cluster>, Coordinator) {
     let tablet = Tablet {
         id: TabletId(5),
         root: table().id,
@@ -156,7 +161,7 @@ fn cluster(nodes: u64) -> (Arc<Cluster>, Coordinator) {
             .map(|node| Replica {
                 id: ReplicaId(node + 10),
                 node: NodeId(node),
-                is_learner: false,
+                is_learner: node > nodes - learners,
             })
             .collect(),
         epoch: PlacementEpoch(1),

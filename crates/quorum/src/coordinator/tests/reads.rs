@@ -146,3 +146,38 @@ async fn a_read_at_one_does_not_stay_with_a_failed_replica_here() {
         assert_eq!(failed, [address(1), address(2), address(3)]);
     }
 }
+
+/// Who is being filled may have been filled from a replica that is repaired only now: it is brought the same.
+#[tokio::test(start_paused = true)]
+async fn a_read_repair_reaches_replicas_that_are_being_filled() {
+    let (cluster, coordinator) = cluster_with_learners(5, 2);
+    let rows_at = |node: u64| {
+        let request = ReplicaRead {
+            rows: ReplicaSelection::Keys(vec![row_key(1, 1), row_key(1, 2)]),
+            row_limit: None,
+            size_bytes_max: 1 << 20,
+            now_seconds: 0,
+        };
+        let page = cluster.replicas[&NodeId(node)].read(&request).unwrap();
+        page.rows.len()
+    };
+    // Each of the two that are read lacks what the other has.
+    cluster.plant(1, vec![delta(1, 1, 5, 50)]).await;
+    cluster.plant(2, vec![delta(1, 2, 6, 60)]).await;
+    cluster.set(5, Health::Dead);
+    let mut request = get(1, Level::Quorum);
+    request.selection = Selection::Keys(vec![row_key(1, 1), row_key(1, 2)]);
+    assert_eq!(
+        values(&coordinator, request.clone()).await.unwrap(),
+        [50, 60]
+    );
+    assert_eq!([1, 2, 3, 4, 5].map(rows_at), [2, 2, 0, 2, 0]);
+    // One that is thought alive and takes nothing leaves the repair, and so the read, open.
+    cluster.plant(1, vec![delta(1, 1, 7, 70)]).await;
+    cluster.set(4, Health::Silent);
+    let missed = values(&coordinator, request).await;
+    assert!(
+        matches!(missed, Err(Error::Retry(Retry::ReadTimeout { .. }))),
+        "{missed:?}"
+    );
+}
