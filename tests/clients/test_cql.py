@@ -22,6 +22,7 @@ from cassandra import (
     ReadFailure,
     ReadTimeout,
     Unauthorized,
+    Unavailable,
 )
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import DCAwareRoundRobinPolicy, FallthroughRetryPolicy, TokenAwarePolicy
@@ -705,14 +706,22 @@ def test_many_requests_at_once(session, table):
 
 
 def test_consistency_levels(session, table):
-    for level in ("ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_ONE", "LOCAL_QUORUM"):
-        statement = SimpleStatement(
-            f"SELECT * FROM {table} WHERE k = 1", consistency_level=getattr(ConsistencyLevel, level)
-        )
-        if level in ("TWO", "THREE"):
-            # One node cannot give them; whether it says so is the database's business, not the door's.
-            continue
-        session.execute(statement)
+    """With one replica of everything; `test_levels.py` has those of three."""
+    for name in ("ANY", "ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_ONE", "LOCAL_QUORUM", "EACH_QUORUM"):
+        level = getattr(ConsistencyLevel, name)
+        for text in (f"INSERT INTO {table} (k, a, b) VALUES (1, 1, 'x')", f"SELECT * FROM {table} WHERE k = 1"):
+            statement = SimpleStatement(text, consistency_level=level, retry_policy=FallthroughRetryPolicy())
+            if name in ("TWO", "THREE"):
+                with pytest.raises(Unavailable) as refused:
+                    session.execute(statement)
+                told = refused.value
+                required = 2 if name == "TWO" else 3
+                assert (told.consistency, told.required_replicas, told.alive_replicas) == (level, required, 1)
+            elif name == "ANY" and text.startswith("SELECT"):
+                with pytest.raises(InvalidRequest, match="only supported for writes"):
+                    session.execute(statement)
+            else:
+                session.execute(statement)
 
 
 # Conditions
@@ -1013,8 +1022,8 @@ def test_reads_over_many_tombstones_warn_and_then_fail(session, node, table):
         # Where fewer are looked at, and for a count as well as for rows.
         assert read(f"SELECT a FROM {table} WHERE k = 1 AND a > 290") == ([298, 299], [])
         assert len(read(f"SELECT COUNT(*) FROM {table} WHERE k = 1")[1]) == (version >= ProtocolVersion.V4)
+    error = ReadFailure if version >= ProtocolVersion.V4 else ReadTimeout
     with setting(node, "tombstone_failure_threshold", 200):
-        error = ReadFailure if version >= ProtocolVersion.V4 else ReadTimeout
         future = session.execute_async(SimpleStatement(everything, retry_policy=FallthroughRetryPolicy()))
         with pytest.raises(error) as failed:
             future.result()
@@ -1025,4 +1034,41 @@ def test_reads_over_many_tombstones_warn_and_then_fail(session, node, table):
             assert failed.value.failures == 1
         # The connection goes on, and so does who reads less.
         assert read(f"SELECT a FROM {table} WHERE k = 1 AND a > 200")[0] == [298, 299]
+        # A count of what is dead throughout fails as well.
+        with pytest.raises(error):
+            session.execute(SimpleStatement(f"SELECT COUNT(*) FROM {table}", fetch_size=50))
     assert read(everything) == ([298, 299], [])
+
+
+def test_counts_look_at_as_many_tombstones_as_there_are_by_pages(session, node, table):
+    """As many again as the threshold, but never so many within a page's live rows."""
+    for number in range(200):
+        session.execute(f"INSERT INTO {table} (k, a, b, v) VALUES ({number % 7}, {number}, 'b', 1)")
+        session.execute(f"DELETE FROM {table} WHERE k = {number % 7} AND a = {number} AND b = 'gone'")
+    with setting(node, "tombstone_failure_threshold", 100):
+        for count in [f"SELECT COUNT(*) FROM {table}", f"SELECT COUNT(*) FROM {table} WHERE v = 1 ALLOW FILTERING"]:
+            statement = SimpleStatement(count, fetch_size=40, retry_policy=FallthroughRetryPolicy())
+            assert session.execute(statement).one()[0] == 200
+        everything = SimpleStatement(
+            f"SELECT a FROM {table}", fetch_size=1000, retry_policy=FallthroughRetryPolicy()
+        )
+        with pytest.raises((ReadFailure, ReadTimeout)):
+            session.execute(everything)
+
+
+def test_writes_that_look_at_many_tombstones_fail(session, node):
+    session.execute("CREATE TABLE dead (k int PRIMARY KEY, m map<int, int>, l list<int>, v int)")
+    session.execute("INSERT INTO dead (k, l, v) VALUES (1, [1, 2], 1)")
+    for number in range(120):
+        session.execute(f"UPDATE dead SET m[{number}] = 1 WHERE k = 1")
+        session.execute(f"DELETE m[{number}] FROM dead WHERE k = 1")
+    swap = SimpleStatement("UPDATE dead SET v = 2 WHERE k = 1 IF v = 1", retry_policy=FallthroughRetryPolicy())
+    by_index = SimpleStatement("UPDATE dead SET l[0] = 7 WHERE k = 1", retry_policy=FallthroughRetryPolicy())
+    with setting(node, "tombstone_failure_threshold", 100):
+        for statement in [swap, by_index]:
+            with pytest.raises((ReadFailure, ReadTimeout)):
+                session.execute(statement)
+    assert session.execute(swap).was_applied
+    session.execute(by_index)
+    assert session.execute("SELECT l, v FROM dead WHERE k = 1").one() == ([7, 2], 2)
+    session.execute("DROP TABLE dead")

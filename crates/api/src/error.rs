@@ -68,6 +68,12 @@ pub enum Refused {
     Invalid(#[n(0)] String),
     #[n(10)]
     Catalog(#[n(0)] catalog::ChangeError),
+    /// More tombstones had to be looked at than the request allows.
+    #[n(11)]
+    TooManyTombstones {
+        #[n(0)]
+        count: u64,
+    },
 }
 
 /// What is known about a write that did not end well.
@@ -256,6 +262,9 @@ impl fmt::Display for Refused {
             | Refused::Unsupported(message)
             | Refused::Invalid(message) => write!(formatter, "{message}"),
             Refused::Catalog(error) => write!(formatter, "{error}"),
+            Refused::TooManyTombstones { count } => {
+                write!(formatter, "{count} tombstones had to be looked at")
+            }
         }
     }
 }

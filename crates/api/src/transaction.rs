@@ -539,6 +539,7 @@ impl Transaction for Buffered {
             assertions: std::mem::take(&mut self.assertions),
             patience: self.patience,
             transaction: self.id,
+            tombstones_max: None,
         };
         let response = self.database.write(request).await;
         let response = response.map_err(|error| renumbered(error, buffered))?;

@@ -23,6 +23,8 @@ pub struct WriteRequest {
     pub patience: Patience,
     /// The transaction that this write ends, which holds locks.
     pub transaction: Option<TransactionId>,
+    /// On eventual tables, a write that needs rows as they are and looks at more tombstones is refused.
+    pub tombstones_max: Option<u64>,
 }
 
 impl WriteRequest {
@@ -36,6 +38,7 @@ impl WriteRequest {
             assertions: Vec::new(),
             patience: Patience::default(),
             transaction: None,
+            tombstones_max: None,
         }
     }
 }

@@ -100,6 +100,8 @@ const SPLIT_SIZE_BYTES: &str = "split_size_bytes";
 const REBUILD_AFTER_SECONDS: &str = "rebuild_after_seconds";
 const TOMBSTONE_WARN_THRESHOLD: &str = "tombstone_warn_threshold";
 const TOMBSTONE_FAILURE_THRESHOLD: &str = "tombstone_failure_threshold";
+/// Milliseconds that are more than a day.
+const TIMEOUT_MS_MAX: u64 = 100_000_000;
 
 /// A setting of the cluster.
 struct Setting {
@@ -109,7 +111,17 @@ struct Setting {
     max: u64,
 }
 
-const SETTINGS: [Setting; 5] = [
+/// How long the node that a CQL request came to waits for replicas: by its own clock, and shorter than drivers wait.
+const fn timeout(name: &'static str, default: u64) -> Setting {
+    Setting {
+        name,
+        default,
+        min: 10,
+        max: TIMEOUT_MS_MAX,
+    }
+}
+
+const SETTINGS: [Setting; 10] = [
     // Copies of a table that does not say.
     Setting {
         name: REPLICATION_FACTOR,
@@ -144,6 +156,12 @@ const SETTINGS: [Setting; 5] = [
         min: 1,
         max: u64::MAX,
     },
+    // Cassandra's names and defaults.
+    timeout("read_request_timeout_ms", 5_000),
+    timeout("range_request_timeout_ms", 10_000),
+    timeout("write_request_timeout_ms", 2_000),
+    timeout("counter_write_request_timeout_ms", 5_000),
+    timeout("cas_contention_timeout_ms", 1_800),
 ];
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -64,9 +64,9 @@ fn of_refused(refused: Refused, message: String) -> Status {
         Refused::TooOld(_) => Status::failed_precondition(format!(
             "Read-only transaction timestamp has exceeded the maximum timestamp staleness: {message}"
         )),
-        Refused::ConditionFailed { .. } | Refused::UpdateFailed { .. } => {
-            Status::failed_precondition(message)
-        }
+        Refused::ConditionFailed { .. }
+        | Refused::UpdateFailed { .. }
+        | Refused::TooManyTombstones { .. } => Status::failed_precondition(message),
         Refused::TooLarge(_) | Refused::Invalid(_) => Status::invalid_argument(message),
         Refused::Catalog(error) => of_change(&error),
     }

@@ -6,6 +6,7 @@ mod define;
 pub mod describe;
 mod read;
 mod rows;
+mod tombstones;
 mod transaction;
 mod truncate;
 mod write;
@@ -21,7 +22,7 @@ use crate::protocol::request::{Parameters, Request, Values};
 use crate::protocol::response::{Reply, ResultKind, RowsMetadata};
 use crate::protocol::{Version, frame, wire};
 use crate::server::Server;
-use api::{Level, ReadBound, ReadRequest, ReadResponse};
+use api::{Level, Patience, ReadBound, ReadRequest, ReadResponse};
 use catalog::Catalog;
 use model::{SchemaVersion, Timestamp};
 use std::sync::Arc;
@@ -72,9 +73,42 @@ impl Execution<'_> {
         self.parameters.level
     }
 
+    /// How long a request of a kind may take; where no cluster says, as long as other doors' may.
+    pub fn patience(&self, kind: Timeout) -> Patience {
+        let setting = self.server.database.setting(kind.setting());
+        setting.map_or(Patience::default(), |ms| Patience {
+            ms: u32::try_from(ms).unwrap_or(u32::MAX),
+        })
+    }
+
     /// Who agrees on conditional writes.
     pub fn serial_level(&self) -> Level {
         self.parameters.serial_level.unwrap_or(Level::Serial)
+    }
+}
+
+/// Kinds of requests by how long they may take, which are Cassandra's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// A read of partitions that it names.
+    Read,
+    Range,
+    Write,
+    /// A write of a strong table, which those of counters are: it may have to wait for a leaseholder.
+    CounterWrite,
+    /// For replicas to agree on a conditional write.
+    CasContention,
+}
+
+impl Timeout {
+    fn setting(self) -> &'static str {
+        match self {
+            Timeout::Read => "read_request_timeout_ms",
+            Timeout::Range => "range_request_timeout_ms",
+            Timeout::Write => "write_request_timeout_ms",
+            Timeout::CounterWrite => "counter_write_request_timeout_ms",
+            Timeout::CasContention => "cas_contention_timeout_ms",
+        }
     }
 }
 

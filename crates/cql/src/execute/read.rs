@@ -5,7 +5,8 @@
 //! cells and no rows is one row of the result, unless clustering columns are restricted.
 
 use super::rows::{EncodedRows, select_answer};
-use super::{Execution, Metadata};
+use super::tombstones::{self, Tombstones};
+use super::{Execution, Metadata, Timeout};
 use crate::error::Error;
 use crate::paging::PagingState;
 use crate::plan::keys::{Partition, Rows, bad_key, token_range};
@@ -21,7 +22,6 @@ use catalog::Table;
 use model::key::{HEADER, ROW};
 use model::{Row, Value};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 
 /// A result without paging may not be larger.
 const RESULT_SIZE_BYTES_MAX: usize = 256 << 20;
@@ -31,6 +31,8 @@ const SCAN_ROWS: u32 = 2_000;
 const PAGE_SCAN_ROWS_MAX: u64 = 100_000;
 const SIZE_BYTES_PER_READ: u32 = 4 << 20;
 const NO_LIMIT: u32 = u32::MAX;
+/// As in Cassandra, where a client that asks for a count names no page size.
+const INNER_PAGE_ROWS: u32 = 10_000;
 
 pub async fn select(
     execution: &Execution<'_>,
@@ -103,7 +105,7 @@ pub async fn rows(
         is_pending: false,
         point_values: None,
         scanned: 0,
-        tombstones: 0,
+        tombstones: Tombstones::default(),
         resume: None,
         has_ended: false,
     };
@@ -318,8 +320,7 @@ struct Scan<'a> {
     /// The key's values, when there is only one key.
     point_values: Option<Vec<Value>>,
     scanned: u64,
-    /// Dead cells and rows that were looked at.
-    tombstones: u64,
+    tombstones: Tombstones,
     /// Where to go on, once the page is full.
     resume: Option<Vec<u8>>,
     /// The page became full by a row before the one that was read last.
@@ -459,6 +460,7 @@ impl Scan<'_> {
         while let Some(selection) = next.take() {
             let mut request = ReadRequest::new(self.table.id, selection);
             request.bound = self.execution.read_bound();
+            request.patience = self.execution.patience(Timeout::Read);
             let response = self.execution.read(request).await;
             let response = response.map_err(Error::from_read)?;
             self.count_tombstones(response.tombstones)?;
@@ -472,65 +474,54 @@ impl Scan<'_> {
         Ok(())
     }
 
-    fn threshold(&self, name: &str) -> u64 {
-        let setting = self.execution.server.database.setting(name);
-        setting.unwrap_or(u64::MAX)
-    }
-
     /// Gives up when there are too many of them: as Cassandra does, for each page anew.
     fn count_tombstones(&mut self, more: u64) -> Result<(), Error> {
-        if more == 0 {
-            return Ok(());
-        }
-        self.tombstones += more;
-        let most = self.threshold("tombstone_failure_threshold");
-        if self.tombstones <= most {
-            return Ok(());
-        }
-        let topology = self.execution.server.database.topology();
-        let here = topology
-            .nodes
-            .iter()
-            .find(|node| node.id == topology.this_node);
-        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        Err(Error::too_many_tombstones(
-            self.execution.parameters.level,
-            here.map_or(unknown, |here| here.address),
-            format!(
-                "Scanned over {} tombstones in {}.{}; query aborted (see tombstone_failure_threshold)",
-                self.tombstones,
-                self.table.namespace(),
-                self.table.name()
-            ),
-        ))
+        self.tombstones.count(more);
+        tombstones::check(self.execution, self.table, self.tombstones.of_page())
     }
 
     /// What the client should know of its query.
     fn warnings(&self) -> Vec<String> {
-        if self.tombstones == 0 || self.tombstones <= self.threshold("tombstone_warn_threshold") {
+        let most = self.tombstones.most_of_a_page();
+        if !tombstones::is_worth_a_warning(self.execution, most) {
             return Vec::new();
         }
         vec![format!(
-            "Read {} live rows and {} tombstone cells for a query of {}.{} (see tombstone_warn_threshold)",
+            "Read {} live rows and {most} tombstone cells for a query of {}.{} (see tombstone_warn_threshold)",
             self.scanned,
-            self.tombstones,
             self.table.namespace(),
             self.table.name()
         )]
     }
 
+    /// What is read to its end for one answer is read by pages all the same: each may have so many live rows.
+    fn inner_page(&self) -> Option<u32> {
+        let pages = self.plan.is_aggregate || self.plan.sorts;
+        pages.then(|| match self.execution.parameters.page_size {
+            Some(size) => size.max(1),
+            None => INNER_PAGE_ROWS,
+        })
+    }
+
     fn row_limit(&self) -> Option<u32> {
-        let wanted = self.page_left.min(self.rows_left);
+        let inner_page = self.inner_page().unwrap_or(NO_LIMIT);
         if !self.filters.is_empty() || self.partition_limit != NO_LIMIT {
-            return Some(SCAN_ROWS);
+            return Some(inner_page.min(SCAN_ROWS));
         }
+        let wanted = self.page_left.min(self.rows_left).min(inner_page);
         (wanted != NO_LIMIT).then_some(wanted.max(1))
     }
 
     async fn run(&mut self, selection: Selection) -> Result<(), Error> {
         let is_first_page = self.execution.parameters.paging_state.is_none();
         let mut next = Some(selection);
+        let inner_page = self.inner_page().map_or(u64::MAX, u64::from);
+        let mut page_begin = 0;
         while let Some(selection) = next.take() {
+            if self.scanned - page_begin >= inner_page {
+                page_begin = self.scanned;
+                self.tombstones.turn_page();
+            }
             let request = ReadRequest {
                 table: self.table.id,
                 selection,
@@ -540,7 +531,7 @@ impl Scan<'_> {
                 size_bytes_max: SIZE_BYTES_PER_READ,
                 headers: self.headers_inline(),
                 bound: self.execution.read_bound(),
-                patience: Default::default(),
+                patience: self.execution.patience(self.timeout()),
                 locking: None,
             };
             let response = self.execution.read(request).await;
@@ -594,6 +585,13 @@ impl Scan<'_> {
         }
         self.resume = None;
         Ok(())
+    }
+
+    fn timeout(&self) -> Timeout {
+        match &self.plan.access {
+            Access::Scan { .. } => Timeout::Range,
+            Access::Partitions(_) => Timeout::Read,
+        }
     }
 
     fn projection(&self) -> Projection {

@@ -1,7 +1,7 @@
 //! INSERT, UPDATE and DELETE, alone; with conditions, their `[applied]` answers.
 
-use super::Execution;
 use super::rows::computed_answer;
+use super::{Execution, Timeout, tombstones};
 use crate::error::{Error, WriteType};
 use crate::plan::condition::{ReadyConditions, holds_for_missing};
 use crate::plan::keys::Rows;
@@ -52,13 +52,17 @@ pub async fn lower(
     context: &Context<'_>,
 ) -> Result<Lowered, Error> {
     let mut existing = Existing::new();
+    let mut tombstones = 0;
     let mut next = Some(plan.rows_to_read(context)?).filter(|keys| !keys.is_empty());
     let mut selection = next.take().map(Selection::Keys);
     while let Some(keys) = selection.take() {
         let mut request = ReadRequest::new(plan.table.id, keys);
         request.bound = execution.read_bound();
+        request.patience = execution.patience(Timeout::Read);
         let response = execution.read(request).await;
         let response = response.map_err(Error::from_read)?;
+        tombstones += response.tombstones;
+        tombstones::check(execution, &plan.table, tombstones)?;
         existing.extend(response.rows.into_iter().map(|row| (row.key, row.row)));
         selection = response.next;
     }
@@ -83,7 +87,9 @@ pub async fn write(
             .is_some_and(|table| table.is_strong())
     };
     let mut request_timestamp = timestamp.map(Timestamp);
+    let mut timeout = Timeout::Write;
     if mutations.iter().any(is_strong) {
+        timeout = Timeout::CounterWrite;
         for mutation in mutations.iter_mut().filter(|mutation| !is_strong(mutation)) {
             mutation.timestamp = mutation.timestamp.or(request_timestamp);
         }
@@ -96,8 +102,9 @@ pub async fn write(
         serial_level: execution.serial_level(),
         timestamp: request_timestamp,
         assertions: Vec::new(),
-        patience: Default::default(),
+        patience: execution.patience(timeout),
         transaction: None,
+        tombstones_max: None,
     };
     match execution.server.database.write(request).await {
         Ok(_) => Ok(()),
@@ -200,6 +207,11 @@ pub async fn conditional(
         .iter()
         .map(|statement| statement.conditions.clone())
         .collect();
+    let is_strong = |statement: &Conditional<'_>| statement.plan.table.is_strong();
+    let timeout = match statements.iter().all(is_strong) {
+        true => Timeout::CounterWrite,
+        false => Timeout::CasContention,
+    };
     for _ in 0..CONDITION_ATTEMPTS_MAX {
         let (mut mutations, mut owners, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         for (owner, statement) in statements.iter().enumerate() {
@@ -225,13 +237,18 @@ pub async fn conditional(
             serial_level: execution.serial_level(),
             timestamp: None,
             assertions: Vec::new(),
-            patience: Default::default(),
+            patience: execution.patience(timeout),
             transaction: None,
+            tombstones_max: Some(tombstones::most(execution)),
         };
         let (index, row) = match execution.server.database.write(request).await {
             Ok(_) => return Ok(applied(execution, &statements)),
             Err(api::Error::Refused(Refused::ConditionFailed { mutation, row })) => {
                 (mutation as usize, row)
+            }
+            Err(api::Error::Refused(Refused::TooManyTombstones { count })) => {
+                let table = &statements[0].plan.table;
+                return Err(tombstones::too_many(execution, table, count));
             }
             Err(error) => return Err(Error::from_write(error, WriteType::Cas)),
         };

@@ -35,6 +35,8 @@ use world::planted::{self, Bug};
 
 /// Who has not answered a step within this is not waited for any longer: a new ballot may find others.
 const STEP_PATIENCE: Duration = Duration::from_secs(1);
+/// A decision has at least so long to reach as many replicas as its level asks for, however late it was made.
+const COMMIT_PATIENCE_MIN: Duration = Duration::from_secs(2);
 /// After each lost round a proposer waits up to twice as long, at most this.
 const BACKOFF_MIN: Duration = Duration::from_millis(4);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
@@ -316,7 +318,8 @@ impl<'a> Agreement<'a> {
             expires: change_expires(made_at, gc_grace_seconds),
             hint_expires: hint_expires(made_at, gc_grace_seconds, hint_age_max),
         };
-        let (coordinator, deadline) = (self.coordinator.clone(), self.deadline);
+        let deadline = self.deadline.max(Instant::now() + COMMIT_PATIENCE_MIN);
+        let coordinator = self.coordinator.clone();
         if level == Level::Any {
             spawn(self.coordinator.peers.as_ref(), async move {
                 // Whoever comes next finds the decision.

@@ -37,6 +37,7 @@ struct Swap<'a> {
     mutations: &'a [Mutation],
     serial_level: Level,
     commit_level: Level,
+    tombstones_max: Option<u64>,
     deadline: Instant,
 }
 
@@ -207,6 +208,7 @@ impl<'a> Swap<'a> {
                 _ => Level::Serial,
             },
             commit_level: request.level,
+            tombstones_max: request.tombstones_max,
             deadline,
         })
     }
@@ -322,6 +324,10 @@ impl<'a> Swap<'a> {
             .into_iter()
             .map(|(key, read)| (key, read.row))
             .collect();
+        let count = tombstones.into_inner();
+        if self.tombstones_max.is_some_and(|most| count > most) {
+            return Err(Error::Refused(Refused::TooManyTombstones { count }));
+        }
         let mut change = Change {
             deltas: Vec::new(),
             returned: Vec::new(),
