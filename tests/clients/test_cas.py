@@ -1,6 +1,7 @@
 """Compare-and-set and serial reads on eventual tables, through the official Python driver."""
 
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -16,7 +17,7 @@ from cassandra.protocol import ErrorMessage
 from cassandra.query import BatchStatement, SimpleStatement
 
 from conftest import wait_until
-from doors import stopped
+from doors import PATIENCE_SECONDS, stopped
 from test_cql import connect, tuples
 
 
@@ -112,6 +113,74 @@ def test_conditions_on_collections(session):
     ]:
         with pytest.raises(InvalidRequest, match=message):
             session.execute(f"UPDATE composed SET f = [] WHERE k = 1 IF {condition}")
+
+
+def test_elements_of_lists_are_found_where_the_condition_is_evaluated(session):
+    session.execute("CREATE TABLE lists (k int, c int, l list<int>, s list<int> static, PRIMARY KEY (k, c))")
+    session.execute("INSERT INTO lists (k, c, l, s) VALUES (1, 1, [1, 2, 3, 2], [7, 8])")
+    read = "SELECT l, s FROM lists WHERE k = 1 AND c = 1"
+    where = "WHERE k = 1 AND c = 1 IF"
+    for level in [ConsistencyLevel.ANY, ConsistencyLevel.ONE]:
+        statement = SimpleStatement(f"UPDATE lists SET l[0] = 4 {where} EXISTS", consistency_level=level)
+        assert session.execute(statement).was_applied
+    read = SimpleStatement(read, consistency_level=ConsistencyLevel.SERIAL)
+    assert session.execute(read).one().l == [4, 2, 3, 2]
+    assert session.execute(f"UPDATE lists SET l = l - [2, 9] {where} l[0] = 4").was_applied
+    assert session.execute(read).one().l == [4, 3]
+    assert not session.execute(f"DELETE l[0] FROM lists {where} l[0] = 3").was_applied
+    assert session.execute(f"DELETE l[0] FROM lists {where} l[0] = 4").was_applied
+    assert session.execute("UPDATE lists SET s[1] = 9 WHERE k = 1 IF s[1] = 8").was_applied
+    assert session.execute(read).one() == ([3], [7, 9])
+    # What the list does not have is said only where the condition holds.
+    assert not session.execute(f"UPDATE lists SET l[5] = 1 {where} l[0] = 9").was_applied
+    with pytest.raises(InvalidRequest, match="List index 5 out of bound, list has size 1"):
+        session.execute(f"UPDATE lists SET l[5] = 1 {where} l[0] = 3")
+    batch = BatchStatement()
+    batch.add(SimpleStatement(f"UPDATE lists SET l[0] = 5 {where} l = [3]"))
+    batch.add(SimpleStatement("UPDATE lists SET s = s - [7] WHERE k = 1"))
+    assert session.execute(batch).was_applied
+    assert session.execute(read).one() == ([5], [9])
+
+
+@pytest.mark.parametrize("consistency", ["eventual", "strong"])
+def test_a_list_that_grows_meanwhile_is_changed_where_the_condition_holds(session, consistency):
+    """One client puts ever new elements before the first; the other changes each as soon as it is the first, by index. It
+    must never hit the one behind."""
+    keyspace = f"heads_{consistency}"
+    session.execute(
+        f"CREATE KEYSPACE {keyspace} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 3}} "
+        f"AND consistency = '{consistency}'"
+    )
+    session.execute(f"CREATE TABLE {keyspace}.t (k int PRIMARY KEY, l list<int>)")
+    session.execute(f"INSERT INTO {keyspace}.t (k, l) VALUES (1, [0])")
+    last, failures = 30, []
+    change = session.prepare(f"UPDATE {keyspace}.t SET l[0] = ? WHERE k = 1 IF l[0] = ?")
+    prepend = session.prepare(f"UPDATE {keyspace}.t SET l = ? + l WHERE k = 1 IF l[0] = ?")
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+
+    def until_applied(statement, values):
+        try:
+            for value in values:
+                while not session.execute(statement, value).was_applied:
+                    assert time.monotonic() < deadline, value
+        except Exception as error:  # noqa: BLE001: told below
+            failures.append(error)
+
+    changes = [(-number, number) for number in range(1, last + 1)]
+    prepends = [([number], 1 - number) for number in range(1, last + 1)]
+    threads = [
+        threading.Thread(target=until_applied, args=arguments) for arguments in [(change, changes), (prepend, prepends)]
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    found = session.execute(f"SELECT l FROM {keyspace}.t WHERE k = 1").one().l
+    # The model: each of the two only ever changes or precedes what is the first then.
+    assert found == [-number for number in range(last, 0, -1)] + [0]
+    session.execute(f"DROP KEYSPACE {keyspace}")
 
 
 def test_statics_and_conditional_batches(session):

@@ -65,7 +65,8 @@ pub fn evaluate(
             row,
         }));
     }
-    let new = match &mutation.operation {
+    let operation = resolved(table, &mutation.operation, current)?;
+    let new = match operation.as_ref() {
         RowOperation::Merge {
             marker,
             assignments,
@@ -145,6 +146,106 @@ fn expiry(table: &Table, ttl_seconds: Option<u32>, moment: Moment) -> Option<Exp
     }
 }
 
+/// The operation with what it does to elements of lists, by where or what they are, put as what it does to their cells.
+pub fn resolved<'a>(
+    table: &Table,
+    operation: &'a RowOperation,
+    current: Option<&Row>,
+) -> Result<Cow<'a, RowOperation>, Error> {
+    let RowOperation::Merge {
+        marker,
+        assignments,
+        ttl_seconds,
+    } = operation
+    else {
+        return Ok(Cow::Borrowed(operation));
+    };
+    if !assignments.iter().any(Assignment::needs_read) {
+        return Ok(Cow::Borrowed(operation));
+    }
+    let mut resolved = Vec::with_capacity(assignments.len());
+    for assignment in assignments {
+        match assignment {
+            Assignment::SetElementAt {
+                column,
+                position,
+                value,
+            } => {
+                let (column, path) = (*column, Some(path_at(current, *column, *position)?));
+                resolved.push(match value {
+                    Value::Null => Assignment::Remove { column, path },
+                    value => Assignment::Set {
+                        column,
+                        path,
+                        value: value.clone(),
+                    },
+                });
+            }
+            Assignment::RemoveElements { column, values } => {
+                let paths = paths_of(table, current, *column, values)?;
+                resolved.extend(paths.into_iter().map(|path| Assignment::Remove {
+                    column: *column,
+                    path: Some(path),
+                }));
+            }
+            other => resolved.push(other.clone()),
+        }
+    }
+    Ok(Cow::Owned(RowOperation::Merge {
+        marker: *marker,
+        assignments: resolved,
+        ttl_seconds: *ttl_seconds,
+    }))
+}
+
+fn live_elements(
+    current: Option<&Row>,
+    column: ColumnId,
+) -> impl Iterator<Item = (&[u8], &Value)> + Clone {
+    let cells = current.map_or(&[][..], |row| row.cells(column));
+    cells.iter().filter_map(|cell| match &cell.content {
+        CellContent::Live { value, .. } => Some((cell.path.as_deref()?, value)),
+        CellContent::Tombstone { .. } => None,
+    })
+}
+
+fn path_at(current: Option<&Row>, column: ColumnId, position: i64) -> Result<Vec<u8>, Error> {
+    let mut paths = live_elements(current, column).map(|(path, _)| path);
+    let count = paths.clone().count();
+    if count == 0 {
+        return Err(Error::invalid(
+            "Attempted to set an element on a list which is null",
+        ));
+    }
+    let found = usize::try_from(position).ok().and_then(|at| paths.nth(at));
+    found.map(<[u8]>::to_vec).ok_or_else(|| {
+        Error::invalid(format!(
+            "List index {position} out of bound, list has size {count}"
+        ))
+    })
+}
+
+fn paths_of(
+    table: &Table,
+    current: Option<&Row>,
+    column: ColumnId,
+    values: &[Value],
+) -> Result<Vec<Vec<u8>>, Error> {
+    let Some(Type::List { element, .. }) = table.column(column).map(|column| &column.kind) else {
+        return Err(Error::invalid("elements by value are those of lists"));
+    };
+    let mut paths = Vec::new();
+    for (path, value) in live_elements(current, column) {
+        for unwanted in values {
+            if compare(value, unwanted, element)? == Ordering::Equal {
+                paths.push(path.to_vec());
+                break;
+            }
+        }
+    }
+    Ok(paths)
+}
+
 /// Writes assignments over a row, in their order. A row that keeps neither marker nor cells is gone.
 fn overlay(
     current: Option<&Row>,
@@ -186,6 +287,8 @@ fn overlay(
                 put(&mut row, *column, &None, &sum, expiry, moment);
             }
             Assignment::Remove { column, path } => remove(&mut row, *column, path),
+            // `resolved` leaves none.
+            Assignment::SetElementAt { .. } | Assignment::RemoveElements { .. } => {}
             Assignment::SetCollection { column, elements } => {
                 remove(&mut row, *column, &None);
                 for element in elements {
@@ -418,13 +521,18 @@ fn compare(left: &Value, right: &Value, kind: &Type) -> Result<Ordering, Error> 
 pub fn needs_read(mutation: &Mutation) -> bool {
     mutation.condition.is_some()
         || mutation.returning != Returning::Nothing
-        || matches!(
-            mutation.operation,
+        || match &mutation.operation {
             RowOperation::Insert { .. }
-                | RowOperation::Update { .. }
-                | RowOperation::UpdateDocument { .. }
-                | RowOperation::Check
-        )
+            | RowOperation::Update { .. }
+            | RowOperation::UpdateDocument { .. }
+            | RowOperation::Check => true,
+            RowOperation::Merge { assignments, .. } => {
+                assignments.iter().any(Assignment::needs_read)
+            }
+            RowOperation::Replace { .. }
+            | RowOperation::Delete
+            | RowOperation::DeleteRange { .. } => false,
+        }
 }
 
 /// A blind mutation of an eventual table as a change to merge into the record under `mutation.key`. Refuses
@@ -558,6 +666,9 @@ fn change_cells(
             }
             Assignment::Add { .. } => {
                 return Err(Error::invalid("an eventual table has no counters"));
+            }
+            Assignment::SetElementAt { .. } | Assignment::RemoveElements { .. } => {
+                return Err(Error::invalid("an element of a list has to be looked up"));
             }
         }
     }

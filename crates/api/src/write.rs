@@ -188,6 +188,25 @@ pub enum Assignment {
         #[n(1)]
         amount: i64,
     },
+    /// The element at this position of a list that keeps a cell per element, counted from 0; a null removes it. Refused
+    /// where the list has none there. Needs the row as it is.
+    #[n(5)]
+    SetElementAt {
+        #[n(0)]
+        column: ColumnId,
+        #[n(1)]
+        position: i64,
+        #[n(2)]
+        value: Value,
+    },
+    /// Removes the elements of such a list that are among these values. Needs the row as it is.
+    #[n(6)]
+    RemoveElements {
+        #[n(0)]
+        column: ColumnId,
+        #[n(1)]
+        values: Vec<Value>,
+    },
 }
 
 impl Assignment {
@@ -197,8 +216,18 @@ impl Assignment {
             | Assignment::Remove { column, .. }
             | Assignment::SetCollection { column, .. }
             | Assignment::SetCommitTimestamp { column }
-            | Assignment::Add { column, .. } => *column,
+            | Assignment::Add { column, .. }
+            | Assignment::SetElementAt { column, .. }
+            | Assignment::RemoveElements { column, .. } => *column,
         }
+    }
+
+    /// Whether what it does to the row depends on what is there, but for sums.
+    pub fn needs_read(&self) -> bool {
+        matches!(
+            self,
+            Assignment::SetElementAt { .. } | Assignment::RemoveElements { .. }
+        )
     }
 }
 

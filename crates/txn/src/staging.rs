@@ -353,6 +353,8 @@ impl<'a> Staging<'a> {
                     Assignment::Set { column, .. }
                     | Assignment::Add { column, .. }
                     | Assignment::Remove { column, .. }
+                    | Assignment::SetElementAt { column, .. }
+                    | Assignment::RemoveElements { column, .. }
                     | Assignment::SetCollection { column, .. } => {
                         if let Some(columns) = stamps.get_mut(key) {
                             columns.remove(column);

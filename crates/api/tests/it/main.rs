@@ -1,5 +1,6 @@
 //! The waist's own rules, told over the in-memory reference.
 
+mod lists;
 mod reference;
 mod transactions;
 

@@ -4,7 +4,7 @@
 //! tables one transaction; across partitions of eventual tables it happens whole in the end. Unlogged batches promise
 //! nothing across partitions.
 
-use super::write::{Conditional, conditional, lower, write};
+use super::write::{Conditional, conditional, lower, lower_unread, write};
 use super::{BATCH_PARTITIONS_WARNED, Execution, arrange, current};
 use crate::connection::Connection;
 use crate::error::{Error, WriteType};
@@ -147,7 +147,11 @@ async fn run(
             now: execution.now,
             transaction: None,
         };
-        let mut lowered = lower(&part, plan, &part.context()).await?;
+        let mut lowered = if has_conditions || plan.table.is_strong() {
+            lower_unread(plan, &part.context())?
+        } else {
+            lower(&part, plan, &part.context()).await?
+        };
         all_strong &= plan.table.is_strong();
         partitions.extend(
             lowered

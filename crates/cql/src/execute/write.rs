@@ -14,13 +14,18 @@ use api::{
     WriteRequest,
 };
 use model::{Row, Timestamp, Type, Value};
+use std::collections::BTreeMap;
 
 /// How often a condition that holds for a missing row is tried both ways.
 const CONDITION_ATTEMPTS_MAX: usize = 8;
 
 pub async fn modify(execution: &Execution<'_>, plan: &ModifyPlan) -> Result<Vec<u8>, Error> {
     let context = execution.context();
-    let lowered = lower(execution, plan, &context).await?;
+    let lowered = if plan.condition.is_some() || plan.table.is_strong() {
+        lower_unread(plan, &context)?
+    } else {
+        lower(execution, plan, &context).await?
+    };
     if plan.condition.is_some() {
         let statement = Conditional::new(plan, lowered, &context)?;
         return Box::pin(conditional(execution, vec![statement], &context)).await;
@@ -45,13 +50,19 @@ pub async fn modify(execution: &Execution<'_>, plan: &ModifyPlan) -> Result<Vec<
     Ok(execution.reply.void(&[]))
 }
 
+/// Lowers a statement that is evaluated on the rows as they are in any case: where elements of lists stand is found out
+/// there, so that nothing comes in between.
+pub fn lower_unread(plan: &ModifyPlan, context: &Context<'_>) -> Result<Lowered, Error> {
+    plan.lower(context, &Existing::Later)
+}
+
 /// Lowers a statement, having read the lists that it changes by index or value.
 pub async fn lower(
     execution: &Execution<'_>,
     plan: &ModifyPlan,
     context: &Context<'_>,
 ) -> Result<Lowered, Error> {
-    let mut existing = Existing::new();
+    let mut existing = BTreeMap::new();
     let mut tombstones = 0;
     let mut next = Some(plan.rows_to_read(context)?).filter(|keys| !keys.is_empty());
     let mut selection = next.take().map(Selection::Keys);
@@ -66,7 +77,7 @@ pub async fn lower(
         existing.extend(response.rows.into_iter().map(|row| (row.key, row.row)));
         selection = response.next;
     }
-    plan.lower(context, &existing)
+    plan.lower(context, &Existing::Read(existing))
 }
 
 /// Writes mutations. The client's default timestamp counts on eventual tables; strong ones have their own clock.

@@ -14,6 +14,7 @@ use api::{Assignment, Element, Mutation, RowOperation};
 use model::key::{self, Direction};
 use model::row::CellContent;
 use model::{Cell, Row, Timestamp, Type, Value};
+use std::collections::BTreeMap;
 
 /// A TTL may not be longer (20 years, as in Cassandra).
 const TTL_SECONDS_MAX: i64 = 20 * 365 * 24 * 60 * 60;
@@ -29,7 +30,27 @@ pub struct Lowered {
 }
 
 /// Rows whose lists are looked at before they are changed.
-pub type Existing = std::collections::BTreeMap<Vec<u8>, Row>;
+pub enum Existing {
+    Read(BTreeMap<Vec<u8>, Row>),
+    /// They are looked at where the write is evaluated.
+    Later,
+}
+
+impl Existing {
+    fn row(&self, key: &[u8]) -> Current<'_> {
+        match self {
+            Existing::Read(rows) => Current::Known(rows.get(key)),
+            Existing::Later => Current::Later,
+        }
+    }
+}
+
+/// The row that is changed.
+#[derive(Clone, Copy)]
+enum Current<'a> {
+    Known(Option<&'a Row>),
+    Later,
+}
 
 /// The timestamp and time to live that USING gives.
 struct Using {
@@ -123,7 +144,7 @@ impl ModifyPlan {
             rows,
         } = partition;
         let is_removal = self.is_removal();
-        let statics = self.assignments(true, context, existing.get(&header))?;
+        let statics = self.assignments(true, context, existing.row(&header))?;
         if !statics.is_empty() || (!self.names_rows && !is_removal) {
             let operation = RowOperation::Merge {
                 marker: false,
@@ -195,7 +216,7 @@ impl ModifyPlan {
         }
         Ok(RowOperation::Merge {
             marker: self.kind == ModifyKind::Insert,
-            assignments: self.assignments(false, context, existing.get(key))?,
+            assignments: self.assignments(false, context, existing.row(key))?,
             ttl_seconds: using.ttl_seconds,
         })
     }
@@ -204,13 +225,13 @@ impl ModifyPlan {
         &self,
         of_statics: bool,
         context: &Context<'_>,
-        existing: Option<&Row>,
+        current: Current<'_>,
     ) -> Result<Vec<Assignment>, Error> {
         let mut assignments = Vec::with_capacity(self.changes.len());
         for change in &self.changes {
             if change.is_static == of_statics {
                 let name = &self.view.columns[change.column].name;
-                change.lower(name, context, existing, &mut assignments)?;
+                change.lower(name, context, current, &mut assignments)?;
             }
         }
         Ok(assignments)
@@ -249,30 +270,16 @@ impl Change {
         &self,
         name: &str,
         context: &Context<'_>,
-        existing: Option<&Row>,
+        current: Current<'_>,
         out: &mut Vec<Assignment>,
     ) -> Result<(), Error> {
-        let set = |path: Option<Vec<u8>>, value: Value| {
-            if value.is_null() {
-                Assignment::Remove {
-                    column: self.id,
-                    path,
-                }
-            } else {
-                Assignment::Set {
-                    column: self.id,
-                    path,
-                    value,
-                }
-            }
-        };
         match &self.action {
             Action::Set(term) => {
                 if let Some(value) = term.evaluate(context)? {
-                    out.push(set(None, value));
+                    out.push(self.set(None, value));
                 }
             }
-            Action::Remove => out.push(set(None, Value::Null)),
+            Action::Remove => out.push(self.set(None, Value::Null)),
             Action::Increment(term) | Action::Decrement(term) => {
                 let is_increment = matches!(self.action, Action::Increment(_));
                 // An unset value leaves the counter alone.
@@ -283,12 +290,17 @@ impl Change {
             }
             Action::Plus(term) | Action::Minus(term) => {
                 let is_minus = matches!(self.action, Action::Minus(_));
-                let before = existing.and_then(|row| row.value(self.id));
+                let before = match current {
+                    Current::Known(row) => row.and_then(|row| row.value(self.id)),
+                    Current::Later => {
+                        return Err(Error::server("a sum outside of a transaction"));
+                    }
+                };
                 // Nothing comes of adding to null, or of adding null.
                 if let (Some(amount), Some(before)) = (term.evaluate(context)?, before)
                     && let Some(after) = number::plus(before, &amount, &self.kind, is_minus)?
                 {
-                    out.push(set(None, after));
+                    out.push(self.set(None, after));
                 }
             }
             Action::SetAll(term) => {
@@ -304,51 +316,91 @@ impl Change {
                 let is_prepend = matches!(self.action, Action::Prepend(_));
                 if let Some(value) = term.evaluate(context)? {
                     for element in self.elements(value, is_prepend, context)? {
-                        out.push(set(Some(element.path), element.value));
+                        out.push(self.set(Some(element.path), element.value));
                     }
                 }
             }
             Action::Discard(term) => {
                 if let Some(Value::Set(keys)) = term.evaluate(context)? {
                     for key in keys {
-                        out.push(set(Some(self.path(&key)?), Value::Null));
+                        out.push(self.set(Some(self.path(&key)?), Value::Null));
                     }
                 }
             }
             Action::SetKey(key, value) => {
                 let path = self.path(&key_value(key, context)?)?;
                 if let Some(value) = value.evaluate(context)? {
-                    out.push(set(Some(path), value));
+                    out.push(self.set(Some(path), value));
                 }
             }
             Action::RemoveKey(key) => {
-                out.push(set(
-                    Some(self.path(&key_value(key, context)?)?),
-                    Value::Null,
-                ));
+                out.push(self.set(Some(self.path(&key_value(key, context)?)?), Value::Null));
             }
             Action::SetField(index, term) => {
                 if let Some(value) = term.evaluate(context)? {
-                    out.push(set(Some(field_path(*index)), value));
+                    out.push(self.set(Some(field_path(*index)), value));
                 }
             }
-            Action::DiscardFromList(term) => {
-                if let (Some(Value::List(unwanted)), Some(row)) =
-                    (term.evaluate(context)?, existing)
-                {
+            Action::DiscardFromList(_) | Action::SetIndex(..) | Action::RemoveIndex(_) => {
+                self.lower_list(name, context, current, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&self, path: Option<Vec<u8>>, value: Value) -> Assignment {
+        let column = self.id;
+        if value.is_null() {
+            Assignment::Remove { column, path }
+        } else {
+            Assignment::Set {
+                column,
+                path,
+                value,
+            }
+        }
+    }
+
+    /// What is done to elements of a list by where, or what, they are.
+    fn lower_list(
+        &self,
+        name: &str,
+        context: &Context<'_>,
+        current: Current<'_>,
+        out: &mut Vec<Assignment>,
+    ) -> Result<(), Error> {
+        match &self.action {
+            Action::DiscardFromList(term) => match (term.evaluate(context)?, current) {
+                (Some(Value::List(unwanted)), Current::Known(Some(row))) => {
                     self.discard_from_list(row, &unwanted, out);
                 }
-            }
+                (Some(Value::List(values)), Current::Later) => {
+                    let column = self.id;
+                    out.push(Assignment::RemoveElements { column, values });
+                }
+                _ => {}
+            },
             Action::SetIndex(index, value) => {
-                let path = self.path_at(index, name, context, existing)?;
-                if let Some(value) = value.evaluate(context)? {
-                    out.push(set(Some(path), value));
+                let position = list_index(index, name, context)?;
+                let value = value.evaluate(context)?;
+                match current {
+                    Current::Known(row) => {
+                        let path = self.path_at(position, row)?;
+                        out.extend(value.map(|value| self.set(Some(path), value)));
+                    }
+                    Current::Later => out.extend(value.map(|value| self.set_at(position, value))),
                 }
             }
             Action::RemoveIndex(index) => {
-                let path = self.path_at(index, name, context, existing)?;
-                out.push(set(Some(path), Value::Null));
+                let position = list_index(index, name, context)?;
+                out.push(match current {
+                    Current::Known(row) => {
+                        self.set(Some(self.path_at(position, row)?), Value::Null)
+                    }
+                    Current::Later => self.set_at(position, Value::Null),
+                });
             }
+            _ => {}
         }
         Ok(())
     }
@@ -371,22 +423,16 @@ impl Change {
         }
     }
 
+    fn set_at(&self, position: i64, value: Value) -> Assignment {
+        Assignment::SetElementAt {
+            column: self.id,
+            position,
+            value,
+        }
+    }
+
     /// The path of the list's element that stands at an index now.
-    fn path_at(
-        &self,
-        index: &Term,
-        name: &str,
-        context: &Context<'_>,
-        existing: Option<&Row>,
-    ) -> Result<Vec<u8>, Error> {
-        let index = match index.evaluate(context)? {
-            Some(Value::Int(index)) => index,
-            _ => {
-                return Err(Error::invalid(format!(
-                    "Invalid null value for list index of {name}"
-                )));
-            }
-        };
+    fn path_at(&self, index: i64, existing: Option<&Row>) -> Result<Vec<u8>, Error> {
         let cells: Vec<&Cell> = existing
             .map(|row| live(row.cells(self.id)).collect())
             .unwrap_or_default();
@@ -502,6 +548,15 @@ fn key_value(term: &Term, context: &Context<'_>) -> Result<Value, Error> {
         Some(Value::Null) => Err(Error::invalid("Invalid null map key")),
         Some(value) => Ok(value),
         None => Err(Error::invalid("Invalid unset map key")),
+    }
+}
+
+fn list_index(index: &Term, name: &str, context: &Context<'_>) -> Result<i64, Error> {
+    match index.evaluate(context)? {
+        Some(Value::Int(index)) => Ok(index),
+        _ => Err(Error::invalid(format!(
+            "Invalid null value for list index of {name}"
+        ))),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::message::{Covered, RawRow, ReplicaRead, ReplicaSelection};
 use crate::partition::Layout;
 use crate::paxos::{Fate, Proposal, fate};
 use crate::visible::View;
-use api::evaluate::{Evaluated, Moment, evaluate, needs_read};
+use api::evaluate::{Evaluated, Moment, evaluate, needs_read, resolved};
 use api::{
     Assignment, Atomicity, Error, Level, Mutation, Outcome, Projection, Refused, ReturnedRows,
     Returning, RowOperation, WriteRequest, WriteResponse,
@@ -345,7 +345,8 @@ impl<'a> Swap<'a> {
             } else {
                 evaluate(self.table, index, mutation, current, moment)?
             };
-            if let Some(blind) = blind(mutation, &evaluated) {
+            let operation = resolved(self.table, &mutation.operation, current)?;
+            if let Some(blind) = blind(mutation, operation.as_ref(), &evaluated) {
                 change.deltas.push(lower(self.table, &blind, moment)?);
             }
             change.returned.push(evaluated.returned);
@@ -362,14 +363,14 @@ impl<'a> Swap<'a> {
     }
 }
 
-/// The mutation as one that depends on nothing, now that what it depends on is known.
-fn blind(mutation: &Mutation, evaluated: &Evaluated) -> Option<Mutation> {
+/// The mutation, whose operation is resolved, as one that depends on nothing, now that what it depends on is known.
+fn blind(mutation: &Mutation, operation: &RowOperation, evaluated: &Evaluated) -> Option<Mutation> {
     let merge = |assignments: &[Assignment]| RowOperation::Merge {
         marker: true,
         assignments: assignments.to_vec(),
         ttl_seconds: None,
     };
-    let operation = match &mutation.operation {
+    let operation = match operation {
         RowOperation::Check => return None,
         RowOperation::Insert { assignments } | RowOperation::Update { assignments } => {
             merge(assignments)
