@@ -3,9 +3,12 @@ and returns. What a level promises holds on both sides, and in the end everythin
 """
 
 import json
+import re
+import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 
 import pytest
 
@@ -200,3 +203,99 @@ def test_a_data_centre_that_is_cut_off_starts_anew_by_itself(hosts):
     count = ("LOCAL_QUORUM", "SELECT count(*) FROM shop.orders")
     wait_until("the others have what was written there", lambda: ask_node(hosts, 0, count) == [[[23]]], 40)
     assert ask_node(hosts, here[1], ("ONE", "SELECT balance FROM bank.accounts WHERE id = 1")) == [[]]
+
+
+def kept_bytes(hosts, index):
+    """Of logged batches that a node keeps until they are written."""
+    url = f"http://{hosts.address(index)}:{PORTS['admin']}/metrics"
+    reading = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=3).read().decode())"
+    asked = hosts.within(hosts.group_of[index], [sys.executable, "-c", reading], capture_output=True, text=True)
+    found = re.search(r"^tessera_node_batch_bytes (\d+)", asked.stdout, re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
+BATCHES = """
+import json, sys, threading
+from cassandra import ConsistencyLevel
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.policies import FallthroughRetryPolicy, WhiteListRoundRobinPolicy
+from cassandra.query import BatchStatement
+profile = ExecutionProfile(
+    load_balancing_policy=WhiteListRoundRobinPolicy([sys.argv[1]]), retry_policy=FallthroughRetryPolicy()
+)
+cluster = Cluster([sys.argv[1]], execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=10)
+session = cluster.connect("shop")
+insert = session.prepare("INSERT INTO parts (id, whose) VALUES (?, ?)")
+size, room, over = int(sys.argv[2]), threading.Semaphore(60), threading.Event()
+begun, acknowledged = 0, []
+def done(_, number):
+    acknowledged.append(number)
+    room.release()
+def failed(_):
+    over.set()
+    room.release()
+while not over.is_set():
+    room.acquire()
+    batch = BatchStatement(consistency_level=ConsistencyLevel.LOCAL_QUORUM)
+    for row in range(size):
+        batch.add(insert, (begun * size + row, begun))
+    try:
+        session.execute_async(batch).add_callbacks(done, failed, callback_args=(begun,))
+    except Exception:
+        over.set()
+    begun += 1
+    if begun == 200:
+        print("running", flush=True)
+print(json.dumps([begun, acknowledged]), flush=True)
+"""
+BATCH_SIZE = 12
+
+
+def test_a_batch_is_whole_in_a_data_centre_that_is_cut_off(tmp_path):
+    """The node that batches came to dies while its data centre is cut off: the others there finish what it began, without a
+    quorum of all replicas."""
+    if not available():
+        pytest.skip("takes network namespaces: Linux, iproute2, root")
+    with Hosts(tmp_path, groups=(1, NODES)) as hosts:
+        for index in range(1 + NODES):
+            hosts.start(index)
+        wait_until("four nodes know each other", lambda: alive_from(hosts, 0) == 4)
+        execute(
+            hosts,
+            f"CREATE KEYSPACE shop WITH replication = {replication(1, 3)}",
+            "CREATE TABLE shop.parts (id int PRIMARY KEY, whose int)",
+        )
+        rebuild(hosts)
+        hosts.cut_group(1)
+        wait_until("the other side to be taken for dead", lambda: alive_from(hosts, 1) == NODES)
+        command = ["ip", "netns", "exec", hosts.hubs[1], sys.executable, "-c", BATCHES, hosts.address(1), str(BATCH_SIZE)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout.readline() == "running\n"
+        hosts.kill(1)
+        begun, acknowledged = json.loads(writer.stdout.readline())
+        assert writer.wait() is not None
+        assert 0 < len(acknowledged) < begun, "some were under way"
+
+        def batches():
+            """By batch, how many of its rows are there."""
+            [rows] = ask_node(hosts, 2, ["LOCAL_QUORUM", "SELECT whose FROM shop.parts"])
+            return Counter(whose for (whose,) in rows) if isinstance(rows, list) else None
+
+        def is_whole():
+            found = batches()
+            if found is None or set(acknowledged) - found.keys():
+                return False
+            return all(count == BATCH_SIZE for count in found.values())
+
+        wait_until("what was torn to be mended", is_whole, 60)
+        wait_until("all that was kept to be written", lambda: kept_bytes(hosts, 2) == 0 and kept_bytes(hosts, 3) == 0, 60)
+        assert is_whole()
+        # On the other side it arrives when that is back, and the node with the hints of what was acknowledged.
+        hosts.mend_group(1)
+        hosts.start(1)
+
+        def is_everywhere():
+            [rows] = ask_node(hosts, 0, ["LOCAL_ONE", "SELECT whose FROM shop.parts"])
+            return isinstance(rows, list) and Counter(whose for (whose,) in rows) == batches() and is_whole()
+
+        wait_until("the hints to be delivered", is_everywhere, 60)

@@ -234,6 +234,11 @@ impl Collector for Levels {
                 core.missed.size_bytes() as usize,
             ),
             (
+                "node_batch_bytes",
+                "Bytes of logged batches that are kept until they are written",
+                core.batches.size_bytes(),
+            ),
+            (
                 "node_consensus_queue_length",
                 "Proposals and messages that wait for the consensus loop",
                 core.groups.queue_length(),
