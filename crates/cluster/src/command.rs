@@ -160,8 +160,9 @@ pub enum Command {
         #[n(1)]
         successor: Option<NodeId>,
     },
-    /// A voter of an eventual tablet is on its way out: writes do not count it any more, and the others can take over
-    /// what it has. `RemoveReplica` ends that, or `Promote` takes it back.
+    /// A replica is on its way out; `RemoveReplica` ends that. A voter of an eventual tablet: writes do not count it any
+    /// more, and the others can take over what it has; `Promote` takes that back. Any replica of a strong one: its group is
+    /// to let go of it.
     #[n(15)]
     Retire {
         #[n(0)]
@@ -526,6 +527,10 @@ impl State {
         let tablet = self.tablets.get(&id).ok_or(Refusal::NoTablet(id))?;
         let mut tablet = tablet.as_ref().clone();
         if tablet.leaving == Some(replica) {
+            if self.is_group(&tablet) {
+                // The group may have let go of it already, and takes nobody twice.
+                return Ok(Vec::new());
+            }
             tablet.leaving = None;
             return Ok(self.put_tablet(tablet));
         }
@@ -554,6 +559,10 @@ impl State {
         if !place.is_learner && tablet.voters().count() == 1 {
             return Err(Refusal::Invalid(format!("{replica} is the last of {id}")));
         }
+        let is_counted = !place.is_learner || self.is_group(&tablet);
+        if is_counted && tablet.leaving != Some(replica) {
+            return Err(Refusal::Invalid(format!("{replica} is retired first")));
+        }
         tablet.replicas.retain(|place| place.id != replica);
         tablet.leaving = tablet.leaving.filter(|leaving| *leaving != replica);
         Ok(self.put_tablet(tablet))
@@ -569,10 +578,12 @@ impl State {
         if let Some(other) = tablet.leaving {
             return Err(Refusal::Invalid(format!("{other} of {id} leaves first")));
         }
-        if tablet.staying().all(|voter| voter.id != replica) {
+        let place = tablet.replica(replica);
+        let place = place.filter(|it| !it.is_learner || self.is_group(&tablet));
+        let Some(place) = place else {
             return Err(Refusal::Invalid(format!("{id} has no voter {replica}")));
-        }
-        if tablet.staying().count() == 1 {
+        };
+        if !place.is_learner && tablet.staying().count() == 1 {
             return Err(Refusal::Invalid(format!("{replica} is the last of {id}")));
         }
         tablet.leaving = Some(replica);

@@ -6,9 +6,10 @@
 //!
 //! A tablet moves by gaining before it loses: a new replica is added, filled and made a voter, and only then one
 //! that should go is taken away: one on a node that leaves or is lost, one too many, one in a data centre that the
-//! table is to leave, or one of the fullest node. Of an eventual tablet a voter goes in two steps: it is *retired*,
-//! from which on no write counts it, and the others take over all that it has; then it is removed. As long as reads
-//! ask it, that can be taken back.
+//! table is to leave, or one of the fullest node. It goes in two steps: it is *retired*, and then removed. A voter of an
+//! eventual tablet is counted by no write once it is retired, and the others take over all that it has; as long as reads
+//! ask it, that can be taken back. Of a retired replica of a strong tablet its group lets go, before the map does: were
+//! the map first, a node might end a replica, or never begin one, whose vote its group cannot do without.
 
 use crate::command::Counts;
 use crate::{Command, META, NodeRecord, Replica, Split, State, Tablet};
@@ -195,6 +196,8 @@ pub enum Step {
     /// This eventual tablet was divided: once each first replica of the right half has been made, `Command::SettleSplit`
     /// ends it.
     Settle(Arc<Split>),
+    /// This strong tablet's group, or the meta group, is to let go of a replica; `Command::RemoveReplica` ends it.
+    LetGo { tablet: TabletId, leaving: Replica },
     /// The other replicas of this eventual tablet are to take over all that the leaving one has;
     /// `Command::RemoveReplica` ends it.
     TakeOver {
@@ -290,6 +293,9 @@ impl Planner<'_> {
         let meta = self.state.tablets.get(&META)?;
         let takers: Vec<NodeId> = self.state.takers().map(|node| node.id).collect();
         let wanted = (META_VOTERS as usize).min(takers.len());
+        if let Some(leaving) = leaving(meta) {
+            return self.let_go(meta, leaving);
+        }
         let staying = |replica: &&Replica| self.stays(replica.node);
         if meta.replicas.iter().filter(staying).count() < wanted
             && let Some(node) = self.apart(meta)
@@ -298,7 +304,7 @@ impl Planner<'_> {
         }
         let learners: Vec<&Replica> = meta.replicas.iter().filter(|r| r.is_learner).collect();
         if let Some(gone) = learners.iter().find(|learner| !self.stays(learner.node)) {
-            return Some(remove(meta, gone.id));
+            return Some(retire(meta, gone.id));
         }
         let voters = meta.voters().filter(staying).count();
         if voters < attainable(META_VOTERS, takers.len()) {
@@ -316,7 +322,7 @@ impl Planner<'_> {
         match meta.voters().find(|voter| !self.stays(voter.node)) {
             Some(leaving) => self
                 .can_lose(meta, leaving)
-                .then(|| remove(meta, leaving.id)),
+                .then(|| retire(meta, leaving.id)),
             None if voters >= META_VOTERS as usize => self.spread_meta(meta),
             None => None,
         }
@@ -376,11 +382,11 @@ impl Planner<'_> {
             // Where it changes nothing it is left from a shortage that has passed.
             return match is_better(learner.node) {
                 true => self.is_alive(learner.node).then(|| fill(meta, learner)),
-                false => Some(remove(meta, learner.id)),
+                false => Some(retire(meta, learner.id)),
             };
         }
         if meta.voters().count() > META_VOTERS as usize {
-            return self.can_lose(meta, most).then(|| remove(meta, most.id));
+            return self.can_lose(meta, most).then(|| retire(meta, most.id));
         }
         let node = self.apart(meta).filter(|node| is_better(*node))?;
         Some(add(meta, node))
@@ -389,21 +395,28 @@ impl Planner<'_> {
     fn tablet(&mut self, tablet: &Tablet, replication: &Replication) -> Option<Step> {
         let is_eventual = replication.protocol == Protocol::Eventual;
         let groups = groups(self.state, replication);
+        if let Some(leaving) = leaving(tablet).filter(|_| !is_eventual) {
+            return self.let_go(tablet, leaving);
+        }
         let mut learners = tablet.replicas.iter().filter(|r| r.is_learner);
         if let Some(gone) = learners
             .find(|learner| !self.stays(learner.node) || group_of(&groups, learner.node).is_none())
         {
-            return Some(remove(tablet, gone.id));
+            return Some(match is_eventual {
+                true => remove(tablet, gone.id),
+                false => retire(tablet, gone.id),
+            });
         }
-        if let Some(leaving) = tablet.leaving.and_then(|id| tablet.replica(id)) {
-            let goes = self.can_go(tablet, &groups, leaving) && self.can_take_over(tablet, leaving);
+        if let Some(leaving) = leaving(tablet) {
+            let goes =
+                self.can_go(tablet, &groups, &leaving) && self.can_take_over(tablet, &leaving);
             return Some(match goes {
                 true => Step::TakeOver {
                     tablet: tablet.id,
-                    leaving: *leaving,
+                    leaving,
                     is_lost: self.is_lost(leaving.node),
                 },
-                false => promote(tablet, leaving),
+                false => promote(tablet, &leaving),
             });
         }
         if is_eventual && let Some(learner) = tablet.replicas.iter().find(|r| r.is_learner) {
@@ -436,13 +449,19 @@ impl Planner<'_> {
             return Some(fill(tablet, learner));
         }
         let leaving = self.leaving(tablet, &groups)?;
-        if is_eventual {
-            return self
-                .can_take_over(tablet, &leaving)
-                .then(|| retire(tablet, leaving.id));
-        }
-        self.can_lose(tablet, &leaving)
-            .then(|| remove(tablet, leaving.id))
+        let can_go = match is_eventual {
+            true => self.can_take_over(tablet, &leaving),
+            false => self.can_lose(tablet, &leaving),
+        };
+        can_go.then(|| retire(tablet, leaving.id))
+    }
+
+    /// A group lets go of a replica when it has a majority for that.
+    fn let_go(&self, tablet: &Tablet, leaving: Replica) -> Option<Step> {
+        let alive = tablet.voters().filter(|voter| self.is_alive(voter.node));
+        let can_agree = alive.count() > tablet.voters().count() / 2;
+        let tablet = tablet.id;
+        can_agree.then_some(Step::LetGo { tablet, leaving })
     }
 
     /// The voter that should go next: one of a node that does not count on, once there are enough others; or one
@@ -596,6 +615,10 @@ impl Planner<'_> {
         });
         best.map(|node| node.id)
     }
+}
+
+fn leaving(tablet: &Tablet) -> Option<Replica> {
+    tablet.leaving.and_then(|id| tablet.replica(id)).copied()
 }
 
 fn add(tablet: &Tablet, node: NodeId) -> Step {

@@ -52,6 +52,11 @@ impl State {
         table.is_some_and(|table| table.is_strong())
     }
 
+    /// Whether a tablet's replicas are members of a consensus group.
+    pub(crate) fn is_group(&self, tablet: &Tablet) -> bool {
+        tablet.id == META || self.is_strong(tablet.root)
+    }
+
     pub(crate) fn prepare_split(
         &mut self,
         id: TabletId,

@@ -36,8 +36,9 @@ pub struct Tablet {
     /// descriptor.
     #[n(4)]
     pub epoch: PlacementEpoch,
-    /// A voter of an eventual tablet that is on its way out: it gets every write and counts for none, and is read
-    /// until the others have all that it has.
+    /// The replica that is on its way out. A voter of an eventual tablet gets every write and counts for none, and is read
+    /// until the others have all that it has. One of a strong tablet takes part until its group has let go of it: whoever
+    /// a group counts is in the map.
     #[n(5)]
     pub leaving: Option<ReplicaId>,
 }

@@ -65,32 +65,45 @@ pub(crate) async fn admit(core: &Core, tablet: TabletId, member: Member) -> Repl
         }
         Some(_) => return Reply::Admitted { is_complete: true },
     };
+    self::change(core, tablet, change).await
+}
+
+/// On the leader: ends a member's part in the group; when that is its own, somebody else leads first.
+pub(crate) async fn let_go(core: &Core, tablet: TabletId, replica: ReplicaId) -> Reply {
+    let Some(status) = core.groups.status(tablet) else {
+        return Reply::NotLeader { leader: None };
+    };
+    if status.role != Role::Leader {
+        return Reply::NotLeader {
+            leader: status.leader.map(|leader| leader.node),
+        };
+    }
+    if status.replica == replica {
+        let heir = status.members.iter().find(|member| {
+            !member.is_learner && member.replica != replica && core.views.is_alive(member.node)
+        });
+        if let Some(heir) = heir {
+            if let Some(strong) = core.replicas.strong(tablet) {
+                strong.release().await;
+            }
+            core.groups.transfer_leadership(tablet, heir.replica);
+        }
+        return Reply::Admitted { is_complete: false };
+    }
+    // Where it is no member as far as is known here, too: what has not been applied may make it one.
+    change(core, tablet, ChangeMembers::Remove(replica)).await
+}
+
+async fn change(core: &Core, tablet: TabletId, change: ChangeMembers) -> Reply {
     let changing = core.groups.change_members(tablet, change);
     match tokio::time::timeout(CHANGE_PATIENCE, changing).await {
         Ok(Ok(())) => Reply::Admitted {
-            is_complete: matches!(change, ChangeMembers::AddVoter(_)),
+            is_complete: !matches!(change, ChangeMembers::AddLearner(_)),
         },
         Ok(Err(ProposeError::NotLeader { leader })) => Reply::NotLeader {
             leader: leader.map(|leader| leader.node),
         },
         _ => Reply::Admitted { is_complete: false },
-    }
-}
-
-/// On the leader: says whether a replica is a member of the group, by the changes that are in force; a learner may be about to
-/// become a voter.
-pub(crate) fn counts(core: &Core, tablet: TabletId, replica: ReplicaId) -> Reply {
-    match core.groups.status(tablet) {
-        Some(status) if status.role == Role::Leader => Reply::Counted(
-            status
-                .members
-                .iter()
-                .any(|member| member.replica == replica),
-        ),
-        Some(status) => Reply::NotLeader {
-            leader: status.leader.map(|leader| leader.node),
-        },
-        None => Reply::NotLeader { leader: None },
     }
 }
 

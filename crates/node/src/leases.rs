@@ -90,6 +90,8 @@ fn heir(
     status: &GroupStatus,
     theirs: &BTreeMap<NodeId, u64>,
 ) -> Option<(consensus::Member, u64)> {
+    let view = core.view();
+    let leaving = view.state.tablet(status.tablet).and_then(|it| it.leaving);
     let is_ready = |member: &&consensus::Member| {
         let matched = status.matched.iter();
         let mut matched = matched.filter(|(replica, _)| *replica == member.replica);
@@ -97,6 +99,7 @@ fn heir(
             && !member.is_learner
             && core.views.is_alive(member.node)
             && !leaves(core, member.node)
+            && leaving != Some(member.replica)
             && matched.any(|(_, index)| index + LAG_ENTRIES_MAX >= status.last_index)
     };
     let ready = status.members.iter().filter(is_ready);

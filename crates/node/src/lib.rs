@@ -181,9 +181,9 @@ impl Node {
         placement::foresee(&self.core, lost)
     }
 
-    /// Of groups that this node leads: a voter that the map has dropped, and the others. For the simulator.
-    pub fn dropped_voters(&self) -> Vec<(NodeId, Vec<NodeId>)> {
-        placement::dropped_voters(&self.core)
+    /// Of groups that this node leads: a voter that is on its way out, and the others. For the simulator.
+    pub fn leaving_voters(&self) -> Vec<(NodeId, Vec<NodeId>)> {
+        placement::leaving_voters(&self.core)
     }
 
     pub async fn carry_out(&self, plan: LatePlan) {

@@ -3,7 +3,6 @@
 //! is and take one step towards where it should be, so they can stop and begin again anywhere.
 
 use crate::core::Core;
-use crate::fill;
 use crate::follow;
 use crate::replicas::member;
 use crate::rpc::{Reply, Request};
@@ -85,20 +84,20 @@ pub(crate) async fn carry_out_late(core: &Core, plan: LatePlan) {
     futures::future::join_all(carrying).await;
 }
 
-pub(crate) fn dropped_voters(core: &Core) -> Vec<(NodeId, Vec<NodeId>)> {
+/// Of groups that are led here: the node of a voter that leaves, or has left the map, and the nodes of the others.
+pub(crate) fn leaving_voters(core: &Core) -> Vec<(NodeId, Vec<NodeId>)> {
     let state = Arc::clone(&core.view().state);
     let statuses = core.groups.statuses().into_iter();
     let led = statuses.filter(|status| status.role == Role::Leader && status.tablet != META);
-    let dropped = led.filter_map(|status| {
+    let leaving = led.filter_map(|status| {
         let tablet = state.tablet(status.tablet)?;
+        let stays = |replica| tablet.staying().any(|voter| voter.id == replica);
         let voters: Vec<_> = status.members.iter().filter(|it| !it.is_learner).collect();
-        let gone = voters
-            .iter()
-            .find(|voter| tablet.replica(voter.replica).is_none())?;
+        let gone = voters.iter().find(|voter| !stays(voter.replica))?;
         let others = voters.iter().filter(|voter| voter.replica != gone.replica);
         Some((gone.node, others.map(|voter| voter.node).collect()))
     });
-    dropped.collect()
+    leaving.collect()
 }
 
 async fn carry_out_plan(core: &Core, lost: &BTreeSet<NodeId>) -> bool {
@@ -125,6 +124,7 @@ async fn carry_out(core: &Core, step: Step) {
         }
         Step::Divide(split) => divide(core, &split).await,
         Step::Settle(split) => settle(core, &split).await,
+        Step::LetGo { tablet, leaving } => let_go(core, tablet, leaving).await,
         Step::TakeOver {
             tablet,
             leaving,
@@ -169,6 +169,25 @@ async fn take_over(core: &Core, tablet: TabletId, leaving: Replica, is_lost: boo
     }
 }
 
+/// Has a strong tablet's group, or the meta group, let go of a replica that was retired, and then the map.
+async fn let_go(core: &Core, tablet: TabletId, leaving: Replica) {
+    let view = core.view();
+    let place = view.state.tablet(tablet);
+    let Some(place) = place.filter(|place| place.leaving == Some(leaving.id)) else {
+        return;
+    };
+    let replica = leaving.id;
+    let request = || Request::LetGo { tablet, replica };
+    if planted::is(Bug::MapLetsGoFirst) || ask_leader(core, place, request).await {
+        let command = Command::RemoveReplica {
+            tablet,
+            epoch: place.epoch,
+            replica,
+        };
+        propose(core, command).await;
+    }
+}
+
 async fn propose(core: &Core, command: Command) {
     match follow::execute(core, command, STEP_PATIENCE).await {
         Ok(Ok(_)) => {}
@@ -196,25 +215,25 @@ async fn fill_one(core: &Core, tablet: TabletId, replica: Replica) -> bool {
         let answer = core.call(replica.node, request, ADMIT_PATIENCE).await;
         return matches!(answer, Ok(Reply::Admitted { is_complete: true }));
     }
+    let member = member(&replica);
+    ask_leader(core, place, || Request::Admit { tablet, member }).await
+}
+
+/// Asks a strong tablet's leader, whoever that is, to change the group's members. Says whether that is done.
+async fn ask_leader(core: &Core, place: &Tablet, request: impl Fn() -> Request) -> bool {
     for leader in candidates(core, place) {
-        let member = member(&replica);
-        let answer = if leader == core.node {
-            fill::admit(core, tablet, member).await
-        } else {
-            let request = Request::Admit { tablet, member };
-            match core.call(leader, request, ADMIT_PATIENCE).await {
-                Ok(answer) => answer,
-                Err(_) => continue,
-            }
+        let answer = match core.call(leader, request(), ADMIT_PATIENCE).await {
+            Ok(answer) => answer,
+            Err(_) => continue,
         };
         match answer {
             Reply::Admitted { is_complete } => {
-                core.set_hint(tablet, Some(leader));
+                core.set_hint(place.id, Some(leader));
                 return is_complete;
             }
             Reply::NotLeader {
                 leader: Some(leader),
-            } => core.set_hint(tablet, Some(leader)),
+            } => core.set_hint(place.id, Some(leader)),
             _ => {}
         }
     }
@@ -313,7 +332,7 @@ async fn settle_splits(core: &Core) {
 }
 
 /// For each group that is led here: members that the map has are added as learners, and those that it has no
-/// more are removed.
+/// more are removed. The map lets go last; but a leader with an old state may have added once more what had left already.
 async fn converge_groups(core: &Core) {
     let state = Arc::clone(&core.view().state);
     for status in core.groups.statuses() {
@@ -328,7 +347,7 @@ async fn converge_groups(core: &Core) {
                 .members
                 .iter()
                 .any(|known| known.replica == replica.id);
-            !is_member && replica.is_learner
+            !is_member && replica.is_learner && tablet.leaving != Some(replica.id)
         });
         // A member that this state is too old to know must not be removed for it.
         let surplus = status.members.iter().find(|known| {
@@ -336,20 +355,7 @@ async fn converge_groups(core: &Core) {
         });
         let change = match (missing, surplus) {
             (Some(replica), _) => ChangeMembers::AddLearner(member(replica)),
-            (None, Some(known)) if known.node != core.node => ChangeMembers::Remove(known.replica),
-            (None, Some(_)) => {
-                // The leader itself is to go: somebody else leads first, who is there and stays.
-                let heir = status.members.iter().find(|known| {
-                    known.node != core.node
-                        && !known.is_learner
-                        && core.views.is_alive(known.node)
-                        && tablet.replica(known.replica).is_some()
-                });
-                if let Some(heir) = heir {
-                    core.groups.transfer_leadership(status.tablet, heir.replica);
-                }
-                continue;
-            }
+            (None, Some(known)) => ChangeMembers::Remove(known.replica),
             (None, None) => continue,
         };
         let changing = core.groups.change_members(status.tablet, change);

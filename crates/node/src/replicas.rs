@@ -8,11 +8,10 @@ use crate::mend;
 use crate::meta::MetaMachine;
 use crate::others::NodeOthers;
 use crate::peers::NodePeers;
-use crate::rpc::{Reply, Request};
 use cluster::{META, Replica, Split, State, Tablet};
-use consensus::{GroupSpec, Member, Origin, Role};
+use consensus::{GroupSpec, Member, Origin};
 use model::{ReplicaId, TabletId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use quorum::{EventualReplica, ReplicaConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,9 +27,6 @@ use world::{LogBatch, LogId, LogOperation};
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A replica that is to be made from one that is not as far is tried again so often.
 const SEED_INTERVAL: Duration = Duration::from_millis(50);
-/// A replica that is to go asks so often whether its group still counts it.
-const LINGER_INTERVAL: Duration = Duration::from_millis(250);
-const COUNT_PATIENCE: Duration = Duration::from_millis(500);
 /// Replicas opened at one time.
 const OPEN_AT_ONCE: usize = 64;
 
@@ -49,8 +45,6 @@ pub(crate) struct HeldReplica {
 
 pub(crate) struct Replicas {
     held: RwLock<Arc<BTreeMap<TabletId, Arc<HeldReplica>>>>,
-    /// Found at the start, where the map does not show them any more, though their groups may still count them.
-    strays: Mutex<BTreeMap<ReplicaId, TabletId>>,
     /// The version of the state that this node's replicas are in line with.
     version: watch::Sender<u64>,
     /// Wakes who opens replicas, when one has been closed that is to be opened anew.
@@ -62,7 +56,6 @@ impl Replicas {
     pub fn new() -> Replicas {
         Replicas {
             held: RwLock::default(),
-            strays: Mutex::default(),
             version: watch::Sender::new(0),
             reopening: Notify::new(),
             streams: Streams::default(),
@@ -144,10 +137,6 @@ pub(crate) async fn reconcile(core: Arc<Core>) {
                     return;
                 }
             }
-            Opened::Lingers => {
-                core.replicas.version.send_replace(state.version());
-                let _ = timeout(LINGER_INTERVAL, versions.changed()).await;
-            }
             Opened::Waits => {
                 let _ = timeout(SEED_INTERVAL, versions.changed()).await;
             }
@@ -162,8 +151,6 @@ pub(crate) async fn reconcile(core: Arc<Core>) {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Opened {
     Open,
-    /// Something that is to go is there still, perhaps in the place of what is to come.
-    Lingers,
     /// It is to be made from a replica here that is not as far yet.
     Waits,
     Failed,
@@ -204,15 +191,12 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
     {
         outcome = Opened::Failed;
     }
-    if leave_meta(core, state).await {
-        outcome = outcome.max(Opened::Lingers);
-    }
+    leave_meta(core, state).await;
     let is_removed = state
         .node(core.node)
         .is_some_and(|node| node.status == cluster::NodeStatus::Removed);
     let complaint = is_removed.then(|| "this node was removed from the cluster: stop it".into());
     core.complain("membership", complaint);
-    open_strays(core, state).await;
     let mut missing: Vec<(Arc<Tablet>, Replica)> = Vec::new();
     for tablet in state.tablets().values().filter(|tablet| tablet.id != META) {
         let Some(replica) = tablet.replica_on(core.node) else {
@@ -224,13 +208,6 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
                     tell(core, &held, tablet);
                 }
             }
-            // Here again, while the group may not have let go of the one that was here: both cannot be at one time, and
-            // only the old one's voice counts.
-            Some(_)
-                if is_counted(core, tablet).await && !planted::is(Bug::ReplacedUnderItsGroup) =>
-            {
-                outcome = outcome.max(Opened::Lingers);
-            }
             Some(held) => {
                 close(core, &held).await;
                 missing.push((Arc::clone(tablet), *replica));
@@ -240,14 +217,8 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
     }
     for held in core.replicas.all().values() {
         let place = state.tablet(held.tablet.id);
-        if place.is_some_and(|place| place.replica_on(core.node).is_some()) {
-            continue;
-        }
-        match place {
-            Some(place) if is_counted(core, place).await => {
-                outcome = outcome.max(Opened::Lingers);
-            }
-            _ => close(core, held).await,
+        if place.is_none_or(|place| place.replica_on(core.node).is_none()) {
+            close(core, held).await;
         }
     }
     for some in missing.chunks(OPEN_AT_ONCE) {
@@ -265,59 +236,6 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
         }
     }
     outcome
-}
-
-/// Opens what was found of strong replicas that the map does not show here any more: the group's change that ends one may
-/// need its voice, and who has started anew must not have lost it.
-async fn open_strays(core: &Arc<Core>, state: &State) {
-    let strays = core.replicas.strays.lock().clone();
-    for (id, tablet) in strays {
-        let place = state.tablet(tablet).filter(|place| {
-            let table = state.catalog().table(place.root);
-            table.is_some_and(|table| table.is_strong())
-        });
-        let is_open = match place {
-            Some(place) => {
-                let replica = Replica {
-                    id,
-                    node: core.node,
-                    is_learner: false,
-                };
-                open(core, state, place, replica).await == Opened::Open
-            }
-            None => {
-                remove(core, id).await;
-                true
-            }
-        };
-        if is_open {
-            core.replicas.strays.lock().remove(&id);
-        }
-    }
-}
-
-/// Whether the group still counts this node's replica, though the map does not show it any more. Then the replica
-/// takes part: its voice may be needed for just the change that ends it. Only a leader can say that it is not.
-async fn is_counted(core: &Core, place: &Tablet) -> bool {
-    let Some(status) = core.groups.status(place.id) else {
-        return false;
-    };
-    // What this replica knows of itself may be old, above all after a start: it may have been made a voter since.
-    if status.role == Role::Leader {
-        let mut members = status.members.iter();
-        return members.any(|member| member.replica == status.replica);
-    }
-    for voter in place.voters().filter(|it| core.views.is_alive(it.node)) {
-        let request = Request::Counts {
-            tablet: place.id,
-            replica: status.replica,
-        };
-        let answer = core.call(voter.node, request, COUNT_PATIENCE).await;
-        if let Ok(Reply::Counted(is_counted)) = answer {
-            return is_counted;
-        }
-    }
-    true
 }
 
 fn tell(core: &Core, held: &HeldReplica, tablet: &Arc<Tablet>) {
@@ -520,8 +438,8 @@ async fn remove(core: &Core, replica: ReplicaId) {
     }
 }
 
-/// Removes what is left of replicas that the map does not know here, but for those whose groups may know them still. To
-/// be called with a state that is known to be current: an old one would not know the newest replicas.
+/// Removes what is left of replicas that the map does not know here. To be called with a state that is known to be current:
+/// an old one would not know the newest replicas.
 pub(crate) async fn remove_strays(core: &Core) {
     let view = core.view();
     let known: BTreeSet<ReplicaId> = view
@@ -550,11 +468,6 @@ pub(crate) async fn remove_strays(core: &Core) {
         Err(error) => tracing::error!(%error, "the stores cannot be listed"),
     }
     for replica in found.difference(&known) {
-        let tablet = consensus::tablet_of(core.world.log.as_ref(), *replica);
-        if let Some(tablet) = tablet.filter(|_| !planted::is(Bug::StrayForgotten)) {
-            core.replicas.strays.lock().insert(*replica, tablet);
-            continue;
-        }
         tracing::info!(%replica, "removing what is left of a replica");
         remove(core, *replica).await;
     }
@@ -568,21 +481,17 @@ pub(crate) fn member(replica: &Replica) -> Member {
     }
 }
 
-/// Ends this node's part in the meta group, once neither the map nor the group has one for it. Says whether that is
-/// still to come.
-async fn leave_meta(core: &Core, state: &State) -> bool {
+/// Ends this node's part in the meta group, once the map has none for it.
+async fn leave_meta(core: &Core, state: &State) {
     let (Some(status), Some(meta)) = (core.groups.status(META), state.tablet(META)) else {
-        return false;
+        return;
     };
     if meta.replica(status.replica).is_some() || !state.has_allotted(status.replica) {
-        return false;
-    }
-    if is_counted(core, meta).await {
-        return true;
+        return;
     }
     let identity = match core.records.identity() {
         Ok(Some(identity)) => identity,
-        _ => return false,
+        _ => return,
     };
     let identity = Identity {
         meta_replica: None,
@@ -591,12 +500,11 @@ async fn leave_meta(core: &Core, state: &State) -> bool {
     };
     if let Err(error) = core.records.put_identity(&identity).await {
         tracing::error!(%error, "the end of the meta group's replica cannot be recorded");
-        return false;
+        return;
     }
     core.groups.remove(META).await;
     core.leads_meta.send_replace(false);
     remove(core, status.replica).await;
-    false
 }
 
 /// Becomes a member of the meta group, whose leader will send its state.

@@ -195,7 +195,7 @@ async fn serve(
             epoch,
             lost,
         } => fill::serve(core, tablet, replica, epoch.unwrap_or_default(), lost),
-        Request::Counts { tablet, replica } => fill::counts(core, tablet, replica),
+        Request::LetGo { tablet, replica } => fill::let_go(core, tablet, replica).await,
         Request::Campaign(tablets) => {
             for tablet in tablets {
                 core.groups.campaign(tablet);

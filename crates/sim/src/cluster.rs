@@ -477,12 +477,12 @@ impl Cluster {
         Some(node.foresee(&lost))
     }
 
-    /// A node whose replica the map has dropped while its group still counts it, and the group's other voters' nodes.
-    pub fn dropped_voter(&self) -> Option<(usize, Vec<usize>)> {
+    /// A node whose replica is on its way out while its group still counts it, and the group's other voters' nodes.
+    pub fn leaving_voter(&self) -> Option<(usize, Vec<usize>)> {
         let index = |node: NodeId| node.0 as usize - 1;
         (0..self.size())
             .filter_map(|leader| self.node(leader))
-            .flat_map(|(node, _)| node.dropped_voters())
+            .flat_map(|(node, _)| node.leaving_voters())
             .map(|(gone, others)| (index(gone), others.into_iter().map(index).collect()))
             .next()
     }

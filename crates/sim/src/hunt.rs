@@ -69,7 +69,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         Bug::SplitForgetsVotes => vec![Workload::Cas],
         Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
         Bug::StreamMissesWrites => vec![Workload::Quorum, Workload::Cas, Workload::Centres],
-        Bug::ReplacedUnderItsGroup | Bug::StrayForgotten => {
+        Bug::MapLetsGoFirst => {
             vec![Workload::Register, Workload::Append, Workload::Bank]
         }
         Bug::VoteNotPersisted => Vec::new(),

@@ -54,13 +54,13 @@ pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Inst
     strikes
 }
 
-/// One node dies for good: if possible a voter of a group which still counts somebody else whom the map has dropped, and
+/// One node dies for good: if possible a voter of a group which still counts somebody else who is on the way out, and
 /// who has just crashed.
 async fn bury(cluster: &Cluster, random: &mut SmallRng) {
-    let looks = DROPPED_PATIENCE.as_millis() / LOOK.as_millis();
+    let looks = LEAVING_PATIENCE.as_millis() / LOOK.as_millis();
     for _ in 0..looks {
-        if let Some((dropped, others)) = cluster.dropped_voter() {
-            cluster.crash(dropped);
+        if let Some((leaving, others)) = cluster.leaving_voter() {
+            cluster.crash(leaving);
             let victim = others[random.random_range(0..others.len())];
             return cluster.lose(victim);
         }
@@ -362,8 +362,8 @@ fn boundary(
     Some((table.id, boundary))
 }
 
-/// How long a voter that the map has dropped is waited for.
-const DROPPED_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a voter that is on its way out is waited for.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last replica of a data centre is waited for, and how often it is looked for.
 const LAST_REPLICA_PATIENCE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(2);

@@ -2,8 +2,8 @@
 
 use crate::story::{Story, create_table, profile, replication};
 use catalog::{Partitioning, Protocol};
-use cluster::{Command, Liveness, META, Step, plan, ring};
-use model::{NodeId, TableId};
+use cluster::{Command, Liveness, META, Refusal, Replica, Step, plan, ring};
+use model::{NodeId, PlacementEpoch, TableId, TabletId};
 use std::collections::{BTreeMap, BTreeSet};
 
 const ALL_ALIVE: Liveness<'static> = Liveness {
@@ -27,7 +27,8 @@ fn settle(story: &mut Story) -> Vec<String> {
             },
             Step::TakeOver {
                 tablet, leaving, ..
-            } => Command::RemoveReplica {
+            }
+            | Step::LetGo { tablet, leaving } => Command::RemoveReplica {
                 tablet,
                 epoch: story.state.tablet(tablet).unwrap().epoch,
                 replica: leaving.id,
@@ -167,7 +168,7 @@ fn a_smaller_factor_takes_replicas_away_one_by_one() {
         value,
     };
     story.tell(set(1));
-    assert_eq!(settle(&mut story).len(), 2);
+    assert_eq!(settle(&mut story).len(), 4);
     assert_eq!(story.tablets(table).split(' ').count(), 3);
     let other = story.create("other", Partitioning::Range, 0);
     assert_eq!(nodes_of(&story, other).len(), 1);
@@ -254,6 +255,14 @@ fn places(story: &Story, table: TableId) -> Vec<Vec<u64>> {
     tablets.iter().map(nodes).collect()
 }
 
+fn remove(story: &Story, tablet: TabletId, leaving: Replica) -> Command {
+    Command::RemoveReplica {
+        tablet,
+        epoch: story.state.tablet(tablet).unwrap().epoch,
+        replica: leaving.id,
+    }
+}
+
 fn decommission(node: u64, successor: Option<u64>) -> Command {
     Command::Decommission {
         node: NodeId(node),
@@ -284,6 +293,7 @@ fn a_node_that_leaves_is_drained_by_gaining_before_losing() {
                 tablet,
                 replica: replica.id,
             },
+            Step::LetGo { tablet, leaving } => remove(&story, tablet, leaving),
             other => panic!("{other:?}"),
         };
         story.tell(command);
@@ -332,6 +342,7 @@ fn what_a_lost_node_held_is_made_anew_and_not_before() {
                 tablet,
                 replica: replica.id,
             },
+            Step::LetGo { tablet, leaving } => remove(&story, tablet, leaving),
             other => panic!("{other:?}"),
         };
         story.tell(command);
@@ -340,6 +351,52 @@ fn what_a_lost_node_held_is_made_anew_and_not_before() {
         assert_eq!(place.len(), 3);
         assert!(!place.contains(&2), "{was:?} became {place:?}");
     }
+}
+
+/// The group before the map, and nothing is taken back: it may have let go already.
+#[test]
+fn a_strong_tablet_loses_a_replica_only_when_its_group_has_let_go_of_it() {
+    let mut story = Story::with_nodes(4);
+    settle(&mut story);
+    let table = story.create("t", Partitioning::Range, 0);
+    assert_eq!(story.tablets(table), "t1 p1 n1 n2 n3");
+    let tablet = story.state.tablets_of(table)[0].id;
+    let leaving = story.state.tablets_of(table)[0].replicas[1];
+    let retire = |epoch| Command::Retire {
+        tablet,
+        epoch: PlacementEpoch(epoch),
+        replica: leaving.id,
+    };
+    let refused = story.try_tell(remove(&story, tablet, leaving));
+    assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
+    story.tell(retire(1));
+    let nodes = |dead: &'static [u64]| {
+        let is_alive = move |node: NodeId| !dead.contains(&node.0);
+        plan(
+            &story.state,
+            &Liveness {
+                is_alive: &is_alive,
+                is_lost: &|_| false,
+            },
+            100,
+        )
+    };
+    let let_go = Step::LetGo { tablet, leaving };
+    assert_eq!(nodes(&[]), [let_go.clone()]);
+    assert_eq!(nodes(&[2]), [let_go]);
+    // Without a majority a group lets go of nobody.
+    assert_eq!(nodes(&[1, 2]), []);
+    story.tell(Command::Promote {
+        tablet,
+        replica: leaving.id,
+    });
+    assert_eq!(story.state.tablets_of(table)[0].leaving, Some(leaving.id));
+    assert!(matches!(
+        story.try_tell(retire(2)),
+        Err(Refusal::Invalid(_))
+    ));
+    story.tell(remove(&story, tablet, leaving));
+    assert_eq!(story.tablets(table), "t1 p3 n1 n3");
 }
 
 #[test]
@@ -376,7 +433,7 @@ fn an_eventual_tablet_loses_a_replica_only_when_the_others_have_all_it_has() {
                     replica: leaving.id,
                 }
             }
-            Step::Divide(split) | Step::Settle(split) => panic!("{split:?}"),
+            other => panic!("{other:?}"),
         };
         story.tell(command);
     }
@@ -396,9 +453,9 @@ fn table_named(story: &Story, name: &str) -> TableId {
 
 fn is_of_meta(command: &Command) -> bool {
     match command {
-        Command::AddReplica { tablet, .. } | Command::RemoveReplica { tablet, .. } => {
-            *tablet == META
-        }
+        Command::AddReplica { tablet, .. }
+        | Command::RemoveReplica { tablet, .. }
+        | Command::Retire { tablet, .. } => *tablet == META,
         _ => false,
     }
 }
@@ -621,12 +678,10 @@ fn a_data_centre_that_is_away_is_waited_for_and_one_that_is_removed_is_not() {
                 is_lost,
             }) => {
                 assert!(is_lost);
-                let epoch = story.state.tablet(tablet).unwrap().epoch;
-                story.tell(Command::RemoveReplica {
-                    tablet,
-                    epoch,
-                    replica: leaving.id,
-                });
+                story.tell(remove(&story, tablet, leaving));
+            }
+            Some(Step::LetGo { tablet, leaving }) => {
+                story.tell(remove(&story, tablet, leaving));
             }
             Some(Step::Fill { tablet, replica }) => {
                 story.tell(Command::Promote {

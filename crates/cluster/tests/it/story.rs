@@ -327,13 +327,19 @@ fn steps_are_fenced_by_epochs() {
         epoch: PlacementEpoch(epoch),
         replica,
     };
-    story.tell(remove(3, learner));
-    assert_eq!(story.tablets(table), "t1 p4 n1");
+    let retire = |epoch, replica| Command::Retire {
+        tablet,
+        epoch: PlacementEpoch(epoch),
+        replica,
+    };
+    story.tell(retire(3, learner));
+    story.tell(remove(4, learner));
+    assert_eq!(story.tablets(table), "t1 p5 n1");
     let last = story.state.tablets_of(table)[0].replicas[0].id;
-    assert!(matches!(
-        story.try_tell(remove(4, last)),
-        Err(Refusal::Invalid(_))
-    ));
+    for command in [retire(5, last), remove(5, last)] {
+        let refused = story.try_tell(command);
+        assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
+    }
 }
 
 #[test]

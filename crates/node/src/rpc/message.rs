@@ -131,17 +131,18 @@ pub(crate) enum Request {
         #[cbor(n(1), with = "minicbor::bytes")]
         from: Vec<u8>,
     },
-    /// To the leader of a strong tablet: does its group count this replica? Answered with `Counted`, or `NotLeader`.
-    #[n(15)]
-    Counts {
+    /// Answered with `Clock`.
+    #[n(16)]
+    Clock(#[n(0)] ClockPoll),
+    /// To the leader of a strong tablet, or of the meta group: its group is to let go of this replica, which the map has
+    /// retired. Answered with `Admitted`, or `NotLeader`.
+    #[n(17)]
+    LetGo {
         #[n(0)]
         tablet: TabletId,
         #[n(1)]
         replica: ReplicaId,
     },
-    /// Answered with `Clock`.
-    #[n(16)]
-    Clock(#[n(0)] ClockPoll),
 }
 
 /// What a node asks a peer about its clock.
@@ -224,8 +225,6 @@ pub(crate) enum Reply {
     Traces(#[n(0)] Vec<api::trace::Trace>),
     #[n(13)]
     Repaired(#[n(0)] quorum::RepairStep),
-    #[n(14)]
-    Counted(#[n(0)] bool),
     #[n(15)]
     Clock(#[n(0)] ClockAnswer),
 }
