@@ -1,7 +1,8 @@
 //! Placement: which nodes hold a tablet's replicas, and the next steps towards where they should be.
 //!
-//! A data centre gets as many copies as its replication says, never more than it has nodes; copies prefer
-//! different racks, and nodes that hold fewer. With two nodes a table that asks for three keeps one voter: two
+//! A data centre gets as many copies as its replication says, never more than it has nodes; where it says nothing, copies
+//! prefer different data centres. They prefer different racks, and nodes that hold fewer, and move apart when there are
+//! nodes for that. With two nodes a table that asks for three keeps one voter: two
 //! voters stop when either stops, so the second node takes part when the third is there.
 //!
 //! A tablet moves by gaining before it loses: a new replica is added, filled and made a voter, and only then one
@@ -97,7 +98,7 @@ pub(crate) fn choose(
                     (
                         avoid.contains(&node.id),
                         !is_turn,
-                        shares_rack(&group, &placed, node),
+                        closeness(&group, &placed, node),
                         counts.get(&node.id).copied().unwrap_or(0),
                         (index + group.len() - turn) % group.len(),
                     )
@@ -110,11 +111,16 @@ pub(crate) fn choose(
     chosen
 }
 
-fn shares_rack(group: &[&NodeRecord], placed: &[NodeId], node: &NodeRecord) -> bool {
-    group
-        .iter()
-        .filter(|other| placed.contains(&other.id))
-        .any(|other| other.profile.rack == node.profile.rack)
+/// How many of the nodes that have a copy stand in a node's data centre, and how many in its rack.
+fn closeness(group: &[&NodeRecord], placed: &[NodeId], node: &NodeRecord) -> (usize, usize) {
+    let placed = group.iter().filter(|other| placed.contains(&other.id));
+    let beside = placed.filter(|other| other.profile.data_center == node.profile.data_center);
+    let (mut in_center, mut in_rack) = (0, 0);
+    for other in beside {
+        in_center += 1;
+        in_rack += usize::from(other.profile.rack == node.profile.rack);
+    }
+    (in_center, in_rack)
 }
 
 /// Members that a replication's copies are spread over, and how many copies.
@@ -485,8 +491,8 @@ impl Planner<'_> {
                     .filter(|node| *node != voter.node)
                     .collect();
                 let node = group.iter().find(|node| node.id == voter.node);
-                let is_beside = node.is_some_and(|node| shares_rack(group, &others, node));
-                (is_beside, self.count(voter.node), voter.node)
+                let closeness = node.map(|node| closeness(group, &others, node));
+                (closeness, self.count(voter.node), voter.node)
             })?;
             self.can_go(tablet, groups, victim).then_some(**victim)
         })
@@ -548,8 +554,9 @@ impl Planner<'_> {
             || tablet.leaving.is_some()
     }
 
-    /// A replica on the emptiest node in place of one on the fullest, if that makes a difference that lasts: what
-    /// is moving already may be half of the way.
+    /// A replica further apart from the others in place of one that stands close to one, if there is a node for it; or one
+    /// on the emptiest node in place of one on the fullest, if that makes a difference that lasts: what is moving already
+    /// may be half of the way.
     fn balance(&mut self, tablet: &Tablet, replication: &Replication) -> Option<Step> {
         let moving = self.moving as u64;
         // Its surplus cannot go at the moment: more of it would not help.
@@ -562,22 +569,35 @@ impl Planner<'_> {
             }
             let placed: Vec<NodeId> = tablet.replicas.iter().map(|it| it.node).collect();
             let is_usable = |node: &&&NodeRecord| self.is_alive(node.id);
-            let fullest = group
-                .iter()
-                .filter(|node| placed.contains(&node.id))
-                .filter(is_usable)
-                .max_by_key(|node| (self.count(node.id), node.id));
-            let emptiest = group
-                .iter()
-                .filter(|node| !placed.contains(&node.id))
-                .filter(is_usable)
-                .min_by_key(|node| (self.count(node.id), node.id));
-            let (Some(from), Some(to)) = (fullest, emptiest) else {
+            let held = || group.iter().filter(|node| placed.contains(&node.id));
+            let free = || {
+                let free = group.iter().filter(|node| !placed.contains(&node.id));
+                free.filter(is_usable)
+            };
+            // How close a node is to those that keep their copies when this one gives up its.
+            let beside = |node: &NodeRecord, without: NodeId| {
+                let others = placed.iter().copied().filter(|id| *id != without);
+                closeness(&group, &others.collect::<Vec<_>>(), node)
+            };
+            let Some(closest) = held().max_by_key(|node| (beside(node, node.id), node.id)) else {
                 continue;
             };
-            let others: Vec<NodeId> = placed.iter().copied().filter(|id| *id != from.id).collect();
-            let is_worse = shares_rack(&group, &others, to) && !shares_rack(&group, &others, from);
-            if !is_worse && self.count(from.id) >= self.count(to.id) + 2 + moving {
+            let apart = free().min_by_key(|node| {
+                let close = beside(node, closest.id);
+                (close, self.count(node.id), node.id)
+            });
+            let apart = apart.filter(|node| beside(node, closest.id) < beside(closest, closest.id));
+            let fullest = held()
+                .filter(is_usable)
+                .max_by_key(|node| (self.count(node.id), node.id));
+            let emptiest = free().min_by_key(|node| (self.count(node.id), node.id));
+            let emptier = emptiest.filter(|to| {
+                fullest.is_some_and(|from| {
+                    beside(to, from.id) <= beside(from, from.id)
+                        && self.count(from.id) >= self.count(to.id) + 2 + moving
+                })
+            });
+            if let Some(to) = apart.or(emptier) {
                 *self.counts.entry(to.id).or_default() += 1;
                 self.moving += 1;
                 return Some(add(tablet, to.id));
@@ -608,7 +628,7 @@ impl Planner<'_> {
         let best = free.min_by_key(|node| {
             (
                 !successors.contains(&node.id),
-                shares_rack(group, &placed, node),
+                closeness(group, &placed, node),
                 self.count(node.id),
                 node.id,
             )

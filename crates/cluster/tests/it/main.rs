@@ -2,4 +2,5 @@
 
 mod gossip;
 mod placement;
+mod spread;
 mod story;
