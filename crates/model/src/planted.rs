@@ -59,6 +59,7 @@ bugs! {
     UpdatePassesReaders,
     ForgetFloor,
     MapLetsGoFirst,
+    PushedCommitNotWaitedOut,
     StreamMissesWrites,
     FirstOfEqualTimestampsWins,
     SplitSeedsTooSoon,

@@ -54,6 +54,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::ReaderForgetsCommit
         | Bug::ShowBeforeItsTime
         | Bug::HistoryGoesTooSoon => vec![Workload::Append, Workload::Bank],
+        Bug::PushedCommitNotWaitedOut => vec![Workload::Bank],
         // It takes many transactions that read in one tablet and write in another.
         Bug::CommitAbovePromises => vec![Workload::Append],
         Bug::PaxosForgetsAccepted

@@ -101,9 +101,7 @@ async fn serve(
                 Some(_) => read_history(inner, table, read, at)?,
                 None => read_at(inner, table, read, at)?,
             };
-            if is_external {
-                await_clock(inner, read, at).await?;
-            }
+            await_clock(inner, read, at).await?;
             Ok(response)
         }
     }
@@ -148,9 +146,7 @@ async fn locked(
         }
     }
     drop(latched);
-    if is_external {
-        await_clock(inner, read, at).await?;
-    }
+    await_clock(inner, read, at).await?;
     Ok(response)
 }
 

@@ -522,7 +522,8 @@ fn propose(
     tracing::trace!(
         tablet = %inner.spec.tablet.id, node = %inner.spec.node, %epoch, %timestamp, "proposes"
     );
-    let waits = is_external && matches!(task.purpose, Purpose::Commit);
+    let is_ahead = is_external || timestamp > now.earliest;
+    let waits = is_ahead && matches!(task.purpose, Purpose::Commit);
     let answer = state.propose(timestamp, latched.id, staging.spans(), waits);
     latched.is_handed_over = true;
     drop(state);
@@ -577,8 +578,9 @@ pub(crate) fn applied(inner: &Inner, completion: Completion) -> Result<Verdict, 
     }
 }
 
-/// Waits until the commit timestamp has passed: for certain where the table promises the order of real time;
-/// else only if it was pushed ahead of the clock.
+/// Waits until the commit timestamp has passed for certain. Where a table promises the order of real time, every write
+/// does; else only one that a promise has pushed ahead of the clock: a snapshot at another node's present must have
+/// all that was acknowledged before.
 pub(crate) async fn wait_out(
     inner: &Inner,
     timestamp: Timestamp,
@@ -594,10 +596,11 @@ pub(crate) async fn wait_out(
             }
             Err(ClockError::Fenced(_)) => return Err(no_leader(Outcome::Unknown)),
         };
-        let reached = if is_external && !planted::is(Bug::NoCommitWait) {
-            now.earliest.0 - 1
-        } else {
-            now.latest.0
+        let reached = match is_external {
+            true if planted::is(Bug::NoCommitWait) => now.latest.0,
+            true => now.earliest.0 - 1,
+            false if planted::is(Bug::PushedCommitNotWaitedOut) => now.latest.0,
+            false => now.earliest.0,
         };
         if reached >= timestamp.0 {
             return Ok(());

@@ -70,6 +70,8 @@ struct Sight {
     bound: Option<ReadBound>,
     at: Option<Timestamp>,
     called: u64,
+    /// It has all that was acknowledged before the call.
+    is_current: bool,
 }
 
 impl fmt::Display for Sight {
@@ -311,9 +313,9 @@ impl Game {
                 self.audit(door, client, scope).await;
             }
             _ => {
-                let bound = self.draw_bound(&door, &mut random);
+                let (bound, is_current) = self.draw_bound(&door, &mut random);
                 let scope = draw_scope(&mut random);
-                self.look(door, client, bound, scope).await;
+                self.look(door, client, bound, is_current, scope).await;
             }
         }
     }
@@ -524,6 +526,7 @@ impl Game {
                 bound: None,
                 at: Some(commit.timestamp),
                 called,
+                is_current: true,
             };
             self.see(client, sight, self.snapshot(&rows, scope));
         })
@@ -546,8 +549,8 @@ impl Game {
         }
     }
 
-    /// Now, where that is a snapshot; or a time that somebody has named, or some time ago.
-    fn draw_bound(&self, door: &Door, random: &mut SmallRng) -> ReadBound {
+    /// Now, where that is a snapshot, or a time that somebody has named, or some time ago; and whether it is now.
+    fn draw_bound(&self, door: &Door, random: &mut SmallRng) -> (ReadBound, bool) {
         let now = door.database.now();
         let snapshots = self.snapshots.lock();
         let behind = random.random_range(0..snapshots.len().clamp(1, 8));
@@ -556,19 +559,27 @@ impl Game {
             .and_then(|index| snapshots[index].0.at)
             .unwrap_or(now.earliest);
         let micros = [0, 1_000, 100_000, 2_000_000][random.random_range(0..4)];
-        match random.random_range(0..10) {
-            0..3 if self.is_external => ReadBound::Strong,
-            0..3 => ReadBound::At(now.latest),
+        let bound = match random.random_range(0..10) {
+            0..3 if self.is_external => return (ReadBound::Strong, true),
+            0..3 => return (ReadBound::At(now.latest), true),
             3..5 => ReadBound::At(Timestamp(some.0 + random.random_range(-1..=1))),
             5 => ReadBound::At(some),
             6 => ReadBound::ExactStaleness { micros },
             7 => ReadBound::MinTimestamp(some),
             _ => ReadBound::MaxStaleness { micros },
-        }
+        };
+        (bound, false)
     }
 
     /// Reads a snapshot.
-    async fn look(&self, door: Door, client: u64, bound: ReadBound, scope: Scope) -> Ending<()> {
+    async fn look(
+        &self,
+        door: Door,
+        client: u64,
+        bound: ReadBound,
+        is_current: bool,
+        scope: Scope,
+    ) -> Ending<()> {
         let called = self.cluster.now();
         let node = door.node;
         let mut request = self.read_request(scope);
@@ -581,6 +592,7 @@ impl Game {
                 bound: Some(bound),
                 at,
                 called,
+                is_current,
             };
             self.see(client, sight, self.snapshot(&rows, scope));
         })
@@ -648,9 +660,9 @@ impl Game {
                 let is_there = ledger.contains_key(entry);
                 let must_be_there = match fate {
                     Fate::Acknowledged { at, returned } => {
-                        let is_current = matches!(sight.bound, None | Some(ReadBound::Strong));
-                        let was_before = is_current && *returned < sight.called;
-                        if was_before && *at > seen_at && self.is_external {
+                        let was_before = sight.is_current && *returned < sight.called;
+                        let is_ordered = self.is_external || sight.bound.is_some();
+                        if was_before && *at > seen_at && is_ordered {
                             return Err(format!(
                                 "{sight} lies before {transfer:?} of {at}, which had been acknowledged"
                             ));
@@ -695,7 +707,7 @@ impl Game {
                 true => ReadBound::Strong,
                 false => ReadBound::At(door.database.now().latest),
             };
-            self.look(door, FINAL_CLIENT, bound, Scope::Everything)
+            self.look(door, FINAL_CLIENT, bound, true, Scope::Everything)
                 .await
         };
         insist(&self.cluster, node, "a snapshot of the bank", looking).await
