@@ -60,6 +60,7 @@ bugs! {
     ForgetFloor,
     MapLetsGoFirst,
     PushedCommitNotWaitedOut,
+    SplitForgetsPrepared,
     StreamMissesWrites,
     FirstOfEqualTimestampsWins,
     SplitSeedsTooSoon,

@@ -57,9 +57,16 @@ struct State {
     drift_ppm: i64,
     last_earliest: i64,
     last_latest: i64,
+    /// Since when the process that reads it stands still.
+    frozen_at: Option<u64>,
 }
 
 impl State {
+    /// How much of true time is over, as far as the process can know.
+    fn elapsed_micros(&self, time: TrueTime) -> u64 {
+        self.frozen_at.unwrap_or_else(|| time.elapsed_micros())
+    }
+
     fn oscillator_micros(&self, elapsed: u64) -> u64 {
         let since = elapsed - self.counted_at;
         let drift = since as i64 / 1_000 * self.drift_ppm / 1_000;
@@ -92,6 +99,7 @@ impl SimClock {
                 drift_ppm: 0,
                 last_earliest: i64::MIN,
                 last_latest: i64::MIN,
+                frozen_at: None,
             })),
         }
     }
@@ -138,6 +146,20 @@ impl SimClock {
         state.skew_micros += micros as i64;
     }
 
+    /// The process stands still, and has no reading but its last, until it goes on.
+    pub fn freeze(&self) {
+        let mut state = self.state.lock();
+        state.frozen_at = Some(state.elapsed_micros(self.time));
+    }
+
+    pub fn thaw(&self) {
+        self.state.lock().frozen_at = None;
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        self.state.lock().frozen_at.is_some()
+    }
+
     pub fn bound_micros(&self) -> i64 {
         self.state.lock().bound_micros
     }
@@ -152,7 +174,8 @@ impl Clock for SimClock {
     fn now(&self) -> Result<Interval, ClockError> {
         let bound = self.wall_error_micros()?;
         let mut state = self.state.lock();
-        let reading = self.time.micros() + state.skew_micros;
+        let elapsed = state.elapsed_micros(self.time);
+        let reading = EPOCH_MICROS + elapsed as i64 + state.skew_micros;
         // Each end by itself may only grow: an end once true stays true on its side.
         state.last_earliest = state.last_earliest.max(reading - bound);
         state.last_latest = state.last_latest.max(reading + bound);
@@ -163,12 +186,13 @@ impl Clock for SimClock {
     }
 
     fn wall_micros(&self) -> i64 {
-        self.time.micros() + self.state.lock().skew_micros
+        let state = self.state.lock();
+        EPOCH_MICROS + state.elapsed_micros(self.time) as i64 + state.skew_micros
     }
 
     fn monotonic_micros(&self) -> u64 {
-        let elapsed = self.time.elapsed_micros();
-        self.state.lock().oscillator_micros(elapsed)
+        let state = self.state.lock();
+        state.oscillator_micros(state.elapsed_micros(self.time))
     }
 
     fn source(&self) -> ClockSource {
@@ -208,6 +232,22 @@ mod tests {
         assert!(clock.now().unwrap().earliest.0 > time.micros());
         clock.set_unbounded(true);
         assert!(clock.now().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_stands_still_sees_no_time_pass() {
+        let time = TrueTime::start();
+        let clock = SimClock::new(time, 1_000);
+        let read = || (clock.now(), clock.wall_micros(), clock.monotonic_micros());
+        let before = read();
+        clock.freeze();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(read(), before);
+        clock.thaw();
+        let (now, wall, monotonic) = read();
+        assert!(now.unwrap().earliest > before.0.unwrap().latest);
+        assert_eq!(wall - before.1, 10_000_000);
+        assert_eq!(monotonic - before.2, 10_000_000);
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,6 +23,8 @@ use world::watch;
 use world::{Durable, Log, LogBatch, LogBounds, LogEntry, LogError, LogId, World};
 
 const STREAM_PAGE_BYTES: u32 = 100;
+/// Whether a node goes on again is asked so often.
+const RESUMED_LOOK: Duration = Duration::from_millis(1);
 /// How long, in simulated time, a cluster without faults may take to form or to heal.
 pub const HEAL_PATIENCE: Duration = Duration::from_secs(40);
 /// An orderly stop that takes longer becomes a crash.
@@ -176,6 +178,7 @@ impl Cluster {
             return;
         }
         member.life += 1;
+        member.clock.thaw();
         let life = member.life;
         self.note("start", index as u64, || {
             format!("node {} for the {life}. time", index + 1)
@@ -421,6 +424,28 @@ impl Cluster {
         self.shared.members.lock()[index].clock.clone()
     }
 
+    /// A node's process stands still, until [`Cluster::resume`] or its end. One runtime cannot halt some of its tasks; but
+    /// when no message comes or goes, no client is answered, and no clock advances, all that they do is as if they had
+    /// done it at the moment when they stopped.
+    pub fn pause(&self, index: usize) {
+        self.note("pause", index as u64, || format!("node {}", index + 1));
+        self.clock(index).freeze();
+        self.shared.network.hold(address(index));
+    }
+
+    pub fn resume(&self, index: usize) {
+        self.clock(index).thaw();
+        self.shared.network.release(address(index));
+    }
+
+    /// Waits until a node's process goes on.
+    pub async fn resumed(&self, index: usize) {
+        let clock = self.clock(index);
+        while clock.is_frozen() {
+            tokio::time::sleep(RESUMED_LOOK).await;
+        }
+    }
+
     pub fn disk(&self, index: usize) -> SimDisk {
         self.shared.members.lock()[index].disk.clone()
     }
@@ -501,7 +526,7 @@ impl Cluster {
         network.join_all();
         let survivors = self.survivors();
         for index in 0..self.size() {
-            network.release(address(index));
+            self.resume(index);
             self.disk(index).set_slow(1);
             self.clock(index).set_right();
             if survivors.contains(&index) {

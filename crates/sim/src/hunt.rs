@@ -53,6 +53,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::UpdatePassesReaders
         | Bug::ReaderForgetsCommit
         | Bug::ShowBeforeItsTime
+        | Bug::SplitForgetsPrepared
         | Bug::HistoryGoesTooSoon => vec![Workload::Append, Workload::Bank],
         Bug::PushedCommitNotWaitedOut => vec![Workload::Bank],
         // It takes many transactions that read in one tablet and write in another.

@@ -80,7 +80,7 @@ fn mend(cluster: &Cluster, random: &mut SmallRng) {
     cluster.note("mend", 0, || "links and pauses".into());
     cluster.network().join_all();
     for index in 0..cluster.size() {
-        cluster.network().release(cluster.address(index));
+        cluster.resume(index);
         cluster.disk(index).set_slow(1);
         cluster.clock(index).set_right();
     }
@@ -113,7 +113,7 @@ async fn play(cluster: &Cluster, script: Script, random: &mut SmallRng, until: I
         let clock = cluster.clock(victim);
         match script {
             Script::MasterKilled => cluster.crash(victim),
-            Script::MasterPaused => cluster.network().hold(cluster.address(victim)),
+            Script::MasterPaused => cluster.pause(victim),
             Script::MasterPartitioned => isolate(cluster, victim),
             Script::MasterForward | Script::NodeForward => clock.jump(STEP_MICROS as u64),
             Script::MasterStepped | Script::NodeStepped => {
@@ -174,7 +174,7 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
             let other = (victim + random.random_range(1..size.max(2))) % size;
             cluster.network().cut(address, cluster.address(other));
         }
-        Fault::Pause => cluster.network().hold(address),
+        Fault::Pause => cluster.pause(victim),
         Fault::SlowDisk => cluster.disk(victim).set_slow(random.random_range(5..100)),
         Fault::Skew => {
             for index in 0..size {
@@ -276,7 +276,7 @@ async fn ambush(cluster: &Cluster, random: &mut SmallRng) {
         }
         1 => cluster.crash(victim),
         2 => isolate(cluster, victim),
-        3 => cluster.network().hold(address),
+        3 => cluster.pause(victim),
         // What it says next is late, and what the other has promised may be over by then.
         _ => {
             cluster.network().hold(address);

@@ -214,8 +214,7 @@ impl SimNetwork {
         self.shared.state.lock().cut.clear();
     }
 
-    /// Holds all messages from and to a node: the nearest thing to a pause of its process that one runtime can
-    /// do. Its tasks go on and its timers fire, in silence.
+    /// Holds all messages from and to a node: its tasks go on and its timers fire, in silence.
     pub fn hold(&self, address: SocketAddr) {
         self.shared.state.lock().held_nodes.insert(address);
     }

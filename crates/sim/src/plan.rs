@@ -405,8 +405,7 @@ impl Plan {
             &[3, 3],
         ];
         let factors = factors[(seed % 7) as usize].to_vec();
-        self.faults
-            .retain(|fault| !matches!(fault, Fault::Ambush | Fault::Split));
+        self.faults.retain(|fault| *fault != Fault::Ambush);
         self.faults.extend([Fault::CutCentre; 3]);
         if !seed.is_multiple_of(3) {
             self.faults

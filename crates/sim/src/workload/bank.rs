@@ -305,6 +305,8 @@ impl Game {
     }
 
     async fn step(&self, door: Door, client: u64, mut random: SmallRng) {
+        // Its clock is asked, too.
+        self.cluster.resumed(door.node).await;
         match random.random_range(0..100) {
             0..45 => self.transfer(door, client, &mut random).await,
             45..55 => self.transfer_at_once(door, client, &mut random).await,

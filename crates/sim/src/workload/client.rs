@@ -259,6 +259,13 @@ pub(super) async fn await_within<T>(
     operation: impl Future<Output = Result<T, Error>>,
 ) -> Ending<T> {
     let node = door.node;
+    // Who stands still takes nothing and answers nothing.
+    let operation = async {
+        cluster.resumed(node).await;
+        let outcome = operation.await;
+        cluster.resumed(node).await;
+        outcome
+    };
     let ending = tokio::select! {
         biased;
         outcome = timeout(patience, operation) => match outcome {
