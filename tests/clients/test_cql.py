@@ -811,7 +811,7 @@ def test_batches_over_partitions_of_strong_tables(strong):
 
 
 def test_transactions(strong):
-    """Transfers between accounts in many partitions, at once and from prepared statements: the sum stays."""
+    """Transfers between accounts in many partitions, at once and from prepared statements: the sum stays, meanwhile too."""
     strong.execute("CREATE TABLE moved (id int PRIMARY KEY, balance int, note text)")
     for account in range(6):
         strong.execute("INSERT INTO moved (id, balance) VALUES (%s, 10)", (account,))
@@ -829,6 +829,16 @@ def test_transactions(strong):
     futures = [
         strong.execute_async(transfer, (source, 3, 3, source, 3, target)) for source, target in moves
     ]
+    # Whoever looks at several rows at once sees them as they were at one time.
+    ended = threading.Event()
+    futures[-1].add_callbacks(lambda _: ended.set(), lambda _: ended.set())
+    sums = 0
+    while not ended.is_set():
+        assert tuples(strong.execute("SELECT SUM(balance) FROM moved")) == [(60,)]
+        some = tuples(strong.execute("SELECT balance FROM moved WHERE id IN (0, 1, 2, 3, 4, 5)"))
+        assert sum(balance for (balance,) in some) == 60, some
+        sums += 1
+    assert sums > 0
     seen = [future.result()[0][0] for future in futures]
     assert all(0 <= balance <= 60 for balance in seen)
     balances = [row[0] for row in tuples(strong.execute("SELECT balance FROM moved"))]

@@ -17,10 +17,10 @@ use crate::plan::term::{Context, Term};
 use crate::plan::view::Source;
 use crate::system::SystemContext;
 use crate::types::wire::put_value;
-use api::{Direction, KeyRange, Projection, ReadRequest, ReadRow, Selection};
+use api::{Direction, KeyRange, Projection, ReadBound, ReadRequest, ReadRow, Selection};
 use catalog::Table;
 use model::key::{HEADER, ROW};
-use model::{Row, Value};
+use model::{Row, Timestamp, Value};
 use std::collections::BTreeMap;
 
 /// A result without paging may not be larger.
@@ -106,6 +106,7 @@ pub async fn rows(
         point_values: None,
         scanned: 0,
         tombstones: Tombstones::default(),
+        at: None,
         resume: None,
         has_ended: false,
     };
@@ -321,6 +322,8 @@ struct Scan<'a> {
     point_values: Option<Vec<Value>>,
     scanned: u64,
     tombstones: Tombstones,
+    /// What all of a strong table's rows are read at, so that a statement that takes several reads sees one state.
+    at: Option<Timestamp>,
     /// Where to go on, once the page is full.
     resume: Option<Vec<u8>>,
     /// The page became full by a row before the one that was read last.
@@ -331,6 +334,26 @@ impl Scan<'_> {
     /// Whether whose partition a row belongs to matters.
     fn tracks_partitions(&self) -> bool {
         self.plan.needs_header || self.partition_limit != NO_LIMIT
+    }
+
+    fn bound(&self) -> ReadBound {
+        match self.at {
+            Some(at) => ReadBound::At(at),
+            None => self.execution.read_bound(),
+        }
+    }
+
+    /// What comes after the first read of a partition is read at the time of that one.
+    fn keep(&mut self, at: Option<Timestamp>) {
+        if self.table.is_strong() {
+            self.at = self.at.or(at);
+        }
+    }
+
+    /// Several partitions, which may lie in several tablets, are read at a time that nothing acknowledged lies above.
+    fn choose_time(&mut self) {
+        let now = self.execution.server.database.now();
+        self.keep(Some(now.latest));
     }
 
     fn direction(&self) -> Direction {
@@ -364,6 +387,7 @@ impl Scan<'_> {
                 let Some(range) = token_range(bound(lower)?, bound(upper)?) else {
                     return Ok(None);
                 };
+                self.choose_time();
                 if self.headers_inline()
                     && let Some(state) = state
                 {
@@ -380,6 +404,9 @@ impl Scan<'_> {
                     return Ok(Some(Selection::Keys(vec![key])));
                 }
                 let partitions = keys.partitions(self.table, &self.context)?;
+                if partitions.len() > 1 {
+                    self.choose_time();
+                }
                 if self.plan.needs_header && (!self.headers_inline() || state.is_some()) {
                     let headers = partitions.iter().map(|one| one.header.clone()).collect();
                     self.fetch_headers(headers).await?;
@@ -459,10 +486,11 @@ impl Scan<'_> {
         let mut next = Some(Selection::Keys(keys));
         while let Some(selection) = next.take() {
             let mut request = ReadRequest::new(self.table.id, selection);
-            request.bound = self.execution.read_bound();
+            request.bound = self.bound();
             request.patience = self.execution.patience(Timeout::Read);
             let response = self.execution.read(request).await;
             let response = response.map_err(Error::from_read)?;
+            self.keep(response.timestamp);
             self.count_tombstones(response.tombstones)?;
             for ReadRow { key, row } in response.rows {
                 if !row.cells.is_empty() {
@@ -530,12 +558,13 @@ impl Scan<'_> {
                 row_limit: self.row_limit(),
                 size_bytes_max: SIZE_BYTES_PER_READ,
                 headers: self.headers_inline(),
-                bound: self.execution.read_bound(),
+                bound: self.bound(),
                 patience: self.execution.patience(self.timeout()),
                 locking: None,
             };
             let response = self.execution.read(request).await;
             let response = response.map_err(Error::from_read)?;
+            self.keep(response.timestamp);
             self.count_tombstones(response.tombstones)?;
             let mut rows = response.rows.into_iter().peekable();
             while let Some(row) = rows.next() {
