@@ -13,24 +13,26 @@ from cassandra.policies import RoundRobinPolicy
 
 from conftest import binary, start_ephemeral, status, stop, wait_until
 
-HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
-
-
 @pytest.fixture
 def four_nodes():
     running = []
     try:
-        running.append(start_ephemeral("--listen", HOSTS[0]))
-        first = running[0][1]
-        cql_port = first.host_port("cql")[1]
-        for host in HOSTS[1:]:
-            arguments = ["--listen", host, "--join", first.internode, "--cql-port", str(cql_port)]
-            running.append(start_ephemeral(*arguments))
-        wait_until("four nodes know each other", lambda: len(alive(first.admin)) == 4)
+        for _ in range(4):
+            start_next(running)
+        wait_until("four nodes know each other", lambda: len(alive(running[0][1].admin)) == 4)
         yield running
     finally:
         for process, _ in reversed(running):
             stop(process)
+
+
+def start_next(running):
+    """One node more; ids are given in this order."""
+    arguments = ["--listen", f"127.0.0.{len(running) + 1}"]
+    if running:
+        first = running[0][1]
+        arguments += ["--join", first.internode, "--cql-port", str(first.host_port("cql")[1])]
+    running.append(start_ephemeral(*arguments))
 
 
 def alive(admin):
@@ -168,3 +170,48 @@ def test_nothing_is_lost_when_a_node_leaves_or_dies(four_nodes):
         lost = [number for number in writer.acknowledged if read(number) != f"value {number}"]
         assert not lost, f"{door}: {len(lost)} of {len(writer.acknowledged)} acknowledged writes are gone"
         print(f"{door}: {len(writer.acknowledged)} acknowledged, {writer.errors} errors")
+
+
+def test_a_node_is_replaced_while_it_lives_and_when_it_is_dead(four_nodes):
+    admin = four_nodes[0][1].admin
+    doors = {"dynamo": dynamo(four_nodes[0][1]), "cql": cql(four_nodes[0][1])}
+    writers = {door: Writer(write) for door, (write, _) in doors.items()}
+    for writer in writers.values():
+        writer.start()
+    wait_until("writes are acknowledged", lambda: all(len(it.acknowledged) > 50 for it in writers.values()))
+    held = replicas_on(admin, 2)
+    assert held > 0
+
+    start_next(four_nodes)
+    replaced = tessera(admin, "node", "replace", "2", "5")
+    assert replaced.returncode == 0, replaced.stderr
+    wait_until("node 2 is drained", lambda: node_state(admin, 2) == "drained", 90)
+    assert is_full(admin, 2)
+    # But for the meta group's, which goes where it stands apart from the others.
+    assert replicas_on(admin, 5) >= held - 1
+    # All that a move does is retried behind the doors.
+    assert {door: writer.errors for door, writer in writers.items()} == {"dynamo": 0, "cql": 0}
+    assert tessera(admin, "node", "remove", "2").returncode == 0
+
+    process, _ = four_nodes[2]
+    process.kill()
+    process.wait()
+    start_next(four_nodes)
+    wait_until("node 6 is there", lambda: any(node["id"] == 6 for node in alive(admin)))
+    wait_until("node 3 is seen to be dead", lambda: all(node["id"] != 3 for node in alive(admin)))
+    replaced = tessera(admin, "node", "replace", "3", "6")
+    assert replaced.returncode == 0, replaced.stderr
+    wait_until("what node 3 held is elsewhere", lambda: is_full(admin, 3), 120)
+    assert replicas_on(admin, 6) > 0
+    assert {node["id"] for node in status(admin)["nodes"]} == {1, 4, 5, 6}
+
+    for door, writer in writers.items():
+        writer.finish()
+        _, read = doors[door]
+        lost = [number for number in writer.acknowledged if read(number) != f"value {number}"]
+        assert not lost, f"{door}: {len(lost)} of {len(writer.acknowledged)} acknowledged writes are gone"
+
+
+def replicas_on(admin, node):
+    tablets = status(admin)["tablets"]
+    return sum(any(replica["node"] == node for replica in tablet["replicas"]) for tablet in tablets)
