@@ -286,6 +286,20 @@ impl Row {
         self.marker.is_some() || !self.cells.is_empty()
     }
 
+    /// When nothing is left of the row, in seconds since 1970, if all of it expires.
+    pub fn expires_at(&self) -> Option<i64> {
+        let marker = self.marker.map(|marker| marker.expiry);
+        let cells = self.cells.iter().map(|cell| match &cell.content {
+            CellContent::Live { expiry, .. } => *expiry,
+            CellContent::Tombstone { .. } => None,
+        });
+        let mut last = None;
+        for expiry in marker.into_iter().chain(cells) {
+            last = last.max(Some(expiry?.at_seconds));
+        }
+        last
+    }
+
     fn has_ordered_cells(&self) -> bool {
         self.cells
             .is_sorted_by(|left, right| position(left) < position(right))

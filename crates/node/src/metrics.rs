@@ -81,6 +81,8 @@ pub(crate) struct Metrics {
     /// What this node's new replicas of eventual tablets, and those that take over, were sent by others.
     filled_rows: Counter,
     filled_bytes: Counter,
+    /// Rows of strong tables that this node has deleted because they had expired.
+    expired_rows: Counter,
 }
 
 impl Default for Metrics {
@@ -99,6 +101,7 @@ impl Default for Metrics {
             repair_streamed_bytes: Counter::default(),
             filled_rows: Counter::default(),
             filled_bytes: Counter::default(),
+            expired_rows: Counter::default(),
             outcomes,
         }
     }
@@ -116,6 +119,10 @@ impl Metrics {
     pub fn filled(&self, rows: u64, bytes: u64) {
         self.filled_rows.inc_by(rows);
         self.filled_bytes.inc_by(bytes);
+    }
+
+    pub fn expired(&self, rows: u64) {
+        self.expired_rows.inc_by(rows);
     }
 
     pub fn register(&self, registry: &mut Registry, core: &Arc<Core>) {
@@ -169,6 +176,11 @@ impl Metrics {
                 &self.filled_rows,
             ),
             ("node_filled_bytes", "Their size", &self.filled_bytes),
+            (
+                "node_expired_rows",
+                "Rows of strong tables that were deleted because they had expired",
+                &self.expired_rows,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }

@@ -2,18 +2,20 @@
 //!
 //! One task a node, one thing at a time, within a budget. A tablet is repaired by the first of its replicas that is alive;
 //! where two nodes both take themselves for that one, it is repaired twice, which costs no more than that. Every replica
-//! purges for itself.
+//! purges for itself; of a strong tablet's replicas the leader looks what has expired.
 
 use crate::core::Core;
 use crate::replicas::Held;
-use catalog::Table;
+use crate::service::leader_of;
+use catalog::{Partitioning, Table};
 use cluster::Tablet;
-use model::{NodeId, TabletId};
+use model::{NodeId, TabletId, Timestamp};
 use quorum::{Coordinator, EventualReplica, RepairStep, Sweep};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+use txn::{CommandId, StrongTablet, TabletError};
 
 /// How often, and how fast, repair goes on in the background.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ impl Default for RepairConfig {
 const TICK_MAX: Duration = Duration::from_secs(10);
 /// A sweep waits until it can get on by this part of `gc_grace`.
 const SWEEP_PARTS: i64 = 20;
+/// A strong tablet of which nothing expires is looked at each so many intervals.
+const SWEEP_INTERVALS_MAX: u32 = 24;
 
 pub(crate) fn coordinator(core: &Arc<Core>) -> Coordinator {
     let peers = Arc::new(crate::peers::NodePeers::new(core));
@@ -58,13 +62,22 @@ pub(crate) async fn run(core: Arc<Core>) {
     let coordinator = coordinator(&core);
     // When the next repair of a tablet is due; a tablet is new when it is first seen.
     let mut due: BTreeMap<TabletId, Instant> = BTreeMap::new();
+    let mut swept: BTreeMap<TabletId, Swept> = BTreeMap::new();
     loop {
         sleep((interval / 4).min(TICK_MAX)).await;
         let held = core.replicas.all();
         due.retain(|tablet, _| held.contains_key(tablet));
+        swept.retain(|tablet, _| held.contains_key(tablet));
         for (id, held) in held.iter() {
-            let Held::Eventual(replica) = &held.held else {
-                continue;
+            let replica = match &held.held {
+                Held::Eventual(replica) => replica,
+                Held::Strong(strong) => {
+                    let swept = swept.entry(*id).or_insert_with(|| Swept::new(interval));
+                    if let Err(error) = expire(&core, *id, strong, swept).await {
+                        tracing::debug!(tablet = %id, ?error, "what has expired stays for now");
+                    }
+                    continue;
+                }
             };
             let due = due.entry(*id).or_insert_with(|| Instant::now() + interval);
             if *due <= Instant::now() && repairer(&core, &replica.tablet()) == Some(core.node) {
@@ -136,6 +149,76 @@ pub(crate) async fn throttle(core: &Core, step: &RepairStep) {
     let compared = micros(step.compared_bytes, config.compare_bytes_per_second);
     let streamed = micros(step.streamed_bytes, config.stream_bytes_per_second);
     sleep(Duration::from_micros(compared.max(streamed))).await;
+}
+
+/// When the last sweep over a strong tablet was, and what it has seen.
+struct Swept {
+    due: Instant,
+    interval: Duration,
+    newest: Option<Timestamp>,
+    next_expiry: Option<i64>,
+}
+
+impl Swept {
+    fn new(interval: Duration) -> Swept {
+        Swept {
+            due: Instant::now() + interval,
+            interval,
+            newest: None,
+            next_expiry: None,
+        }
+    }
+}
+
+/// Has the rows of a strong tablet that have expired deleted, if it is led here and there can be any. The longer none of its
+/// rows expires, the rarer it is looked at.
+async fn expire(
+    core: &Arc<Core>,
+    id: TabletId,
+    strong: &StrongTablet,
+    swept: &mut Swept,
+) -> Result<(), TabletError> {
+    if swept.due > Instant::now() || leader_of(core, id) != Some(core.node) {
+        return Ok(());
+    }
+    let Some((table, _)) = known(core, id) else {
+        return Ok(());
+    };
+    let now = core.world.clock.wall_micros().div_euclid(1_000_000);
+    let newest = strong.newest();
+    swept.due = Instant::now() + swept.interval;
+    let is_same = swept.newest == Some(newest) && swept.next_expiry.is_none_or(|at| at > now);
+    if is_same || table.spec.partitioning != Partitioning::Hash {
+        return Ok(());
+    }
+    let mut sweep = strong.expiry_sweep();
+    while sweep.rest.is_some() {
+        let scanned = sweep.scanned_bytes;
+        let command = CommandId {
+            node: core.node,
+            incarnation: core.incarnation,
+            request: core.next_request(),
+        };
+        let schema = core.views.catalog().version;
+        strong
+            .sweep_expired(&table, schema, command, &mut sweep)
+            .await?;
+        let step = RepairStep {
+            compared_bytes: sweep.scanned_bytes - scanned,
+            ..RepairStep::default()
+        };
+        throttle(core, &step).await;
+    }
+    let expires = sweep.deleted_rows > 0 || sweep.next_expiry.is_some();
+    let interval = Duration::from_millis(core.config.repair.interval_ms.max(1));
+    swept.interval = match expires {
+        true => interval,
+        false => (swept.interval * 2).min(interval * SWEEP_INTERVALS_MAX),
+    };
+    core.metrics.expired(sweep.deleted_rows);
+    swept.newest = Some(newest);
+    swept.next_expiry = sweep.next_expiry;
+    Ok(())
 }
 
 /// Lets go of the tombstones of a replica that may go, when that gets it on far enough.

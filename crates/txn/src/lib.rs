@@ -12,6 +12,7 @@
 //! Absent on purpose: routing, and the gateway's side of a transaction (crate `node`).
 
 mod command;
+mod expired;
 mod keys;
 mod latches;
 mod locks;
@@ -30,6 +31,7 @@ mod tablet;
 mod versions;
 mod write;
 
+pub use expired::ExpirySweep;
 pub use recovery::{Others, Task};
 pub use request::{CommandId, TabletError, TabletRead, TabletWrite};
 pub use split::{Seeded, SplitPlan};

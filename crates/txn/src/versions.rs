@@ -49,6 +49,11 @@ impl Version {
         Ok(Version { stored, timestamp })
     }
 
+    /// Bytes in the store.
+    pub fn len(&self) -> usize {
+        self.stored.len()
+    }
+
     pub fn row(&self) -> Result<Row, Error> {
         Row::from_bytes(&self.stored[8..]).map_err(|_| unreadable("a row"))
     }

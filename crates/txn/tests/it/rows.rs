@@ -399,3 +399,54 @@ fn a_sealed_table_takes_no_write_however_early_it_was_lowered() {
         assert_eq!(cluster.get("kv", &[1]).await.as_deref(), Some("a"));
     });
 }
+
+#[test]
+fn what_has_expired_is_deleted_and_nothing_else() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(1, "kv");
+        cluster.start_all().await;
+        let put = |key: i64, ttl: Option<u32>| {
+            let mut mutation = cluster.put("kv", &[key], "a");
+            if let RowOperation::Merge { ttl_seconds, .. } = &mut mutation.operation {
+                *ttl_seconds = ttl;
+            }
+            mutation
+        };
+        for from in (0..600).step_by(100) {
+            let some = (from..from + 100).map(|key| put(key, Some(15)));
+            cluster.write(some.collect()).await.unwrap();
+        }
+        cluster
+            .write(vec![put(7, None), put(300, Some(60)), put(1_000, None)])
+            .await
+            .unwrap();
+        let table = cluster.table("kv");
+        let sweep = async || {
+            let tablet = cluster.tablet(1);
+            let mut sweep = tablet.expiry_sweep();
+            while sweep.rest.is_some() {
+                let schema = cluster.request(Vec::new()).schema;
+                tablet
+                    .sweep_expired(&table, schema, cluster.command(), &mut sweep)
+                    .await
+                    .unwrap();
+            }
+            sweep
+        };
+        let early = sweep().await;
+        assert_eq!(early.deleted_rows, 0);
+        assert!(early.next_expiry.is_some());
+        sleep(Duration::from_secs(28)).await;
+        let swept = sweep().await;
+        assert_eq!(swept.deleted_rows, 598);
+        assert!(swept.next_expiry > early.next_expiry, "{swept:?}");
+        assert_eq!(cluster.scan("kv").await.len(), 3);
+        // Nothing of them is left but history.
+        let after = sweep().await;
+        assert_eq!(after.deleted_rows, 0);
+        assert!(after.scanned_bytes * 100 < swept.scanned_bytes, "{after:?}");
+        sleep(Duration::from_secs(50)).await;
+        assert_eq!(sweep().await.deleted_rows, 1);
+        assert_eq!(cluster.scan("kv").await.len(), 2);
+    });
+}
