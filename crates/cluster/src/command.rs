@@ -172,6 +172,12 @@ pub enum Command {
         #[n(2)]
         replica: ReplicaId,
     },
+    /// Nothing is left in these strong tablets, whose tables are gone, that anybody may have to hear of: their replicas go.
+    #[n(16)]
+    Forget {
+        #[n(0)]
+        tablets: Vec<TabletId>,
+    },
 }
 
 /// What an accepted command did.
@@ -321,6 +327,7 @@ impl State {
                 epoch,
                 replica,
             } => self.retire(*tablet, *epoch, *replica),
+            Command::Forget { tablets } => Ok(self.forget(tablets)),
         }
     }
 
@@ -445,9 +452,17 @@ impl State {
             .map(|tablet| tablet.id)
             .collect();
         for id in dropped {
-            self.tablets.remove(&id);
-            self.founders.remove(&id);
+            let tablet = self.tablets.remove(&id);
             self.splits.remove(&id);
+            let is_strong = |root| old.table(root).is_some_and(|table| table.is_strong());
+            match tablet.filter(|tablet| is_strong(tablet.root)) {
+                Some(tablet) => {
+                    self.dropped.insert(id, tablet);
+                }
+                None => {
+                    self.founders.remove(&id);
+                }
+            }
             effects.push(Effect::TabletDropped(id));
         }
         for (id, table) in &new.tables {
@@ -456,6 +471,15 @@ impl State {
             }
         }
         Ok(effects)
+    }
+
+    fn forget(&mut self, tablets: &[TabletId]) -> Vec<Effect> {
+        for id in tablets {
+            if self.dropped.remove(id).is_some() {
+                self.founders.remove(id);
+            }
+        }
+        Vec::new()
     }
 
     fn create_tablets(

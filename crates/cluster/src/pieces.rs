@@ -8,6 +8,7 @@
 //! | `r` · tablet id (8 bytes) | tablet |
 //! | `f` · tablet id (8 bytes) | the replicas that the tablet began with |
 //! | `s` · tablet id (8 bytes) | the tablet's split, as it is prepared |
+//! | `d` · tablet id (8 bytes) | a strong tablet whose table is gone |
 //! | `t` · table id (8 bytes) | table |
 
 use crate::state::Head;
@@ -26,6 +27,7 @@ const NODE: u8 = b'n';
 const TABLET: u8 = b'r';
 const FOUNDERS: u8 = b'f';
 const SPLIT: u8 = b's';
+const DROPPED: u8 = b'd';
 const TABLE: u8 = b't';
 
 fn key(kind: u8, id: u64) -> Vec<u8> {
@@ -85,6 +87,8 @@ impl State {
         differences(&old.founders, &self.founders, key_of, &mut pieces);
         let key_of = |id: TabletId| key(SPLIT, id.0);
         differences(&old.splits, &self.splits, key_of, &mut pieces);
+        let key_of = |id: TabletId| key(DROPPED, id.0);
+        differences(&old.dropped, &self.dropped, key_of, &mut pieces);
         pieces
     }
 
@@ -123,6 +127,10 @@ impl State {
                 Some(&SPLIT) => {
                     let split: Split = minicbor::decode(value)?;
                     state.splits.insert(split.left.id, Arc::new(split));
+                }
+                Some(&DROPPED) => {
+                    let tablet: Tablet = minicbor::decode(value)?;
+                    state.dropped.insert(tablet.id, Arc::new(tablet));
                 }
                 Some(&TABLE) => {
                     let table: Table = minicbor::decode(value)?;

@@ -227,6 +227,7 @@ pub fn plan(state: &State, nodes: &Liveness<'_>, steps_max: usize) -> Vec<Step> 
     };
     let mut steps = Vec::new();
     steps.extend(planner.meta());
+    steps.extend(planner.hopeless());
     let (mut settled, mut settling) = (Vec::new(), Vec::new());
     for tablet in state.tablets.values().filter(|tablet| tablet.id != META) {
         let Some(table) = state.catalog.tables.get(&tablet.root) else {
@@ -292,6 +293,17 @@ impl Planner<'_> {
 
     fn count(&self, node: NodeId) -> u64 {
         self.counts.get(&node).copied().unwrap_or(0)
+    }
+
+    /// Dropped tablets whose groups will never have a majority again: nobody can say what they have decided.
+    fn hopeless(&self) -> Option<Step> {
+        let is_hopeless = |tablet: &&Arc<Tablet>| {
+            let removed = tablet.voters().filter(|it| self.state.is_removed(it.node));
+            removed.count() * 2 >= tablet.voters().count()
+        };
+        let tablets = self.state.dropped.values().filter(is_hopeless);
+        let tablets: Vec<TabletId> = tablets.map(|tablet| tablet.id).collect();
+        (!tablets.is_empty()).then_some(Step::Propose(Command::Forget { tablets }))
     }
 
     /// One voter, or three; further members of a small cluster follow as learners.

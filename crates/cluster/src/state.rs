@@ -175,6 +175,9 @@ pub struct State {
     pub(crate) founders: BTreeMap<TabletId, Arc<Vec<Replica>>>,
     /// Splits that are not settled, by the tablet that is split.
     pub(crate) splits: BTreeMap<TabletId, Arc<Split>>,
+    /// Strong tablets of tables that are gone. They serve nobody, and stay until whatever transactions have decided there
+    /// is known to all who took part.
+    pub(crate) dropped: BTreeMap<TabletId, Arc<Tablet>>,
 }
 
 impl State {
@@ -244,6 +247,11 @@ impl State {
 
     pub fn tablet(&self, id: TabletId) -> Option<&Arc<Tablet>> {
         self.tablets.get(&id)
+    }
+
+    /// Strong tablets of tables that are gone, until [`Command::Forget`](crate::Command::Forget).
+    pub fn dropped(&self) -> &BTreeMap<TabletId, Arc<Tablet>> {
+        &self.dropped
     }
 
     /// Whether this replica id was given out in this state or before it.

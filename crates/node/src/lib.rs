@@ -163,6 +163,11 @@ impl Node {
         operate::copies(&self.core, namespace)
     }
 
+    /// How many replicas this node holds, the meta group's aside.
+    pub fn replicas(&self) -> usize {
+        self.core.replicas.all().len()
+    }
+
     /// Tombstones made before so many seconds since 1970 may be gone in this node's replica of an eventual tablet.
     pub fn purged_before(&self, tablet: TabletId) -> Option<i64> {
         Some(self.core.replicas.eventual(tablet)?.purged_before())

@@ -29,8 +29,20 @@ fn tablets(core: &Core, span: &Span) -> Option<Vec<Arc<Tablet>>> {
     let view = core.view();
     view.state.catalog().table(span.root)?;
     let all = view.tablets(span.root).iter();
-    let concerned = all.filter(|tablet| !tablet.range.intersection(&span.range).is_empty());
-    Some(concerned.cloned().collect())
+    Some(all.filter(|it| holds(it, span)).cloned().collect())
+}
+
+fn holds(tablet: &Tablet, span: &Span) -> bool {
+    !tablet.range.intersection(&span.range).is_empty()
+}
+
+/// As `tablets`, of a table that is gone: as long as they know something that others may have to hear.
+fn dropped(core: &Core, span: &Span) -> Vec<Arc<Tablet>> {
+    let view = core.view();
+    let all = view.state.dropped().values();
+    all.filter(|it| it.root == span.root && holds(it, span))
+        .cloned()
+        .collect()
 }
 
 #[async_trait]
@@ -61,8 +73,11 @@ impl Others for NodeOthers {
         let core = self.core.upgrade()?;
         let tablets = match tablets(&core, coordinator) {
             Some(tablets) => tablets,
-            // Whatever was decided went with the table.
-            None => return Some(Stepped::Ended(Ending::Aborted)),
+            None => match dropped(&core, coordinator) {
+                // They go when all have heard of what they have decided: this was not committed.
+                gone if gone.is_empty() => return Some(Stepped::Ended(Ending::Aborted)),
+                dropped => dropped,
+            },
         };
         let deadline = Instant::now() + PATIENCE;
         step_at(&core, tablets.first()?, Step::Ask { id }, deadline).await

@@ -29,6 +29,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         let had_steps = *core.leads_meta.borrow() && carry_out_plan(&core, &lost).await;
         converge_groups(&core).await;
         settle_splits(&core).await;
+        let_dropped_go(&core).await;
         if had_steps {
             // The next steps are at hand; but a learner that is being filled needs its time.
             sleep(INTERVAL / 5).await;
@@ -328,6 +329,23 @@ async fn settle_splits(core: &Core) {
         if is_known && split.is_none_or(|split| split.right.id != right.id) {
             strong.settle(&right).await;
         }
+    }
+}
+
+/// The tablets of tables that are gone, of those that are led here, go when nobody has to hear of them any more.
+async fn let_dropped_go(core: &Core) {
+    let state = Arc::clone(&core.view().state);
+    let mut tablets = Vec::new();
+    for id in state.dropped().keys() {
+        if leader_of(core, *id) == Some(core.node)
+            && let Some(strong) = core.replicas.strong(*id)
+            && strong.is_done_with().await
+        {
+            tablets.push(*id);
+        }
+    }
+    if !tablets.is_empty() {
+        propose(core, Command::Forget { tablets }).await;
     }
 }
 

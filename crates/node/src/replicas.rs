@@ -198,7 +198,8 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
     let complaint = is_removed.then(|| "this node was removed from the cluster: stop it".into());
     core.complain("membership", complaint);
     let mut missing: Vec<(Arc<Tablet>, Replica)> = Vec::new();
-    for tablet in state.tablets().values().filter(|tablet| tablet.id != META) {
+    let tablets = state.tablets().values().chain(state.dropped().values());
+    for tablet in tablets.filter(|tablet| tablet.id != META) {
         let Some(replica) = tablet.replica_on(core.node) else {
             continue;
         };
@@ -216,7 +217,8 @@ async fn bring_in_line(core: &Arc<Core>, state: &State) -> Opened {
         }
     }
     for held in core.replicas.all().values() {
-        let place = state.tablet(held.tablet.id);
+        let id = held.tablet.id;
+        let place = state.tablet(id).or_else(|| state.dropped().get(&id));
         if place.is_none_or(|place| place.replica_on(core.node).is_none()) {
             close(core, held).await;
         }
@@ -254,10 +256,11 @@ fn tell(core: &Core, held: &HeldReplica, tablet: &Arc<Tablet>) {
 }
 
 async fn open(core: &Arc<Core>, state: &State, tablet: &Arc<Tablet>, replica: Replica) -> Opened {
-    let Some(table) = state.catalog().table(tablet.root) else {
+    let table = state.catalog().table(tablet.root);
+    if table.is_none() && !state.dropped().contains_key(&tablet.id) {
         return Opened::Open;
-    };
-    let opened = if table.is_strong() {
+    }
+    let opened = if table.is_none_or(|table| table.is_strong()) {
         open_strong(core, state, tablet, replica).await
     } else {
         open_eventual(core, state, tablet, replica).await
@@ -447,6 +450,7 @@ pub(crate) async fn remove_strays(core: &Core) {
         .tablets()
         .values()
         .map(AsRef::as_ref)
+        .chain(view.state.dropped().values().map(AsRef::as_ref))
         // What a split has made is there before the map shows it.
         .chain(view.state.splits().values().map(|split| &split.right))
         .filter_map(|tablet| tablet.replica_on(core.node))

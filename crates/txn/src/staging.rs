@@ -94,14 +94,14 @@ impl<'a> Staging<'a> {
             .any(|step| step.table.spec.replication.ordering == catalog::Ordering::External)
     }
 
-    /// Whether a table of these takes no writes any more.
+    /// Whether a table of these takes no writes any more, or is gone.
     pub fn is_sealed(&self, catalog: &Catalog) -> bool {
         let mut last = None;
         self.steps.iter().any(|step| {
             let id = step.table.id;
             // Mostly all are of one table.
             let is_next = last.replace(id) != Some(id);
-            is_next && catalog.table(id).is_some_and(|table| table.is_sealed())
+            is_next && catalog.table(id).is_none_or(|table| table.is_sealed())
         })
     }
 

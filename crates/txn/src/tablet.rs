@@ -5,7 +5,7 @@ use crate::recovery::{self, Others};
 use crate::request::{TabletError, TabletRead, TabletWrite};
 use crate::rows::{ClosedMessage, Replica, Rows};
 use crate::state::{Holding, Unheld};
-use crate::step::{Stepped, TabletStep};
+use crate::step::{Span, Stepped, TabletStep};
 use api::{Broken, Error, Outcome, Retry};
 use catalog::{Catalog, Table};
 use cluster::Tablet;
@@ -222,6 +222,29 @@ impl StrongTablet {
         };
         // If it fails the lease lapses by itself.
         let _ = proposed.await;
+    }
+
+    /// For a tablet whose table is gone: whether nobody will have to ask it any more how a transaction ended. Nothing is
+    /// prepared for a table that is gone, so that stays true.
+    pub async fn is_done_with(&self) -> bool {
+        let inner = &self.inner;
+        if inner.hold().await.is_err() {
+            return false;
+        }
+        let Ok(now) = inner.spec.clock.now() else {
+            return false;
+        };
+        let _order = inner.proposing.lock();
+        let root = inner.spec.tablet.root;
+        let is_gone = inner.spec.catalog.borrow().table(root).is_none();
+        let state = inner.replica.state.lock();
+        let is_mine = |span: &Span| span.root == root && state.range.contains(&span.range.start);
+        let mut prepared = state.prepared.values();
+        is_gone
+            && state.check_held(now).is_ok()
+            && !state.has_in_flight()
+            && state.decisions.is_empty()
+            && !prepared.any(|share| is_mine(&share.head.coordinator))
     }
 
     /// Stops taking requests and leaves the group; log and store stay.

@@ -271,6 +271,16 @@ fn tables_come_and_go_with_their_tablets() {
         avoid: Vec::new(),
     });
     assert_eq!(told.matches("TabletDropped").count(), 8, "{told}");
+    // Others may have to ask the tablets of a strong table how transactions ended, until they say that nobody has to.
+    let dropped: Vec<TabletId> = story.state.dropped().keys().copied().collect();
+    assert_eq!(dropped.len(), 8);
+    story.tell(Command::Forget {
+        tablets: dropped[1..].to_vec(),
+    });
+    assert_eq!(
+        story.state.dropped().keys().collect::<Vec<_>>(),
+        [&dropped[0]]
+    );
     assert_eq!(story.tablets(hash), "");
     // Ids are not used again.
     let other = story.create("other", Partitioning::Range, 0);

@@ -5,7 +5,7 @@ use api::{
     Atomicity, Condition, Database, Error, KeyRange, Mutation, Outcome, ReadBound, ReadRequest,
     Refused, Retry, RowOperation, Selection, Transaction, TransactionOptions, WriteRequest,
 };
-use catalog::{Partitioning, Protocol};
+use catalog::{Change, Partitioning, Protocol};
 use model::{TableId, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -366,5 +366,44 @@ async fn crashes_leave_nothing_half_done() {
             .unwrap();
         assert_eq!(sum, START * i64::from(ACCOUNTS), "in round {round}");
         cluster.start(victim).await;
+    }
+}
+
+/// Nor does it stay longer than others may have to hear of it.
+#[tokio::test(start_paused = true)]
+async fn a_table_that_is_dropped_takes_no_decision_with_it() {
+    let mut cluster = Cluster::of_three().await;
+    let database = cluster.database(1);
+    let (protocol, partitioning) = (Protocol::Strong, Partitioning::Hash);
+    let kept = create_table(database.as_ref(), "kept", protocol, partitioning).await;
+    // Its leaders come to be spread over the nodes.
+    sleep(Duration::from_secs(30)).await;
+    for round in 0..12u32 {
+        let name = format!("dropped {round}");
+        let dropped = create_table(database.as_ref(), &name, protocol, partitioning).await;
+        let ids: Vec<String> = (0..24).map(|id| format!("{round} {id}")).collect();
+        // The first key's tablet decides.
+        let keys = [dropped, kept].into_iter();
+        let keys = keys.flat_map(|table| ids.iter().map(move |id| (table, id)));
+        let mutations = keys.map(|(table, id)| note(database.as_ref(), table, id, "there"));
+        let request = WriteRequest {
+            atomicity: Atomicity::All,
+            ..WriteRequest::new(mutations.collect())
+        };
+        database.write(request).await.unwrap();
+        // The others are being told.
+        sleep(Duration::from_micros(100) * round).await;
+        let victim = 2 + (round % 2) as u8;
+        cluster.crash(victim);
+        let change = Change::DropTable { table: dropped };
+        database.change_catalog(change).await.unwrap();
+        sleep(Duration::from_secs(20)).await;
+        for id in &ids {
+            let found = get(database.as_ref(), kept, id).await.unwrap();
+            assert_eq!(found.as_deref(), Some("there"), "{id}");
+        }
+        cluster.start(victim).await;
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(cluster.nodes[&1].replicas(), 8);
     }
 }

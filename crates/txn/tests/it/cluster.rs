@@ -39,7 +39,10 @@ struct Wires {
 }
 
 /// There is but one tablet here.
-struct NoOthers;
+struct NoOthers {
+    /// Whether the other participants answer.
+    hear: watch::Receiver<bool>,
+}
 
 #[async_trait::async_trait]
 impl Others for NoOthers {
@@ -48,7 +51,7 @@ impl Others for NoOthers {
     }
 
     async fn resolve(&self, _: &Span, _: CommandId, _: Ending) -> bool {
-        false
+        *self.hear.borrow()
     }
 
     async fn ask(&self, _: &Span, _: CommandId) -> Option<Stepped> {
@@ -98,6 +101,8 @@ pub struct Cluster {
     requests: Arc<Mutex<u64>>,
     pub config: StrongConfig,
     pub log_entries_kept: u64,
+    /// Whether the other participants of a transaction answer.
+    pub others_hear: watch::Sender<bool>,
 }
 
 fn column(name: &str, kind: Type, role: ColumnRole) -> Column {
@@ -182,6 +187,7 @@ impl Cluster {
             catalog: watch::Sender::new(Arc::new(catalog)),
             root,
             requests: Arc::default(),
+            others_hear: watch::Sender::new(false),
             config: StrongConfig::default(),
             log_entries_kept: 20,
         }
@@ -267,7 +273,9 @@ impl Cluster {
             stores: node.stores.clone().unwrap(),
             clock: Arc::new(node.clock.clone()),
             catalog: self.catalog.subscribe(),
-            others: Arc::new(NoOthers),
+            others: Arc::new(NoOthers {
+                hear: self.others_hear.subscribe(),
+            }),
             config: self.config.clone(),
         })
         .await

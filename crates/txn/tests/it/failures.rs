@@ -1,10 +1,14 @@
 //! Crashes, partitions and laggards: every acknowledged write stays, and nothing is applied twice.
 
 use crate::cluster::{Cluster, simulate};
-use api::ReadBound;
+use api::{ReadBound, TransactionId};
+use catalog::Change;
+use model::{PlacementEpoch, TableId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::sleep;
+use txn::{Attempt, Share, Span, Step, Stepped, TabletStep};
+use world::Clock;
 
 #[test]
 fn every_acknowledged_write_survives_each_node_in_turn() {
@@ -120,5 +124,66 @@ fn a_laggard_gets_the_rows_and_the_past_and_the_lease() {
         assert_eq!(cluster.leaseholder().await, laggard);
         let old = cluster.get_at("parent", &[1], ReadBound::At(first)).await;
         assert_eq!(old.as_deref(), Some("old"));
+    });
+}
+
+/// The table is dropped while another participant has not heard how the transaction ended.
+#[test]
+fn a_tablet_is_done_with_when_all_know_what_it_has_decided() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(1, "kv");
+        cluster.start_all().await;
+        let table = cluster.table("kv");
+        let tablet = cluster.tablet(1);
+        let elsewhere = Span::point(TableId(99), b"key".to_vec());
+        let step = async |step: Step| {
+            let schema = cluster.request(Vec::new()).schema;
+            let step = TabletStep {
+                tablet: cluster.descriptor().id,
+                epoch: PlacementEpoch(1),
+                schema,
+                patience_ms: 2_000,
+                step,
+            };
+            cluster.tablet(1).step(step).await
+        };
+        let share = |key: i64| {
+            let mutation = cluster.put("kv", &[key], "a");
+            let id = cluster.command();
+            Share {
+                attempt: Attempt {
+                    id,
+                    transaction: TransactionId::default(),
+                    began: cluster.nodes[&1].clock.now().unwrap().earliest,
+                    coordinator: Span::point(table.id, mutation.key.clone()),
+                },
+                mutations: vec![mutation],
+                assertions: Vec::new(),
+            }
+        };
+        let decided = share(1);
+        let Ok(Stepped::Prepared(prepared)) = step(Step::Prepare(decided.clone())).await else {
+            panic!("it is not prepared");
+        };
+        let decide = Step::Decide {
+            attempt: decided.attempt.clone(),
+            timestamp: prepared.timestamp,
+            before: prepared.before,
+            is_external: prepared.is_external,
+            participants: vec![decided.attempt.coordinator.clone(), elsewhere],
+        };
+        let decision = step(decide).await;
+        assert!(matches!(decision, Ok(Stepped::Decided(_))), "{decision:?}");
+        assert!(!tablet.is_done_with().await, "the table is there");
+        let late = share(2);
+        cluster.change(Change::DropTable { table: table.id });
+        assert!(!tablet.is_done_with().await, "the other does not know");
+        let refused = step(Step::Prepare(late)).await;
+        assert!(refused.is_err(), "{refused:?}");
+        sleep(Duration::from_secs(5)).await;
+        assert!(!tablet.is_done_with().await, "the other does not answer");
+        cluster.others_hear.send_replace(true);
+        sleep(Duration::from_secs(5)).await;
+        assert!(tablet.is_done_with().await, "nothing is left to be told");
     });
 }
