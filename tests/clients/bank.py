@@ -2,7 +2,8 @@
 
 Runs until a line comes on standard input; says `ready` when the accounts are there; then looks through the books and prints
 what it found as one line of JSON. An entry and both balances change together or not at all, so whatever happened to the
-servers: balances are what the ledger says, money is neither made nor lost, and every acknowledged entry is there.
+servers: balances are what the ledger says, money is neither made nor lost, and every acknowledged entry is there. Each
+attempt of a client at a transfer makes an entry of its own, so a transfer that was done twice has two.
 """
 
 import json
@@ -11,6 +12,7 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 
 import boto3
 from botocore.config import Config
@@ -118,14 +120,19 @@ class Spanner:
             batch.insert("Accounts", ("id", "balance"), rows)
 
     def transfer(self, turn, entry, source, target, amount):
+        attempts = 0
+
         def run(transaction):
+            nonlocal attempts
+            attempts += 1
             keys = spanner.KeySet(keys=[(source,), (target,)])
             rows = {row[0]: row[1] for row in transaction.read("Accounts", ("id", "balance"), keys)}
             if rows[source] < amount:
                 return False
             changed = [(source, rows[source] - amount), (target, rows[target] + amount)]
             transaction.update("Accounts", ("id", "balance"), changed)
-            transaction.insert("Entries", ("id", "source", "target", "amount"), [(entry, source, target, amount)])
+            row = (f"{entry}#{attempts}", source, target, amount)
+            transaction.insert("Entries", ("id", "source", "target", "amount"), [row])
             return True
 
         database = self.databases[turn % len(self.databases)]
@@ -193,7 +200,8 @@ def look_through(door, clerks):
         expected[source] -= amount
         expected[target] += amount
     acknowledged = [entry for clerk in clerks for entry in clerk.acknowledged]
-    lost = [entry for entry in acknowledged if entry not in entries]
+    done = Counter(entry.split("#")[0] for entry in entries)
+    lost = [entry for entry in acknowledged if entry not in done]
     return {
         "acknowledged": len(acknowledged),
         "refused": sum(clerk.refused for clerk in clerks),
@@ -201,6 +209,7 @@ def look_through(door, clerks):
         "entries": len(entries),
         "gap": round(max(clerk.gap for clerk in clerks), 1),
         "lost": lost[:10],
+        "twice": [entry for entry, count in done.items() if count > 1][:10],
         "total": sum(balances.values()),
         "wrong": {account: (balances.get(account), expected[account]) for account in expected
                   if balances.get(account) != expected[account]},

@@ -186,12 +186,28 @@ def test_commit_timestamps_and_stats(database):
     with database.batch() as batch:
         batch.insert("Singers", ("SingerId", "Updated"), [(1, spanner.COMMIT_TIMESTAMP)])
     assert query(database, "SELECT Updated FROM Singers")[0][0] == batch.committed
+    transactions = []
+
+    def work(transaction):
+        transactions.append(transaction)
+        for sql in (
+            "INSERT INTO Singers (SingerId, FirstName, LastName) VALUES (4, 'c', 'd'), (5, 'e', 'f')",
+            "UPDATE Singers SET LastName = 'g' WHERE SingerId IN (2, 4, 5)",
+            "DELETE FROM Singers WHERE SingerId = 5",
+        ):
+            transaction.execute_update(sql)
+        transaction.insert("Singers", ("SingerId", "FirstName"), [(6, "h")])
+
     database.log_commit_stats = True
     try:
         with database.batch() as batch:
             batch.insert("Singers", ("SingerId", "FirstName"), [(2, "a"), (3, "b")])
+        database.run_in_transaction(work)
     finally:
         database.log_commit_stats = False
+    assert batch.commit_stats.mutation_count == 4
+    # Two rows of three columns, three of one and the key, one deletion, and a row of two columns.
+    assert transactions[-1].commit_stats.mutation_count == 6 + 6 + 1 + 2
     with database.batch() as batch:
         with pytest.raises(exceptions.FailedPrecondition):
             with database.batch() as refused:

@@ -8,14 +8,15 @@
 use crate::evaluate::{Evaluated, Moment, blind_change, evaluate};
 use crate::trace::{Recorder, Trace, Traces};
 use crate::{
-    Atomicity, Buffered, Database, Direction, Error, KeyRange, Mutation, NodeInfo, Projection,
-    ReadBound, ReadRequest, ReadResponse, ReadRow, Refused, Retry, ReturnedRows, RowOperation,
-    Selection, Topology, Transaction, TransactionOptions, WriteRequest, WriteResponse,
+    Atomicity, Buffered, Concurrency, Database, Direction, Error, KeyRange, Mutation, NodeInfo,
+    Projection, ReadBound, ReadRequest, ReadResponse, ReadRow, Refused, Retry, ReturnedRows,
+    RowOperation, Selection, Topology, Transaction, TransactionId, TransactionOptions,
+    WriteRequest, WriteResponse,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Change, Table};
 use model::key::HEADER;
-use model::{Interval, NodeId, Row, TableId, Timestamp};
+use model::{Incarnation, Interval, NodeId, RequestId, Row, TableId, Timestamp};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,7 @@ pub struct Reference {
     topology: watch::Sender<Arc<Topology>>,
     traces: Traces,
     reads: AtomicU64,
+    begun: AtomicU64,
     this: std::sync::Weak<Reference>,
 }
 
@@ -78,6 +80,7 @@ impl Reference {
             topology: watch::Sender::new(Arc::new(topology)),
             traces: Traces::default(),
             reads: AtomicU64::new(0),
+            begun: AtomicU64::new(1),
             this: this.clone(),
         })
     }
@@ -543,7 +546,18 @@ impl Database for Reference {
             .this
             .upgrade()
             .ok_or_else(|| Error::Retry(Retry::NotServing("stopping".into())))?;
-        Ok(Box::new(Buffered::new(this, None, &options)))
+        let id = TransactionId {
+            start: options.first_attempt.unwrap_or_else(wall),
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            request: RequestId(self.begun.fetch_add(1, Ordering::Relaxed)),
+        };
+        // There are no locks here.
+        let options = TransactionOptions {
+            concurrency: Concurrency::Validation,
+            ..options
+        };
+        Ok(Box::new(Buffered::new(this, id, &options)))
     }
 
     fn now(&self) -> Interval {

@@ -62,6 +62,9 @@ pub struct Locking {
 /// An open transaction. Dropping it rolls it back.
 #[async_trait]
 pub trait Transaction: Send {
+    /// No other transaction has it, of this node or another, in this life or another.
+    fn id(&self) -> TransactionId;
+
     /// Reads committed state, overlaid with what this transaction has buffered. The request's own bound does
     /// not count.
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, Error>;
@@ -86,17 +89,16 @@ pub trait Transaction: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub timestamp: Timestamp,
-    pub mutation_count: u64,
 }
 
 /// A transaction that remembers what it read, buffers what it writes, and asks for both to be checked and applied
 /// in one atomic write at its end. It is serializable, since at the commit timestamp all that it read still stood.
-/// With an id its reads lock what they read, so that others wait where it would otherwise be aborted; the locks
+/// Unless it is to be validated only, its reads lock what they read, so that others wait where it would otherwise be aborted; the locks
 /// may be lost (with a lease), the check at the end never.
 pub struct Buffered {
     database: Arc<dyn Database>,
-    /// `None`: takes no locks.
-    id: Option<TransactionId>,
+    id: TransactionId,
+    concurrency: Concurrency,
     patience: Patience,
     mutations: Vec<Mutation>,
     assertions: Vec<ReadAssertion>,
@@ -173,12 +175,13 @@ const RANGE_DELETE_ROWS_MAX: usize = 80_000;
 impl Buffered {
     pub fn new(
         database: Arc<dyn Database>,
-        id: Option<TransactionId>,
+        id: TransactionId,
         options: &TransactionOptions,
     ) -> Buffered {
         Buffered {
             database,
-            id: id.filter(|_| options.concurrency == Concurrency::Locks),
+            id,
+            concurrency: options.concurrency,
             patience: options.patience,
             mutations: Vec::new(),
             assertions: Vec::new(),
@@ -186,6 +189,11 @@ impl Buffered {
             committed: BTreeMap::new(),
             undo: Vec::new(),
         }
+    }
+
+    /// The id under which it is known where it locks; none where it does not.
+    fn locking_id(&self) -> Option<TransactionId> {
+        (self.concurrency == Concurrency::Locks).then_some(self.id)
     }
 
     fn table(&self, id: TableId) -> Result<Arc<Table>, Error> {
@@ -205,7 +213,7 @@ impl Buffered {
             true => ColumnSet::ALL,
             false => ColumnSet::read_by(&request.projection),
         };
-        request.locking = self.id.map(|transaction| Locking {
+        request.locking = self.locking_id().map(|transaction| Locking {
             transaction,
             shared: columns,
             exclusive,
@@ -484,6 +492,10 @@ fn single(key: Vec<u8>) -> KeyRange {
 
 #[async_trait]
 impl Transaction for Buffered {
+    fn id(&self) -> TransactionId {
+        self.id
+    }
+
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, Error> {
         self.read_overlaid(request, ColumnSet::NONE).await
     }
@@ -523,11 +535,9 @@ impl Transaction for Buffered {
     async fn commit(mut self: Box<Self>, mutations: Vec<Mutation>) -> Result<Commit, Error> {
         let buffered = self.mutations.len() as u32;
         self.mutations.extend(mutations);
-        let mutation_count = self.mutations.len() as u64;
         if self.mutations.is_empty() && self.assertions.is_empty() {
             return Ok(Commit {
                 timestamp: self.database.now().latest,
-                mutation_count,
             });
         }
         let request = WriteRequest {
@@ -538,7 +548,7 @@ impl Transaction for Buffered {
             timestamp: None,
             assertions: std::mem::take(&mut self.assertions),
             patience: self.patience,
-            transaction: self.id,
+            transaction: self.locking_id(),
             tombstones_max: None,
         };
         let response = self.database.write(request).await;
@@ -546,10 +556,7 @@ impl Transaction for Buffered {
         let timestamp = response
             .commit_timestamp
             .ok_or_else(|| Error::unsupported("transactions write strong tables only"))?;
-        Ok(Commit {
-            timestamp,
-            mutation_count,
-        })
+        Ok(Commit { timestamp })
     }
 
     async fn rollback(self: Box<Self>) {}
@@ -558,7 +565,7 @@ impl Transaction for Buffered {
 impl Drop for Buffered {
     /// However it ends, by commit, by rollback, or because its client has gone: nothing stays locked.
     fn drop(&mut self) {
-        if let Some(id) = self.id {
+        if let Some(id) = self.locking_id() {
             self.database.release(id);
         }
     }

@@ -1,13 +1,15 @@
 //! BeginTransaction, Commit, Rollback, BatchWrite.
 
+use crate::ended::{Committed, Ending};
 use crate::grpc::Answers;
 use crate::mutations::{self, Lowered};
 use crate::sessions::Session;
-use crate::status::{self, as_message, of_api, of_sql};
-use crate::transactions::{Phase, TransactionStorage};
+use crate::status::{as_message, of_api, of_commit, of_sql};
+use crate::transactions::{Known, Phase, ReadWriteState, TransactionStorage};
 use crate::{Door, wire};
-use api::{Commit, WriteRequest};
+use api::WriteRequest;
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
+use model::Timestamp;
 use pb::commit_request::Transaction as CommitTransaction;
 use pb::commit_response::CommitStats;
 use pb::transaction_options::Mode;
@@ -20,6 +22,8 @@ use tonic::{Code, Status};
 const GROUPS_MAX: usize = 10_000;
 /// Spanner's limit.
 const COMMIT_DELAY_MICROS_MAX: u64 = 500_000;
+/// What is left of a commit that did not come to its end.
+const INTERRUPTED: &str = "the commit was interrupted; its outcome is unknown";
 
 pub async fn begin_transaction(
     door: Arc<Door>,
@@ -36,7 +40,7 @@ pub async fn commit(
 ) -> Result<pb::CommitResponse, Status> {
     let session = door.sessions.find(&door, &request.session)?;
     check_delay(request.max_commit_delay.as_ref())?;
-    let (commit, count) = match &request.transaction {
+    let committed = match &request.transaction {
         Some(CommitTransaction::SingleUseTransaction(options)) => {
             if !matches!(options.mode, Some(Mode::ReadWrite(_))) {
                 return Err(Status::invalid_argument(
@@ -45,18 +49,21 @@ pub async fn commit(
             }
             let catalog = door.database.catalog();
             let lowered = mutations::lower(&catalog, &session.namespace, &request.mutations)?;
-            let count = lowered.count;
-            (write_at_once(&door, &catalog, lowered).await?, count)
+            mutations::check_count(lowered.count)?;
+            Committed {
+                mutation_count: lowered.count,
+                timestamp: write_at_once(&door, &catalog, lowered).await?,
+            }
         }
         Some(CommitTransaction::TransactionId(id)) => {
-            commit_open(&door, &session, id, &request.mutations).await?
+            commit_open(&door, session, id, request.mutations).await?
         }
         None => return Err(Status::invalid_argument("Commit without a transaction.")),
     };
     Ok(pb::CommitResponse {
-        commit_timestamp: Some(wire::timestamp(commit.timestamp)),
+        commit_timestamp: Some(wire::timestamp(committed.timestamp)),
         commit_stats: request.return_commit_stats.then_some(CommitStats {
-            mutation_count: count as i64,
+            mutation_count: committed.mutation_count as i64,
         }),
         ..Default::default()
     })
@@ -73,12 +80,13 @@ fn check_delay(delay: Option<&prost_types::Duration>) -> Result<(), Status> {
     }
 }
 
-/// Mutations without a transaction around them: one atomic write, unless something must be looked at first.
+/// Mutations without a transaction around them: one atomic write, unless something must be looked at first. Where
+/// there are no commit timestamps, the clock's reading is the nearest thing.
 async fn write_at_once(
     door: &Door,
     catalog: &catalog::Catalog,
     lowered: Lowered,
-) -> Result<Commit, Status> {
+) -> Result<Timestamp, Status> {
     let mutations = lowered.mutations;
     if mutations::may_orphan(catalog, &mutations) {
         let mut inner = door
@@ -86,14 +94,14 @@ async fn write_at_once(
             .begin(api::TransactionOptions::default())
             .await
             .map_err(of_api)?;
-        buffer(catalog, &mut inner, mutations).await?;
-        return inner.commit(Vec::new()).await.map_err(of_api);
+        buffer(catalog, &mut inner, mutations)
+            .await
+            .map_err(of_sql)?;
+        let commit = inner.commit(Vec::new()).await.map_err(of_api)?;
+        return Ok(commit.timestamp);
     }
     if mutations.is_empty() {
-        return Ok(Commit {
-            timestamp: door.database.now().latest,
-            mutation_count: 0,
-        });
+        return Ok(door.database.now().latest);
     }
     let written = door
         .database
@@ -101,13 +109,8 @@ async fn write_at_once(
         .await;
     let response =
         written.map_err(|error| of_sql(sql::rows::explain(error, &mutations, catalog)))?;
-    Ok(Commit {
-        // An eventual table has no commit timestamps; the clock's reading is the nearest thing.
-        timestamp: response
-            .commit_timestamp
-            .unwrap_or_else(|| door.database.now().latest),
-        mutation_count: mutations.len() as u64,
-    })
+    let timestamp = response.commit_timestamp;
+    Ok(timestamp.unwrap_or_else(|| door.database.now().latest))
 }
 
 /// Hands mutations to an open transaction in their order, with a look at children before each deletion.
@@ -115,106 +118,139 @@ async fn buffer(
     catalog: &catalog::Catalog,
     inner: &mut Box<dyn api::Transaction>,
     mutations: Vec<api::Mutation>,
-) -> Result<(), Status> {
+) -> Result<(), sql::Error> {
     for mutation in mutations {
         if let (Some(range), Some(table)) =
             (mutations::doomed(&mutation), catalog.table(mutation.table))
         {
             let mut storage = TransactionStorage(&mut *inner);
-            sql::refuse_orphans(table, catalog, &range, &mut storage)
-                .await
-                .map_err(of_sql)?;
+            sql::refuse_orphans(table, catalog, &range, &mut storage).await?;
         }
         let list = vec![mutation];
         inner
             .write(list.clone())
             .await
-            .map_err(|error| of_sql(sql::rows::explain(error, &list, catalog)))?;
+            .map_err(|error| sql::rows::explain(error, &list, catalog))?;
     }
     Ok(())
 }
 
+/// Commits a transaction that was begun before. It goes on when its client has gone: whoever repeats the request waits
+/// for the outcome and hears it.
 async fn commit_open(
+    door: &Arc<Door>,
+    session: Session,
+    id: &[u8],
+    mutations: Vec<pb::Mutation>,
+) -> Result<Committed, Status> {
+    let state = match door.transactions.to_end(door, &session, id).await? {
+        Known::Open(state) => state,
+        Known::Ended(ending) => return ending.outcome(),
+        Known::Nothing(why) => {
+            return Err(Status::unknown(format!(
+                "Whether the transaction was committed is not known: {why}"
+            )));
+        }
+    };
+    let door = Arc::clone(door);
+    let committing = tokio::spawn(async move {
+        let mut state = state;
+        commit_held(&door, &session, &mut state, &mutations).await
+    });
+    let committed = committing.await;
+    committed.unwrap_or_else(|_| Err(Status::unknown(INTERRUPTED)))
+}
+
+async fn commit_held(
     door: &Door,
     session: &Session,
-    id: &[u8],
+    state: &mut ReadWriteState,
     mutations: &[pb::Mutation],
-) -> Result<(Commit, u64), Status> {
-    let mut state = door.transactions.read_write(door, session, id).await?;
-    match &state.phase {
-        Phase::Active(_) => {}
-        Phase::Committed(commit) => return Ok((*commit, commit.mutation_count)),
-        Phase::Ended(status) => return Err(status.clone()),
+) -> Result<Committed, Status> {
+    // Whatever happens from here, the transaction is not open any more.
+    let interrupted = Ending::failed(Code::Unknown, INTERRUPTED);
+    let inner = match std::mem::replace(&mut state.phase, Phase::Ended(interrupted)) {
+        Phase::Active(inner) => inner,
+        Phase::Ended(ending) => {
+            state.phase = Phase::Ended(ending.clone());
+            return ending.outcome();
+        }
+    };
+    let result = commit_inner(door, session, inner, mutations, state.mutation_count).await;
+    match &result {
+        Err(status) if status.code() == Code::Aborted => {
+            door.transactions.aborted(door, state, status);
+        }
+        result => {
+            state.phase = Phase::Ended(match result {
+                Ok(committed) => Ending::Committed(*committed),
+                Err(status) => Ending::failed(status.code(), status.message()),
+            });
+            door.transactions.ended(door, state);
+        }
     }
+    result
+}
+
+async fn commit_inner(
+    door: &Door,
+    session: &Session,
+    mut inner: Box<dyn api::Transaction>,
+    mutations: &[pb::Mutation],
+    count_before: u64,
+) -> Result<Committed, Status> {
     let catalog = door.database.catalog();
     let lowered = mutations::lower(&catalog, &session.namespace, mutations)?;
-    // Whatever happens from here, the transaction is not open any more.
-    let unknown = Status::unknown("the commit was interrupted; its outcome is unknown");
-    let phase = std::mem::replace(&mut state.phase, Phase::Ended(unknown));
-    let Phase::Active(mut inner) = phase else {
-        return Err(Status::internal("the transaction is not open"));
-    };
-    let result = async {
+    let mutation_count = count_before + lowered.count;
+    mutations::check_count(mutation_count)?;
+    let committed = async {
         if mutations::may_orphan(&catalog, &lowered.mutations) {
             buffer(&catalog, &mut inner, lowered.mutations).await?;
-            return inner.commit(Vec::new()).await.map_err(of_api);
+            return inner.commit(Vec::new()).await.map_err(sql::Error::Database);
         }
         let list = lowered.mutations;
         let committed = inner.commit(list.clone()).await;
-        committed.map_err(|error| of_sql(sql::rows::explain(error, &list, &catalog)))
-    }
-    .await;
-    match result {
-        Ok(mut commit) => {
-            door.transactions.ended(door, id);
-            commit.mutation_count = lowered.count.max(commit.mutation_count);
-            state.phase = Phase::Committed(commit);
-            Ok((commit, commit.mutation_count))
-        }
-        Err(status) => {
-            // UNAVAILABLE says that nothing was done. Clients repeat such a commit; but what it would commit is
-            // gone, so they are told to begin anew.
-            let status = match status.code() {
-                Code::Unavailable => status::aborted(status.message()),
-                _ => status,
-            };
-            match status.code() {
-                Code::Aborted => door.transactions.aborted(door, &mut state, &status),
-                _ => {
-                    state.phase = Phase::Ended(status.clone());
-                    door.transactions.ended(door, id);
-                }
-            }
-            Err(status)
-        }
-    }
+        committed.map_err(|error| sql::rows::explain(error, &list, &catalog))
+    };
+    let commit = committed.await.map_err(of_commit)?;
+    Ok(Committed {
+        timestamp: commit.timestamp,
+        mutation_count,
+    })
 }
 
 pub async fn rollback(door: Arc<Door>, request: pb::RollbackRequest) -> Result<(), Status> {
     let session = door.sessions.find(&door, &request.session)?;
-    let mut state = match door
-        .transactions
-        .read_write(&door, &session, &request.transaction_id)
-        .await
-    {
-        Ok(state) => state,
-        // One that is not there has nothing left to undo.
-        Err(status) if status.code() == Code::Aborted => return Ok(()),
-        Err(status) => return Err(status),
+    let transactions = &door.transactions;
+    let known = transactions.to_end(&door, &session, &request.transaction_id);
+    let late = || {
+        Status::failed_precondition("Cannot rollback a transaction after Commit has been called.")
     };
-    if let Phase::Committed(_) = state.phase {
-        return Err(Status::failed_precondition(
-            "Cannot rollback a transaction after Commit has been called.",
-        ));
-    }
-    let ended = Phase::Ended(Status::failed_precondition(
+    let mut state = match known.await? {
+        Known::Open(state) => state,
+        Known::Ended(Ending::Committed(_)) => return Err(late()),
+        // One that is not there has nothing left to undo.
+        Known::Ended(_) | Known::Nothing(_) => return Ok(()),
+    };
+    let ended = Phase::Ended(Ending::failed(
+        Code::FailedPrecondition,
         "Cannot start a read or query within a transaction after Rollback has been called.",
     ));
-    if let Phase::Active(inner) = std::mem::replace(&mut state.phase, ended) {
-        inner.rollback().await;
-        door.transactions.ended(&door, &request.transaction_id);
+    match std::mem::replace(&mut state.phase, ended) {
+        Phase::Active(inner) => {
+            inner.rollback().await;
+            transactions.ended(&door, &state);
+            Ok(())
+        }
+        Phase::Ended(ending) => {
+            let is_committed = ending.outcome().is_ok();
+            state.phase = Phase::Ended(ending);
+            match is_committed {
+                true => Err(late()),
+                false => Ok(()),
+            }
+        }
     }
-    Ok(())
 }
 
 /// Commits groups of mutations one by one, each for itself.
@@ -233,7 +269,10 @@ pub async fn batch_write(
         for (index, group) in request.mutation_groups.iter().enumerate() {
             let catalog = door.database.catalog();
             let result = match mutations::lower(&catalog, &session.namespace, &group.mutations) {
-                Ok(lowered) => write_at_once(&door, &catalog, lowered).await,
+                Ok(lowered) => match mutations::check_count(lowered.count) {
+                    Ok(()) => write_at_once(&door, &catalog, lowered).await,
+                    Err(status) => Err(status),
+                },
                 Err(status) => Err(status),
             };
             let answer = pb::BatchWriteResponse {
@@ -241,7 +280,7 @@ pub async fn batch_write(
                 commit_timestamp: result
                     .as_ref()
                     .ok()
-                    .map(|commit| wire::timestamp(commit.timestamp)),
+                    .map(|timestamp| wire::timestamp(*timestamp)),
                 status: Some(match &result {
                     Ok(_) => Default::default(),
                     Err(status) => as_message(status),

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A door decodes, checks, lowers and encodes. Sessions and open transactions are this node's alone: a client
-//! that comes back to another node makes new ones. Read-write transactions are `api::Transaction`s, whose lost
+//! that comes back to another node makes new ones. A commit goes on when its client's connection is lost, and its
+//! outcome is kept for the repetition. Read-write transactions are `api::Transaction`s, whose lost
 //! conflicts show as ABORTED with a delay; an optimistic one takes no locks and hears so at commit. Tables made at other doors are
 //! visible where their types have counterparts.
 //!
@@ -15,6 +16,7 @@
 
 mod commit;
 mod databases;
+mod ended;
 mod explain;
 mod grpc;
 mod instances;

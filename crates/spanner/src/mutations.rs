@@ -1,7 +1,11 @@
 //! Mutations of a commit to mutations of the inner language.
 
+use crate::transactions::TransactionStorage;
 use crate::{keys, wire};
-use api::{KeyRange, Mutation, RowOperation, Selection};
+use api::{
+    KeyRange, Mutation, Projection, ReadRequest, ReadResponse, Refused, RowOperation, Selection,
+};
+use async_trait::async_trait;
 use catalog::{Catalog, Partitioning, Table};
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Type;
@@ -12,8 +16,8 @@ use sql::types::SqlType;
 use std::sync::Arc;
 use tonic::Status;
 
-/// Spanner's limit: a written row counts once for each column.
-pub const MUTATIONS_MAX: u64 = 80_000;
+/// Spanner's limit, of a transaction's statements and mutations together.
+const MUTATIONS_MAX: u64 = 80_000;
 /// What stands for the commit timestamp in a mutation.
 const COMMIT_TIMESTAMP: &str = "spanner.commit_timestamp()";
 
@@ -68,13 +72,70 @@ pub fn lower(
         };
         lower_write(catalog, namespace, write, kind, &mut lowered)?;
     }
-    match lowered.count > MUTATIONS_MAX {
-        false => Ok(lowered),
-        true => Err(Status::invalid_argument(format!(
-            "The transaction contains too many mutations ({}; a row counts once for each column). The limit is \
-             {MUTATIONS_MAX}: split the work into smaller transactions",
-            lowered.count
-        ))),
+    Ok(lowered)
+}
+
+/// What Spanner counts mutations as: of a written row its columns, those of the key always among them; of a deletion
+/// one.
+pub fn count_of(table: &Table, mutation: &Mutation) -> u64 {
+    match &mutation.operation {
+        RowOperation::Merge { assignments, .. }
+        | RowOperation::Replace { assignments }
+        | RowOperation::Insert { assignments }
+        | RowOperation::Update { assignments } => {
+            (table.key_columns().count() + assignments.len()) as u64
+        }
+        _ => 1,
+    }
+}
+
+pub fn check_count(count: u64) -> Result<(), Status> {
+    match count > MUTATIONS_MAX {
+        false => Ok(()),
+        true => Err(Status::invalid_argument(too_many(count))),
+    }
+}
+
+fn too_many(count: u64) -> String {
+    format!(
+        "The transaction contains too many mutations ({count}; a row counts once for each column). The limit is \
+         {MUTATIONS_MAX}: split the work into smaller transactions"
+    )
+}
+
+/// The storage of a statement that changes rows in a transaction: what it writes counts.
+pub struct CountingStorage<'t> {
+    pub inner: TransactionStorage<'t>,
+    pub catalog: &'t Catalog,
+    pub count: &'t mut u64,
+}
+
+#[async_trait]
+impl sql::Storage for CountingStorage<'_> {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, api::Error> {
+        self.inner.read(request).await
+    }
+
+    async fn read_to_write(
+        &mut self,
+        request: ReadRequest,
+        written: Projection,
+    ) -> Result<ReadResponse, api::Error> {
+        self.inner.read_to_write(request, written).await
+    }
+
+    async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {
+        let counted = mutations.iter().filter_map(|mutation| {
+            let table = self.catalog.table(mutation.table)?;
+            Some(count_of(table, mutation))
+        });
+        let count = *self.count + counted.sum::<u64>();
+        if count > MUTATIONS_MAX {
+            return Err(api::Error::Refused(Refused::TooLarge(too_many(count))));
+        }
+        self.inner.write(mutations).await?;
+        *self.count = count;
+        Ok(())
     }
 }
 
@@ -114,13 +175,13 @@ fn lower_write(
             .collect();
         let mutation =
             sql::rows::write(table, kind, &columns, cells?).map_err(crate::status::of_sql)?;
+        lowered.count += count_of(table, &mutation);
         if kind == WriteKind::Replace && has_children {
             // A replaced row is deleted first, and its children with it.
             let delete = Mutation::new(table.id, mutation.key.clone(), RowOperation::Delete);
             lowered.mutations.push(delete);
         }
         lowered.mutations.push(mutation);
-        lowered.count += columns.len() as u64;
     }
     Ok(())
 }

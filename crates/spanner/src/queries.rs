@@ -1,11 +1,11 @@
 //! ExecuteSql, ExecuteStreamingSql, ExecuteBatchDml, Read, StreamingRead.
 
 use crate::grpc::Answers;
-use crate::mutations::{find_columns, find_table};
+use crate::mutations::{CountingStorage, find_columns, find_table};
 use crate::results::{self, Resume, Run, Source};
 use crate::sessions::Session;
 use crate::status::{self, as_message, of_sql};
-use crate::transactions::{Held, Remembered, Selected};
+use crate::transactions::{Held, Remembered, Selected, TransactionStorage};
 use crate::{Door, keys, partitioned_dml, partitions, wire};
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Value;
@@ -245,8 +245,12 @@ async fn manipulate(
     }
     let columns = returning(&manipulation).to_vec();
     let catalog = door.database.catalog();
-    let inner = state.active()?;
-    let mut storage = crate::transactions::TransactionStorage(inner);
+    let mut count = state.mutation_count;
+    let mut storage = CountingStorage {
+        inner: TransactionStorage(state.active()?),
+        catalog: &catalog,
+        count: &mut count,
+    };
     let effect = sql::execute_manipulation(manipulation, &catalog, &mut storage).await;
     let effect = match effect.map_err(of_sql) {
         Ok(effect) => effect,
@@ -257,6 +261,7 @@ async fn manipulate(
             return Err(status);
         }
     };
+    state.mutation_count = count;
     let result = pb::ResultSet {
         metadata: Some(results::metadata(&columns, begun)),
         rows: effect.returned.iter().map(results::list).collect(),

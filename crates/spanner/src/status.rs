@@ -10,6 +10,8 @@ use tonic::{Code, Status};
 
 /// How long an aborted client waits before it tries again: enough for the winner to be done.
 const ABORT_DELAY_MS: i32 = 10;
+/// How long one waits that was turned away by a node with too much to do.
+const OVERLOAD_DELAY_MS: i32 = 200;
 
 pub fn of_sql(error: sql::Error) -> Status {
     match error {
@@ -56,6 +58,24 @@ pub fn of_api(error: api::Error) -> Status {
     }
 }
 
+/// Of the commit of a transaction that was begun before. Clients repeat a commit that hears UNAVAILABLE or
+/// RESOURCE_EXHAUSTED, but what it would commit is gone with the first try: where nothing was done they are told to
+/// begin anew.
+pub fn of_commit(error: sql::Error) -> Status {
+    match &error {
+        sql::Error::Database(inner @ api::Error::Retry(retry))
+            if inner.outcome() == Outcome::NotApplied =>
+        {
+            let delay_ms = match retry {
+                Retry::Overloaded(_) => OVERLOAD_DELAY_MS,
+                _ => ABORT_DELAY_MS,
+            };
+            aborted_for(&inner.to_string(), delay_ms)
+        }
+        _ => of_sql(error),
+    }
+}
+
 fn of_refused(refused: Refused, message: String) -> Status {
     match refused {
         Refused::NoTable(_) | Refused::RowMissing { .. } => Status::not_found(message),
@@ -89,10 +109,14 @@ fn of_change(error: &ChangeError) -> Status {
 
 /// ABORTED, with the delay in both places where clients look for it.
 pub fn aborted(message: &str) -> Status {
+    aborted_for(message, ABORT_DELAY_MS)
+}
+
+fn aborted_for(message: &str, delay_ms: i32) -> Status {
     let retry = RetryInfo {
         retry_delay: Some(prost_types::Duration {
             seconds: 0,
-            nanos: ABORT_DELAY_MS * 1_000_000,
+            nanos: delay_ms * 1_000_000,
         }),
     };
     let retry = retry.encode_to_vec();

@@ -4,38 +4,43 @@
 //! and nothing is kept. A read-write transaction's id begins with the time at which its first attempt began, so
 //! that a retry that names its predecessor keeps its age; in a session that is not multiplexed the next transaction
 //! after an aborted one is taken for its retry. Kept are the inner transaction, the answers to its numbered
-//! statements, so that a repeated statement is answered and not done again, and its commit's answer, so that a
-//! repeated commit is too.
+//! statements, so that a repeated statement is answered and not done again, and for a while how it has ended, so that a
+//! repeated commit is answered too.
+//!
+//! An id names the node and the life of it that the transaction is of. What this node has not, because it is another's,
+//! of its own former life, or forgotten, can have been committed: a commit of it hears UNKNOWN, since a client that
+//! hears ABORTED does all of it again. What else is asked of it hears ABORTED: nothing is committed by that.
 //!
 //! A transaction that nobody has used for ten seconds is aborted, so that no client that went away holds locks.
 
+use crate::ended::{Ending, Endings};
 use crate::sessions::Session;
 use crate::status::{aborted, of_api};
 use crate::{Door, wire};
-use api::{Commit, Mutation, Projection, ReadBound, ReadRequest, ReadResponse};
+use api::{Mutation, Projection, ReadBound, ReadRequest, ReadResponse, TransactionId};
 use async_trait::async_trait;
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
-use model::Timestamp;
+use model::{Incarnation, NodeId, RequestId, Timestamp};
 use parking_lot::Mutex as SyncMutex;
 use pb::transaction_options::read_write::ReadLockMode;
 use pb::transaction_options::{
     IsolationLevel, Mode, ReadOnly, ReadWrite, read_only::TimestampBound,
 };
 use pb::transaction_selector::Selector;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use tonic::Status;
+use tonic::{Code, Status};
 
 pub const TRANSACTIONS_MAX: usize = 10_000;
 /// A transaction that nobody used for so long is aborted (Spanner's own limit).
 const IDLE_MICROS_MAX: i64 = 10 * 1_000_000;
 /// How often idle ones are looked for.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Transactions that have ended and are remembered for clients that repeat themselves.
-const ENDED_MAX: usize = 1_000;
+/// The id of a read-write transaction: four numbers of eight bytes.
+const ID_BYTES: usize = 32;
 /// What the id of a read-only transaction begins with. A read-write one's first byte is a time's, and low.
 const READ_ONLY_TAG: u8 = 0xFF;
 /// What the id of a partitioned DML transaction begins with.
@@ -50,9 +55,8 @@ pub struct Transactions {
 
 #[derive(Default)]
 struct State {
-    by_id: BTreeMap<Vec<u8>, Entry>,
-    /// Ids of those that have ended, oldest first.
-    ended: VecDeque<Vec<u8>>,
+    open: BTreeMap<TransactionId, Entry>,
+    ended: Endings,
     /// By session: when the first attempt began of a transaction that was aborted there last.
     aborted: BTreeMap<String, Timestamp>,
 }
@@ -60,8 +64,6 @@ struct State {
 struct Entry {
     session: String,
     last_use: Timestamp,
-    /// Whether it is in `State::ended`.
-    has_ended: bool,
     transaction: Arc<Mutex<ReadWriteState>>,
 }
 
@@ -74,10 +76,12 @@ pub struct Snapshot {
 }
 
 pub struct ReadWriteState {
-    pub id: Vec<u8>,
+    pub id: TransactionId,
     pub phase: Phase,
     /// Answers by sequence number, with the statement's text.
     pub statements: BTreeMap<i64, (String, Remembered)>,
+    /// What Spanner counts that the statements so far have written.
+    pub mutation_count: u64,
     /// Grows with each answer that carries a precommit token.
     pub token: i32,
     pub is_multiplexed: bool,
@@ -87,8 +91,15 @@ pub struct ReadWriteState {
 
 pub enum Phase {
     Active(Box<dyn api::Transaction>),
-    Committed(Commit),
-    Ended(Status),
+    Ended(Ending),
+}
+
+/// What this node knows of a read-write transaction.
+pub enum Known {
+    Open(OwnedMutexGuard<ReadWriteState>),
+    Ended(Ending),
+    /// It may have been committed; says why that is not known here.
+    Nothing(String),
 }
 
 /// The answer to a numbered statement.
@@ -105,10 +116,7 @@ impl ReadWriteState {
                 "Cannot start a read or query within a transaction after its last statement.",
             )),
             Phase::Active(transaction) => Ok(transaction),
-            Phase::Committed(_) => Err(Status::failed_precondition(
-                "Cannot start a read or query within a transaction after Commit has been called.",
-            )),
-            Phase::Ended(status) => Err(status.clone()),
+            Phase::Ended(ending) => Err(ending.refusal()),
         }
     }
 
@@ -139,7 +147,7 @@ impl ReadWriteState {
         }
         self.token += 1;
         Some(pb::MultiplexedSessionPrecommitToken {
-            precommit_token: self.id.clone(),
+            precommit_token: encode_id(self.id),
             seq_num: self.token,
         })
     }
@@ -230,31 +238,24 @@ fn snapshot(door: &Door, options: &ReadOnly, single_use: bool) -> Result<Snapsho
     })
 }
 
-fn new_id(first_attempt: Timestamp) -> Vec<u8> {
-    let mut id = first_attempt.0.to_be_bytes().to_vec();
-    id.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
-    id
-}
-
-/// When the attempt with this id, or the first of those before it, began.
-fn first_attempt_of(id: &[u8]) -> Option<Timestamp> {
-    let bytes: [u8; 8] = id.get(..8)?.try_into().ok()?;
-    Some(Timestamp(i64::from_be_bytes(bytes)))
-}
-
-impl State {
-    fn ended(&mut self, id: Vec<u8>) {
-        match self.by_id.get_mut(&id) {
-            Some(entry) if !entry.has_ended => entry.has_ended = true,
-            _ => return,
-        }
-        self.ended.push_back(id);
-        while self.ended.len() > ENDED_MAX {
-            if let Some(oldest) = self.ended.pop_front() {
-                self.by_id.remove(&oldest);
-            }
-        }
+fn encode_id(id: TransactionId) -> Vec<u8> {
+    let mut bytes = id.start.0.to_be_bytes().to_vec();
+    for number in [id.node.0, id.incarnation.0, id.request.0] {
+        bytes.extend_from_slice(&number.to_be_bytes());
     }
+    bytes
+}
+
+fn decode_id(bytes: &[u8]) -> Option<TransactionId> {
+    let bytes: &[u8; ID_BYTES] = bytes.try_into().ok()?;
+    let (numbers, _) = bytes.as_chunks::<8>();
+    let number = |index: usize| u64::from_be_bytes(numbers[index]);
+    Some(TransactionId {
+        start: Timestamp(i64::from_be_bytes(numbers[0])),
+        node: NodeId(number(1)),
+        incarnation: Incarnation(number(2)),
+        request: RequestId(number(3)),
+    })
 }
 
 /// Aborts idle transactions for as long as the door is open.
@@ -269,88 +270,99 @@ impl Transactions {
     fn add(&self, door: &Door, session: &Session, state: ReadWriteState) -> Result<(), Status> {
         let now = door.database.now().latest;
         let mut transactions = self.state.lock();
-        let by_id = &mut transactions.by_id;
-        if by_id.len() >= TRANSACTIONS_MAX {
+        let open = &mut transactions.open;
+        if open.len() >= TRANSACTIONS_MAX {
             return Err(Status::resource_exhausted(format!(
                 "this node has {TRANSACTIONS_MAX} transactions open already"
             )));
         }
-        let id = state.id.clone();
+        let id = state.id;
         let entry = Entry {
             session: session.name.clone(),
             last_use: now,
-            has_ended: false,
             transaction: Arc::new(Mutex::new(state)),
         };
-        by_id.insert(id, entry);
-        door.metrics.transactions.set(by_id.len() as i64);
+        open.insert(id, entry);
+        door.metrics.transactions.set(open.len() as i64);
         Ok(())
     }
 
-    fn find(
-        &self,
-        door: &Door,
-        session: &Session,
-        id: &[u8],
-    ) -> Result<Arc<Mutex<ReadWriteState>>, Status> {
-        let now = door.database.now().latest;
-        let mut transactions = self.state.lock();
-        let entry = transactions
-            .by_id
-            .get_mut(id)
-            .filter(|entry| entry.session == session.name)
-            // An id that this node does not know is one that it gave before a restart, or long ago.
-            .ok_or_else(|| {
-                aborted("Transaction not found: it was idle for too long, or the server restarted")
-            })?;
-        entry.last_use = now;
-        Ok(entry.transaction.clone())
+    /// What is known of a transaction; of one that is open, as soon as nobody else uses it.
+    async fn find(&self, door: &Door, session: &Session, id: &[u8]) -> Result<Known, Status> {
+        let id = decode_id(id).ok_or_else(|| {
+            Status::invalid_argument("Invalid transaction id: this service has not made it.")
+        })?;
+        let open = {
+            let now = door.database.now().latest;
+            let mut transactions = self.state.lock();
+            match transactions.open.get_mut(&id) {
+                Some(entry) if entry.session == session.name => {
+                    entry.last_use = now;
+                    entry.transaction.clone()
+                }
+                Some(_) => {
+                    return Err(Status::invalid_argument(
+                        "Transaction was begun in another session.",
+                    ));
+                }
+                None => {
+                    return Ok(match transactions.ended.get(&id) {
+                        Some(ending) => Known::Ended(ending.clone()),
+                        None => Known::Nothing(why_unknown(door, id)),
+                    });
+                }
+            }
+        };
+        Ok(Known::Open(open.lock_owned().await))
     }
 
-    /// Says that a transaction has ended: it may be forgotten when newer ones have.
-    pub fn ended(&self, door: &Door, id: &[u8]) {
-        let mut transactions = self.state.lock();
-        transactions.ended(id.to_vec());
-        let count = transactions.by_id.len();
+    /// Takes in that a transaction has ended, as its phase says: it is not open any more, and its ending is kept.
+    pub fn ended(&self, door: &Door, state: &ReadWriteState) {
+        if let Phase::Ended(ending) = &state.phase {
+            let now = door.database.now().latest;
+            let mut transactions = self.state.lock();
+            transactions.ended.put(state.id, ending.clone(), now);
+            self.close(door, &mut transactions, &state.id);
+        }
+    }
+
+    fn close(&self, door: &Door, transactions: &mut State, id: &TransactionId) {
+        transactions.open.remove(id);
+        let count = transactions.open.len();
         door.metrics.transactions.set(count as i64);
     }
 
     /// Ends a transaction that has lost a conflict: later requests hear so too, and its retry keeps its age.
     pub fn aborted(&self, door: &Door, state: &mut ReadWriteState, status: &Status) {
-        state.phase = Phase::Ended(status.clone());
+        state.phase = Phase::Ended(Ending::failed(Code::Aborted, status.message()));
         let mut transactions = self.state.lock();
-        let session = transactions
-            .by_id
-            .get(&state.id)
-            .map(|entry| &entry.session);
-        if let (Some(session), Some(first_attempt), false) = (
-            session.cloned(),
-            first_attempt_of(&state.id),
-            state.is_multiplexed,
-        ) {
-            transactions.aborted.insert(session, first_attempt);
+        let entry = transactions.open.get(&state.id);
+        let session = entry.map(|entry| entry.session.clone());
+        if let (Some(session), false) = (session, state.is_multiplexed) {
+            transactions.aborted.insert(session, state.id.start);
             while transactions.aborted.len() > TRANSACTIONS_MAX {
                 transactions.aborted.pop_first();
             }
         }
         drop(transactions);
-        self.ended(door, &state.id);
+        self.ended(door, state);
     }
 
     /// Ends a transaction whose id the client will never learn, since the request that began it has failed.
     pub fn forget(&self, door: &Door, state: &mut ReadWriteState) {
-        state.phase = Phase::Ended(Status::failed_precondition(
+        state.phase = Phase::Ended(Ending::failed(
+            Code::FailedPrecondition,
             "The statement that began the transaction has failed.",
         ));
-        self.ended(door, &state.id);
+        self.close(door, &mut self.state.lock(), &state.id);
     }
 
     fn end_idle(&self, door: &Door) {
         let now = door.database.now().latest;
         let mut transactions = self.state.lock();
         let mut ended = Vec::new();
-        for (id, entry) in &mut transactions.by_id {
-            if entry.has_ended || now.0.saturating_sub(entry.last_use.0) <= IDLE_MICROS_MAX {
+        for (id, entry) in &mut transactions.open {
+            if now.0.saturating_sub(entry.last_use.0) <= IDLE_MICROS_MAX {
                 continue;
             }
             let Ok(mut state) = entry.transaction.clone().try_lock_owned() else {
@@ -359,24 +371,27 @@ impl Transactions {
                 continue;
             };
             if let Phase::Active(_) = state.phase {
-                state.phase = Phase::Ended(aborted("Transaction was idle for too long"));
+                let idle = Ending::failed(Code::Aborted, "Transaction was idle for too long");
+                state.phase = Phase::Ended(idle);
             }
-            ended.push(id.clone());
+            if let Phase::Ended(ending) = &state.phase {
+                ended.push((*id, ending.clone()));
+            }
         }
-        for id in ended {
-            transactions.ended(id);
+        for (id, ending) in ended {
+            transactions.ended.put(id, ending, now);
+            self.close(door, &mut transactions, &id);
         }
-        let count = transactions.by_id.len();
-        door.metrics.transactions.set(count as i64);
+        transactions.ended.forget_old(now);
     }
 
     pub fn forget_session(&self, door: &Door, session: &str) {
         let mut transactions = self.state.lock();
         transactions
-            .by_id
+            .open
             .retain(|_, entry| entry.session != session);
         transactions.aborted.remove(session);
-        let count = transactions.by_id.len();
+        let count = transactions.open.len();
         door.metrics.transactions.set(count as i64);
     }
 
@@ -435,7 +450,10 @@ impl Transactions {
         is_optimistic: bool,
     ) -> Result<pb::Transaction, Status> {
         let first_attempt = match session.multiplexed {
-            true => first_attempt_of(&options.multiplexed_session_previous_transaction_id),
+            true => {
+                let previous = decode_id(&options.multiplexed_session_previous_transaction_id);
+                previous.map(|id| id.start)
+            }
             false => self.state.lock().aborted.remove(&session.name),
         };
         let now = door.database.now().latest;
@@ -451,11 +469,12 @@ impl Transactions {
             ..Default::default()
         };
         let inner = door.database.begin(inner_options).await.map_err(of_api)?;
-        let id = new_id(first_attempt.unwrap_or(now));
+        let id = inner.id();
         let mut state = ReadWriteState {
-            id: id.clone(),
+            id,
             phase: Phase::Active(inner),
             statements: BTreeMap::new(),
+            mutation_count: 0,
             token: 0,
             is_multiplexed: session.multiplexed,
             is_complete: false,
@@ -463,7 +482,7 @@ impl Transactions {
         let precommit_token = state.precommit_token();
         self.add(door, session, state)?;
         Ok(pb::Transaction {
-            id,
+            id: encode_id(id),
             precommit_token,
             ..Default::default()
         })
@@ -521,26 +540,32 @@ impl Transactions {
         if id.first() == Some(&PARTITIONED_DML_TAG) {
             return Ok(Held::PartitionedDml);
         }
-        let transaction = self.find(door, session, id)?;
-        Ok(Held::ReadWrite(transaction.lock_owned().await))
+        match self.find(door, session, id).await? {
+            Known::Open(state) => Ok(Held::ReadWrite(state)),
+            Known::Ended(ending) => Err(ending.refusal()),
+            Known::Nothing(why) => Err(aborted(&format!("Transaction not found: {why}"))),
+        }
     }
 
-    /// A read-write transaction by id.
-    pub async fn read_write(
-        &self,
-        door: &Door,
-        session: &Session,
-        id: &[u8],
-    ) -> Result<OwnedMutexGuard<ReadWriteState>, Status> {
-        match self.hold(door, session, id).await? {
-            Held::ReadWrite(guard) => Ok(guard),
-            Held::Snapshot(_) => Err(Status::failed_precondition(
+    /// A read-write transaction that is to be committed or rolled back.
+    pub async fn to_end(&self, door: &Door, session: &Session, id: &[u8]) -> Result<Known, Status> {
+        match id.first() {
+            Some(&READ_ONLY_TAG) => Err(Status::failed_precondition(
                 "Cannot commit or roll back a read-only transaction.",
             )),
-            Held::PartitionedDml => Err(Status::failed_precondition(
+            Some(&PARTITIONED_DML_TAG) => Err(Status::failed_precondition(
                 "Cannot commit or roll back a partitioned DML transaction.",
             )),
+            _ => self.find(door, session, id).await,
         }
+    }
+}
+
+fn why_unknown(door: &Door, id: TransactionId) -> String {
+    let here = door.database.topology().this_node;
+    match id.node == here {
+        true => "it was begun before this node started anew, or has ended long ago".into(),
+        false => format!("it is one of node {}, and this is node {here}", id.node),
     }
 }
 

@@ -46,8 +46,7 @@ async fn reads_its_own_writes_and_nobody_else_does() {
     let texts: Vec<String> = seen.rows.iter().map(|row| scene.text(row)).collect();
     assert_eq!(texts, ["changed", "three"]);
     assert_eq!(scene.texts().await, ["one", "two"]);
-    let commit = transaction.commit(Vec::new()).await.unwrap();
-    assert_eq!(commit.mutation_count, 3);
+    transaction.commit(Vec::new()).await.unwrap();
     assert_eq!(scene.texts().await, ["changed", "three"]);
 }
 

@@ -12,8 +12,8 @@ use crate::core::Core;
 use crate::rpc::{Reply, Request};
 use api::trace::{Recorder, Trace, event};
 use api::{
-    Buffered, Copies, Database, Error, Outcome, ReadRequest, ReadResponse, Refused, Retry,
-    Topology, Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
+    Buffered, Concurrency, Copies, Database, Error, Outcome, ReadRequest, ReadResponse, Refused,
+    Retry, Topology, Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Change, Table};
@@ -188,8 +188,11 @@ impl Database for Gateway {
             this.ok_or_else(|| Error::Retry(Retry::NotServing("this node has stopped".into())))?;
         let start = options.first_attempt.unwrap_or(self.core.now().latest);
         let id = strong::transaction(&self.core, start);
-        self.core.transactions.begin(id)?;
-        Ok(Box::new(Buffered::new(database, Some(id), &options)))
+        // One that locks nothing is open nowhere but at its client's door.
+        if options.concurrency == Concurrency::Locks {
+            self.core.transactions.begin(id)?;
+        }
+        Ok(Box::new(Buffered::new(database, id, &options)))
     }
 
     fn release(&self, transaction: TransactionId) {

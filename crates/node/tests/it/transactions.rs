@@ -2,11 +2,13 @@
 
 use crate::cluster::{Cluster, create_table, get, key, note, put};
 use api::{
-    Atomicity, Condition, Database, Error, KeyRange, Mutation, Outcome, ReadBound, ReadRequest,
-    Refused, Retry, RowOperation, Selection, Transaction, TransactionOptions, WriteRequest,
+    Atomicity, Concurrency, Condition, Database, Error, KeyRange, Mutation, Outcome, ReadBound,
+    ReadRequest, Refused, Retry, RowOperation, Selection, Transaction, TransactionOptions,
+    WriteRequest,
 };
 use catalog::{Change, Partitioning, Protocol};
 use model::{TableId, Value};
+use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -248,6 +250,46 @@ async fn the_older_of_two_wins_and_the_younger_hears_of_it() {
     assert_eq!(
         get(database.as_ref(), table, "1").await.unwrap().as_deref(),
         Some("5")
+    );
+}
+
+/// One that takes no locks is its door's alone: the node neither counts it nor ends it.
+#[tokio::test(start_paused = true)]
+async fn what_locks_nothing_is_not_open_at_the_node() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start(1).await;
+    let database = cluster.database(1);
+    let table = accounts(database.as_ref()).await;
+    let open = || -> usize {
+        let mut registry = Registry::default();
+        node.metrics(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let lines = text.lines();
+        let found = lines.filter_map(|line| line.strip_prefix("node_transactions_open "));
+        found.map(|count| count.parse::<usize>().unwrap()).sum()
+    };
+    let optimistic = TransactionOptions {
+        concurrency: Concurrency::Validation,
+        ..Default::default()
+    };
+    let locking = database.begin(TransactionOptions::default()).await.unwrap();
+    assert_eq!(open(), 1);
+    let mut reader = database.begin(optimistic).await.unwrap();
+    read_in(reader.as_mut(), database.as_ref(), table, "1")
+        .await
+        .unwrap();
+    assert_eq!(open(), 1);
+    locking.rollback().await;
+    assert_eq!(open(), 0);
+    sleep(Duration::from_secs(15)).await;
+    reader
+        .commit(vec![note(database.as_ref(), table, "2", "7")])
+        .await
+        .unwrap();
+    assert_eq!(
+        get(database.as_ref(), table, "2").await.unwrap().as_deref(),
+        Some("7")
     );
 }
 
