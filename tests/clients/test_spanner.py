@@ -463,6 +463,33 @@ def test_columns_of_a_row_are_locked_apart(database):
     assert attempts[2:] == ["look"] and query(database, sql) == []
 
 
+def test_what_is_read_for_update_is_waited_for(database):
+    """Two that read first would both get on, and one would lose; with FOR UPDATE the younger waits and loses nothing."""
+    put_singers(database, (1, "0", None))
+    attempts, younger = [], []
+
+    def add(transaction, then):
+        attempts.append(1)
+        sql = "SELECT FirstName FROM Singers WHERE SingerId = 1 FOR UPDATE"
+        [[found]] = transaction.execute_sql(sql)
+        then()
+        transaction.update("Singers", ("SingerId", "FirstName"), [(1, str(int(found) + 1))])
+
+    def meanwhile():
+        if not younger:
+            younger.append(threading.Thread(target=lambda: database.run_in_transaction(add, lambda: None)))
+            younger[0].start()
+            younger[0].join(1)
+            assert younger[0].is_alive() and len(attempts) == 2
+
+    database.run_in_transaction(add, meanwhile)
+    younger[0].join(60)
+    assert query(database, "SELECT FirstName FROM Singers") == [["2"]]
+    assert len(attempts) == 2
+    with pytest.raises(exceptions.InvalidArgument, match="FOR UPDATE"):
+        query(database, "SELECT FirstName FROM Singers FOR UPDATE")
+
+
 def test_counters_under_contention(database):
     put_singers(database, (1, "0", None))
 

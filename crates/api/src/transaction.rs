@@ -70,7 +70,8 @@ pub trait Transaction: Send {
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResponse, Error>;
 
     /// As `read`, of rows of which these columns will be written next: they are locked for that at once, and read with
-    /// what is asked for, so that the write need not ask for them again. `All` also where rows will be deleted.
+    /// what is asked for, so that the write need not ask for them again. `All` also where rows will be deleted; no column
+    /// locks whether there are rows, and so keeps others from reading any of them.
     async fn read_to_write(
         &mut self,
         request: ReadRequest,
@@ -507,6 +508,7 @@ impl Transaction for Buffered {
     ) -> Result<ReadResponse, Error> {
         let exclusive = match &written {
             Projection::All => ColumnSet::ALL,
+            Projection::Columns(columns) if columns.is_empty() => ColumnSet::EXISTENCE,
             Projection::Columns(columns) => ColumnSet::of(columns.iter().copied()),
         };
         request.projection = both(request.projection, written);

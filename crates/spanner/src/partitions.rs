@@ -6,7 +6,7 @@
 //! keys are spread evenly.
 
 use crate::mutations::{find_columns, find_table};
-use crate::queries::{RequestParameters, analyse, check_index};
+use crate::queries::{FOR_UPDATE_REFUSED, RequestParameters, analyse, check_index};
 use crate::sessions::Session;
 use crate::status::of_api;
 use crate::transactions::{Held, Selected, Snapshot};
@@ -86,6 +86,9 @@ pub async fn query(
     let Prepared::Query(mut plan) = analyse(&door, &session, &request.sql, &parameters)? else {
         return Err(Status::invalid_argument("Only a query can be partitioned."));
     };
+    if plan.for_update {
+        return Err(Status::invalid_argument(FOR_UPDATE_REFUSED));
+    }
     let scan = plan.partitionable().ok_or_else(|| {
         Status::invalid_argument(
             "Query is not root partitionable: every row of the answer must come from one row of one table.",
@@ -119,6 +122,7 @@ pub async fn read(
         columns: find_columns(table, &request.columns)?,
         direction: Direction::Forward,
         row_limit: None,
+        for_update: false,
     };
     let of = Of::read(table, &request.columns, &set);
     partition(

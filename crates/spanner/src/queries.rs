@@ -10,6 +10,7 @@ use crate::{Door, keys, partitioned_dml, partitions, wire};
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Value;
 use pb::execute_sql_request::QueryMode;
+use pb::read_request::LockHint;
 use pb::result_set_stats::RowCount;
 use sql::plan::{Relation, Scan};
 use sql::types::SqlType;
@@ -26,6 +27,7 @@ const MESSAGES_AHEAD: usize = 4;
 const BATCH_MAX: usize = 10_000;
 /// Spanner's limit.
 const PARAMETERS_MAX: usize = 950;
+pub const FOR_UPDATE_REFUSED: &str = "FOR UPDATE is not supported in this transaction type";
 
 /// A request's parameters, with the types that it declares for some.
 pub struct RequestParameters<'r> {
@@ -156,6 +158,9 @@ async fn begin(door: &Door, request: &pb::ExecuteSqlRequest) -> Result<Begun, St
                 .transactions
                 .select(door, &session, request.transaction.as_ref())
                 .await?;
+            if plan.for_update && !selected.is_read_write() {
+                return Err(Status::invalid_argument(FOR_UPDATE_REFUSED));
+            }
             let mut source = Source::new(door, selected.held, resume)?;
             source.check(request.last_statement)?;
             Ok(Begun::Run(Run {
@@ -449,6 +454,7 @@ async fn begin_read(door: &Door, request: &pb::ReadRequest) -> Result<Run, Statu
         columns,
         direction: api::Direction::Forward,
         row_limit,
+        for_update: request.lock_hint() == LockHint::Exclusive,
     };
     if !request.partition_token.is_empty() {
         if row_limit.is_some() {
@@ -464,10 +470,17 @@ async fn begin_read(door: &Door, request: &pb::ReadRequest) -> Result<Run, Statu
         .transactions
         .select(door, &session, request.transaction.as_ref())
         .await?;
+    let for_update = scan.for_update;
+    if request.lock_hint() != LockHint::Unspecified && !selected.is_read_write() {
+        return Err(Status::invalid_argument(
+            "A lock hint is for reads in read-write transactions only.",
+        ));
+    }
     let mut source = Source::new(door, selected.held, resume)?;
     source.check(false)?;
     Ok(Run {
         plan: Plan {
+            for_update,
             text: Arc::from(""),
             columns: output,
             root: Relation::Scan(scan),

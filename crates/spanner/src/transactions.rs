@@ -175,6 +175,10 @@ impl Selected {
         }
     }
 
+    pub fn is_read_write(&self) -> bool {
+        matches!(self.held, Held::ReadWrite(_))
+    }
+
     pub fn read_write(&mut self) -> Option<&mut ReadWriteState> {
         match &mut self.held {
             Held::ReadWrite(guard) => Some(guard),

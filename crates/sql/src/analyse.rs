@@ -96,6 +96,10 @@ pub(crate) struct Analyser<'a> {
     aggregates: Option<Vec<Aggregate>>,
     /// WITH queries in sight, innermost last.
     with: Vec<(String, crate::ast::Query)>,
+    /// Whether the query under analysis, or one that it is a part of, says FOR UPDATE.
+    for_update: bool,
+    /// Whether any has said so.
+    has_for_update: bool,
     selects: usize,
     /// Results of subqueries and values of outer rows have places of their own, counted here.
     slots: usize,
@@ -121,6 +125,8 @@ impl<'a> Analyser<'a> {
             subqueries: Vec::new(),
             aggregates: None,
             with: Vec::new(),
+            for_update: false,
+            has_for_update: false,
             selects: 0,
             slots: 0,
             frames: Vec::new(),

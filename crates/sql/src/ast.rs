@@ -44,6 +44,7 @@ pub struct Query {
     pub order_by: Vec<OrderItem>,
     pub limit: Option<Expression>,
     pub offset: Option<Expression>,
+    pub for_update: bool,
     pub at: Offset,
 }
 

@@ -545,7 +545,13 @@ impl ScanState {
             );
             request.row_limit = Some(wanted as u32);
             request.size_bytes_max = PAGE_BYTES;
-            let response = storage.read(request).await?;
+            let response = match self.scan.for_update {
+                true => {
+                    let written = request.projection.clone();
+                    storage.read_to_write(request, written).await?
+                }
+                false => storage.read(request).await?,
+            };
             self.rest = response.next;
             let mut batch = Vec::with_capacity(response.rows.len());
             for row in &response.rows {

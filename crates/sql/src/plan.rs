@@ -27,6 +27,8 @@ pub struct Plan {
     pub root: Relation,
     /// Run first, in this order; each result is a slot of everything after it.
     pub subqueries: Vec<Subquery>,
+    /// Whether it says FOR UPDATE anywhere, which only a read-write transaction may.
+    pub for_update: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -230,6 +232,8 @@ pub struct Scan {
     pub direction: Direction,
     /// No more rows than this are needed.
     pub row_limit: Option<u64>,
+    /// What is looked at is kept from others as if it were to be written: FOR UPDATE.
+    pub for_update: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

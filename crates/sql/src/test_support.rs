@@ -7,11 +7,11 @@ use crate::execute::{Cursor, Effect, Storage, execute_manipulation};
 use crate::parse::parse_definition;
 use crate::plan::{Plan, Row};
 use api::evaluate::{Moment, evaluate};
-use api::{Direction, Mutation, ReadRequest, ReadResponse, ReadRow, Selection};
+use api::{Direction, Mutation, Projection, ReadRequest, ReadResponse, ReadRow, Selection};
 use async_trait::async_trait;
 use catalog::{Catalog, Change};
 use model::{TableId, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const NAMESPACE: &str = "test";
 
@@ -22,6 +22,8 @@ pub struct Memory {
     pub page_rows: usize,
     /// Rows handed out so far.
     pub rows_read: usize,
+    /// What was read in order to be written, as `table(column, …)`, once each.
+    pub locked: BTreeSet<String>,
 }
 
 impl Memory {
@@ -38,6 +40,7 @@ impl Memory {
             rows: BTreeMap::new(),
             page_rows: 3,
             rows_read: 0,
+            locked: BTreeSet::new(),
         };
         for definition in definitions {
             memory.define(definition).unwrap();
@@ -142,6 +145,22 @@ impl Storage for Memory {
         }
         self.rows_read += response.rows.len();
         Ok(response)
+    }
+
+    async fn read_to_write(
+        &mut self,
+        request: ReadRequest,
+        written: Projection,
+    ) -> Result<ReadResponse, api::Error> {
+        let table = self.catalog.table(request.table).unwrap();
+        let columns = table.columns().iter().filter(|column| match &written {
+            Projection::All => true,
+            Projection::Columns(columns) => columns.contains(&column.id),
+        });
+        let names: Vec<&str> = columns.map(|column| column.name.as_str()).collect();
+        let locked = format!("{}({})", table.name(), names.join(", "));
+        self.locked.insert(locked);
+        self.read(request).await
     }
 
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {

@@ -1,6 +1,7 @@
 //! The door over the reference, by the generated clients: what the official Python client does not show.
 
 mod commit;
+mod locks;
 
 use googleapis_tonic_google_spanner_admin_database_v1::google::spanner::admin::database::v1 as ddl;
 use googleapis_tonic_google_spanner_admin_instance_v1::google::spanner::admin::instance::v1 as instances;

@@ -260,9 +260,11 @@ impl<'a> Analyser<'a> {
                 .rposition(|(with, _)| with.eq_ignore_ascii_case(&name.text));
             if let Some(index) = found {
                 let query = self.with[index].1.clone();
-                // A WITH query sees those before it.
+                // A WITH query sees those before it, and locks what it says itself.
                 let hidden = self.with.split_off(index);
+                let around = std::mem::replace(&mut self.for_update, false);
                 let result = self.query(&query, None);
+                self.for_update = around;
                 self.with.extend(hidden);
                 let (relation, columns) = result?;
                 return Ok((relation, scope_of(&columns, qualifier)));
@@ -288,7 +290,8 @@ impl<'a> Analyser<'a> {
             );
         }
         let table = self.table(path)?;
-        let (scan, columns) = whole_scan(&table);
+        let (mut scan, columns) = whole_scan(&table);
+        scan.for_update = self.for_update;
         let columns = columns.into_iter().map(|column| ScopeColumn {
             qualifier: qualifier.clone(),
             ..column

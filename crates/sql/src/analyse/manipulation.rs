@@ -357,6 +357,7 @@ fn all_columns(table: &Arc<Table>) -> Scan {
         selection: Selection::Ranges(vec![whole_range(table)]),
         direction: Direction::Forward,
         row_limit: None,
+        for_update: false,
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn analyse_query(
         columns,
         root,
         subqueries: analyser.subqueries,
+        for_update: analyser.has_for_update,
     })
 }
 
@@ -45,7 +46,11 @@ impl<'a> Analyser<'a> {
         for (name, query) in &query.with {
             self.with.push((name.text.clone(), query.clone()));
         }
+        let around = self.for_update;
+        self.for_update |= query.for_update;
+        self.has_for_update |= self.for_update;
         let result = self.query_here(query, outer);
+        self.for_update = around;
         self.with.truncate(in_sight);
         result
     }
@@ -238,6 +243,11 @@ impl<'a> Analyser<'a> {
                 "the statement comes to more than {SELECTS_MAX} selects"
             ))
             .at(select.at));
+        }
+        if self.for_update && select.from.is_none() {
+            return Err(
+                Error::invalid("FOR UPDATE takes a query with a FROM clause").at(select.at),
+            );
         }
         let Source { relation, scope } = self.source(select.from.as_ref(), outer)?;
         let outer_applied = self.applied.replace(Vec::new());

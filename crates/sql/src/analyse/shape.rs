@@ -36,6 +36,7 @@ pub(super) fn whole_scan(table: &Arc<Table>) -> (Scan, Vec<ScopeColumn>) {
         selection: Selection::Ranges(vec![whole_range(table)]),
         direction: Direction::Forward,
         row_limit: None,
+        for_update: false,
     };
     (scan, names)
 }

@@ -55,8 +55,11 @@ impl Analyser<'_> {
     ) -> Result<(Node, SqlType), Error> {
         let outer_aggregates = self.aggregates.take();
         let outer_applied = self.applied.take();
+        // FOR UPDATE around an expression's subquery is not about it.
+        let around = std::mem::replace(&mut self.for_update, false);
         self.frames.push(Frame::default());
         let result = self.query(query, Some(scope));
+        self.for_update = around;
         let frame = self.frames.pop().unwrap_or_default();
         self.applied = outer_applied;
         self.aggregates = outer_aggregates;

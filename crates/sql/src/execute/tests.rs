@@ -570,3 +570,75 @@ fn definitions_are_printed_as_they_were_made() {
         .define("ALTER TABLE b ALTER COLUMN n BYTES(MAX)")
         .unwrap();
 }
+
+#[test]
+fn for_update_keeps_from_others_what_it_scans() {
+    let mut memory = Memory::new(&[
+        "CREATE TABLE s (k INT64 NOT NULL, name STRING(MAX), info STRING(MAX)) PRIMARY KEY (k)",
+        "CREATE TABLE a (k INT64 NOT NULL, budget INT64) PRIMARY KEY (k)",
+    ]);
+    memory
+        .manipulate("INSERT INTO s (k, name, info) VALUES (1, 'n', 'i'), (2, 'm', 'j')")
+        .unwrap();
+    memory
+        .manipulate("INSERT INTO a (k, budget) VALUES (1, 10)")
+        .unwrap();
+    for (text, wanted) in [
+        ("SELECT name FROM s", ""),
+        ("SELECT name FROM s WHERE k = 1 FOR UPDATE", "s(name)"),
+        ("SELECT k FROM s FOR UPDATE", "s()"),
+        (
+            "SELECT name, info, budget FROM s JOIN a ON s.k = a.k FOR UPDATE",
+            "a(budget) s(name, info)",
+        ),
+        (
+            "SELECT name FROM s JOIN (SELECT k FROM a WHERE budget > 1 FOR UPDATE) AS b ON b.k = s.k",
+            "a(budget)",
+        ),
+        (
+            "SELECT name FROM (SELECT name, info FROM s ORDER BY k LIMIT 1) FOR UPDATE",
+            "s(name, info)",
+        ),
+        // An expression's subquery and a WITH query say so themselves, or not.
+        (
+            "SELECT name FROM s WHERE k = (SELECT k FROM a WHERE budget = 10) FOR UPDATE",
+            "s(name)",
+        ),
+        (
+            "SELECT name FROM s WHERE EXISTS (SELECT 1 FROM a WHERE a.k = s.k FOR UPDATE)",
+            "a()",
+        ),
+        (
+            "WITH w AS (SELECT name FROM s) SELECT * FROM w FOR UPDATE",
+            "",
+        ),
+        (
+            "WITH w AS (SELECT name FROM s FOR UPDATE) SELECT * FROM w",
+            "s(name)",
+        ),
+        (
+            "SELECT k FROM a UNION ALL SELECT k FROM s FOR UPDATE",
+            "a() s()",
+        ),
+        (
+            "(SELECT k FROM a FOR UPDATE) UNION ALL SELECT k FROM s",
+            "a()",
+        ),
+    ] {
+        memory.locked.clear();
+        let plan = memory.plan(text).unwrap();
+        assert_eq!(plan.for_update, text.contains("FOR UPDATE"), "{text}");
+        let found = rows(&mut memory, text);
+        assert!(
+            !found.is_empty() && !found.contains("ERROR"),
+            "{text}: {found}"
+        );
+        let locked: Vec<&str> = memory.locked.iter().map(String::as_str).collect();
+        assert_eq!(locked.join(" "), wanted, "{text}");
+    }
+    let refused = rows(&mut memory, "SELECT 1 FOR UPDATE");
+    assert!(
+        refused.contains("FOR UPDATE takes a query with a FROM clause"),
+        "{refused}"
+    );
+}

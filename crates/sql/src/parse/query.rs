@@ -56,9 +56,10 @@ impl Parser {
                 offset = Some(self.expression()?);
             }
         }
+        let mut for_update = false;
         match self.keyword_here().as_deref() {
-            // FOR UPDATE takes stronger locks; a transaction here validates what it read anyway.
             Some("FOR") if self.is_keyword_ahead(1, "UPDATE") => {
+                for_update = true;
                 self.advance();
                 self.advance();
             }
@@ -71,6 +72,7 @@ impl Parser {
             order_by,
             limit,
             offset,
+            for_update,
             at,
         })
     }
