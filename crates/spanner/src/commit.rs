@@ -1,7 +1,7 @@
 //! BeginTransaction, Commit, Rollback, BatchWrite.
 
 use crate::ended::{Committed, Ending};
-use crate::grpc::Answers;
+use crate::grpc::{Answers, INTERRUPTED, detached};
 use crate::mutations::{self, Lowered};
 use crate::sessions::Session;
 use crate::status::{as_message, of_api, of_commit, of_sql};
@@ -22,8 +22,6 @@ use tonic::{Code, Status};
 const GROUPS_MAX: usize = 10_000;
 /// Spanner's limit.
 const COMMIT_DELAY_MICROS_MAX: u64 = 500_000;
-/// What is left of a commit that did not come to its end.
-const INTERRUPTED: &str = "the commit was interrupted; its outcome is unknown";
 
 pub async fn begin_transaction(
     door: Arc<Door>,
@@ -153,12 +151,11 @@ async fn commit_open(
         }
     };
     let door = Arc::clone(door);
-    let committing = tokio::spawn(async move {
+    detached(async move {
         let mut state = state;
         commit_held(&door, &session, &mut state, &mutations).await
-    });
-    let committed = committing.await;
-    committed.unwrap_or_else(|_| Err(Status::unknown(INTERRUPTED)))
+    })
+    .await
 }
 
 async fn commit_held(

@@ -20,6 +20,9 @@ const REQUEST_BYTES_MAX: usize = 104 << 20;
 /// A cell holds at most 10 MiB, which base64 makes longer by a third.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
+/// What is left of what did not come to its end.
+pub const INTERRUPTED: &str = "the request was interrupted; its outcome is unknown";
+
 pub type Reply =
     Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send + 'static>>;
 pub type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send + 'static>>;
@@ -34,6 +37,15 @@ where
         .send_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(RESPONSE_BYTES_MAX)
+}
+
+/// Carries something out whatever becomes of the client's connection, with which the request's own future goes: a
+/// client repeats what it has no answer to, and is to find it done or not done, but never half done.
+pub async fn detached<A: Send + 'static>(
+    work: impl Future<Output = Result<A, Status>> + Send + 'static,
+) -> Result<A, Status> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Err(Status::unknown(INTERRUPTED)))
 }
 
 /// Answers one message with one.

@@ -1,6 +1,6 @@
 //! ExecuteSql, ExecuteStreamingSql, ExecuteBatchDml, Read, StreamingRead.
 
-use crate::grpc::Answers;
+use crate::grpc::{Answers, detached};
 use crate::mutations::{CountingStorage, find_columns, find_table};
 use crate::results::{self, Resume, Run, Source};
 use crate::sessions::Session;
@@ -136,6 +136,11 @@ fn is_profile(mode: QueryMode) -> bool {
 enum Begun {
     Whole(pb::ResultSet),
     Run(Run),
+}
+
+async fn begin_detached(door: &Arc<Door>, request: pb::ExecuteSqlRequest) -> Result<Begun, Status> {
+    let door = Arc::clone(door);
+    detached(async move { begin(&door, &request).await }).await
 }
 
 async fn begin(door: &Door, request: &pb::ExecuteSqlRequest) -> Result<Begun, Status> {
@@ -290,7 +295,7 @@ pub async fn execute_sql(
     door: Arc<Door>,
     request: pb::ExecuteSqlRequest,
 ) -> Result<pb::ResultSet, Status> {
-    match begin(&door, &request).await? {
+    match begin_detached(&door, request).await? {
         Begun::Whole(result) => Ok(result),
         Begun::Run(run) => results::whole(&door, run).await,
     }
@@ -300,7 +305,7 @@ pub async fn execute_streaming_sql(
     door: Arc<Door>,
     request: pb::ExecuteSqlRequest,
 ) -> Result<Answers<pb::PartialResultSet>, Status> {
-    match begin(&door, &request).await? {
+    match begin_detached(&door, request).await? {
         Begun::Whole(result) => Ok(once(results::as_partial(result))),
         Begun::Run(run) => Ok(spawn(door, run)),
     }
@@ -321,6 +326,13 @@ pub async fn execute_batch_dml(
     door: Arc<Door>,
     request: pb::ExecuteBatchDmlRequest,
 ) -> Result<pb::ExecuteBatchDmlResponse, Status> {
+    detached(async move { batch_dml(&door, &request).await }).await
+}
+
+async fn batch_dml(
+    door: &Door,
+    request: &pb::ExecuteBatchDmlRequest,
+) -> Result<pb::ExecuteBatchDmlResponse, Status> {
     if request.statements.is_empty() {
         return Err(Status::invalid_argument(
             "No statements in batch DML request.",
@@ -331,8 +343,8 @@ pub async fn execute_batch_dml(
             "a batch has at most {BATCH_MAX} statements"
         )));
     }
-    let session = door.sessions.find(&door, &request.session)?;
-    let mut selected = select_for_writing(&door, &session, request.transaction.as_ref()).await?;
+    let session = door.sessions.find(door, &request.session)?;
+    let mut selected = select_for_writing(door, &session, request.transaction.as_ref()).await?;
     if let Held::PartitionedDml = selected.held {
         return Err(Status::invalid_argument(
             "A partitioned DML transaction executes one statement, not a batch.",
@@ -358,9 +370,9 @@ pub async fn execute_batch_dml(
             values: statement.params.as_ref(),
             types: &statement.param_types,
         };
-        let result = match analyse(&door, &session, &statement.sql, &parameters) {
+        let result = match analyse(door, &session, &statement.sql, &parameters) {
             Ok(Prepared::Manipulation(manipulation)) => {
-                manipulate(&door, &mut selected, *manipulation, None).await
+                manipulate(door, &mut selected, *manipulation, None).await
             }
             Ok(Prepared::Query(_)) => Err(Status::invalid_argument(
                 "A batch has data manipulation statements only.",
@@ -378,14 +390,14 @@ pub async fn execute_batch_dml(
                 }
                 answer.result_sets.push(result);
             }
-            // The transaction that the failing first statement began is lost with it.
-            Err(status) if answer.result_sets.is_empty() && selected.begun.is_some() => {
-                selected.forget(&door);
-                return Err(status);
-            }
             Err(status) if status.code() == tonic::Code::Aborted => return Err(status),
             Err(status) => {
                 answer.status = Some(as_message(&status));
+                // Only a statement that succeeds tells of the transaction: one that the first began is lost with it.
+                if answer.result_sets.is_empty() && selected.begun.is_some() {
+                    selected.forget(door);
+                    return Ok(answer);
+                }
                 break;
             }
         }

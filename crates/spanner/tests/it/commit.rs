@@ -25,6 +25,8 @@ struct Faulty {
     refusal: Mutex<Option<Error>>,
     /// Writes wait while it is `true`.
     is_held: watch::Sender<bool>,
+    /// After so many reads they wait as well.
+    reads_left: Mutex<Option<u32>>,
     has_come: Notify,
 }
 
@@ -35,8 +37,17 @@ impl Faulty {
             this: this.clone(),
             refusal: Mutex::default(),
             is_held: watch::Sender::new(false),
+            reads_left: Mutex::default(),
             has_come: Notify::new(),
         })
+    }
+
+    async fn wait(&self) {
+        let mut is_held = self.is_held.subscribe();
+        if *is_held.borrow() {
+            self.has_come.notify_one();
+        }
+        is_held.wait_for(|is_held| !is_held).await.unwrap();
     }
 }
 
@@ -55,6 +66,16 @@ impl Database for Faulty {
     }
 
     async fn read(&self, request: ReadRequest) -> Result<ReadResponse, Error> {
+        let is_last = match self.reads_left.lock().unwrap().as_mut() {
+            Some(left) => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+            None => false,
+        };
+        if is_last {
+            self.wait().await;
+        }
         self.reference.read(request).await
     }
 
@@ -62,9 +83,7 @@ impl Database for Faulty {
         if let Some(error) = self.refusal.lock().unwrap().take() {
             return Err(error);
         }
-        self.has_come.notify_one();
-        let mut is_held = self.is_held.subscribe();
-        is_held.wait_for(|is_held| !is_held).await.unwrap();
+        self.wait().await;
         self.reference.write(request).await
     }
 
@@ -100,6 +119,15 @@ impl Database for Faulty {
 }
 
 impl Served {
+    /// The same session on a connection of its own.
+    async fn another(&self) -> Served {
+        Served {
+            address: self.address,
+            client: super::SpannerClient::new(connect(self.address).await),
+            session: self.session.clone(),
+        }
+    }
+
     /// A transaction that has appended an `x` to the row of key 1.
     async fn appended(&mut self) -> Vec<u8> {
         let id = self.begin().await;
@@ -146,15 +174,8 @@ async fn a_commit_goes_on_without_its_client_and_a_repetition_waits_for_it() {
     served.insert(vec![(1, "a".into())]).await;
     let id = served.appended().await;
     database.is_held.send_replace(true);
-    let channel = connect(served.address).await;
-    let mut other = Served {
-        address: served.address,
-        client: super::SpannerClient::new(channel),
-        session: served.session.clone(),
-    };
+    let mut other = served.another().await;
     let commit_id = id.clone();
-    // Whatever earlier writes have left behind.
-    let _ = tokio::time::timeout(Duration::from_millis(1), database.has_come.notified()).await;
     let first = tokio::spawn(async move { other.commit(&commit_id).await });
     database.has_come.notified().await;
     first.abort();
@@ -171,6 +192,39 @@ async fn a_commit_goes_on_without_its_client_and_a_repetition_waits_for_it() {
     let third = served.commit(&id).await.unwrap();
     assert_eq!(third.commit_timestamp, committed.commit_timestamp);
     assert_eq!(served.value(1).await, "ax");
+}
+
+#[tokio::test]
+async fn a_statement_goes_on_without_its_client_and_is_not_half_done() {
+    let database = Faulty::new();
+    let mut served = serve_over(database.clone()).await;
+    let rows = (1..=3).map(|key| (key, "a".into()));
+    served.insert(rows.collect()).await;
+    let id = served.begin().await;
+    let append = "UPDATE t SET v = v || 'x' WHERE k > 0";
+    // Of the rows, and of the first two of them.
+    *database.reads_left.lock().unwrap() = Some(3);
+    database.is_held.send_replace(true);
+    let mut other = served.another().await;
+    let first_id = id.clone();
+    let first = tokio::spawn(async move { other.execute(&first_id, append, 1).await });
+    database.has_come.notified().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    *database.reads_left.lock().unwrap() = None;
+    let repeated = {
+        let again = served.execute(&id, append, 1);
+        tokio::pin!(again);
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut again).await;
+        assert!(early.is_err(), "the first is not done yet: {early:?}");
+        database.is_held.send_replace(false);
+        again.await
+    };
+    repeated.unwrap();
+    served.commit(&id).await.unwrap();
+    for key in 1..=3 {
+        assert_eq!(served.value(key).await, "ax");
+    }
 }
 
 #[tokio::test]

@@ -231,6 +231,44 @@ async fn a_repeated_statement_and_a_repeated_commit_are_answered_and_not_done_ag
 }
 
 #[tokio::test]
+async fn a_batch_whose_first_statement_fails_begins_nothing_and_says_why() {
+    let mut served = serve().await;
+    served.insert(vec![(1, "a".into())]).await;
+    let statement = |sql: &str| pb::execute_batch_dml_request::Statement {
+        sql: sql.into(),
+        ..Default::default()
+    };
+    let (fails, succeeds) = (
+        statement("INSERT INTO t (k, v) VALUES (1, 'b')"),
+        statement("UPDATE t SET v = 'c' WHERE k = 1"),
+    );
+    let mut request = pb::ExecuteBatchDmlRequest {
+        session: served.session.clone(),
+        transaction: Some(pb::TransactionSelector {
+            selector: Some(pb::transaction_selector::Selector::Begin(read_write())),
+        }),
+        statements: vec![fails.clone(), succeeds.clone()],
+        seqno: 1,
+        ..Default::default()
+    };
+    let answer = served.client.execute_batch_dml(request.clone()).await;
+    let answer = answer.unwrap().into_inner();
+    assert_eq!(answer.status.unwrap().code, Code::AlreadyExists as i32);
+    assert!(answer.result_sets.is_empty() && answer.precommit_token.is_none());
+    // So the client begins by itself, and hears the same of the transaction that it has.
+    request.transaction = by_id(&served.begin().await);
+    let answer = served.client.execute_batch_dml(request.clone()).await;
+    let answer = answer.unwrap().into_inner();
+    assert_eq!(answer.status.unwrap().code, Code::AlreadyExists as i32);
+    (request.statements, request.seqno) = (vec![succeeds, fails], 2);
+    let answer = served.client.execute_batch_dml(request).await.unwrap();
+    let answer = answer.into_inner();
+    assert_eq!(answer.status.unwrap().code, Code::AlreadyExists as i32);
+    assert_eq!(answer.result_sets.len(), 1);
+    assert_eq!(served.value(1).await, "a");
+}
+
+#[tokio::test]
 async fn the_loser_of_a_conflict_hears_aborted_with_a_delay() {
     let mut served = serve().await;
     served.insert(vec![(1, "a".into())]).await;
