@@ -101,6 +101,7 @@ const TRANSACTION_CONFLICT: &str = "com.amazonaws.dynamodb.v20120810#Transaction
 const CANCELLED: &str = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException";
 pub const IDEMPOTENT_MISMATCH: &str =
     "com.amazonaws.dynamodb.v20120810#IdempotentParameterMismatchException";
+pub const IN_PROGRESS: &str = "com.amazonaws.dynamodb.v20120810#TransactionInProgressException";
 const INTERNAL: &str = "com.amazonaws.dynamodb.v20120810#InternalServerError";
 
 const CONDITION_FAILED_MESSAGE: &str = "The conditional request failed";
@@ -185,8 +186,14 @@ impl Failure {
             writer.end_array();
         }
         if let Some(message) = &self.message {
-            let is_capital =
-                [SERIALIZATION, ACCESS_DENIED, CANCELLED, IDEMPOTENT_MISMATCH].contains(&self.kind);
+            let capitals = [
+                SERIALIZATION,
+                ACCESS_DENIED,
+                CANCELLED,
+                IDEMPOTENT_MISMATCH,
+                IN_PROGRESS,
+            ];
+            let is_capital = capitals.contains(&self.kind);
             writer.key(if is_capital { "Message" } else { "message" });
             writer.string(message);
         }

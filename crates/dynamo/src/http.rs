@@ -5,7 +5,7 @@
 
 use crate::error::{Failure, SERIALIZATION};
 use crate::metrics::{Metrics, OK};
-use crate::operation::{Operation, Place, unknown};
+use crate::operation::{Operation, Place, TokensInProgress, unknown};
 use crate::signature::{self, Credentials, Signed};
 use crate::wire::reader::is_json;
 use api::Database;
@@ -51,6 +51,7 @@ pub struct Door {
     pub place: Place,
     pub credentials: Credentials,
     pub metrics: Metrics,
+    pub tokens_in_progress: TokensInProgress,
     /// Request ids count up from a random start.
     pub next_request_id: AtomicU64,
 }
@@ -282,9 +283,7 @@ async fn run(
         return Err(Failure::without_message(SERIALIZATION));
     }
     let host = header(&head.headers, HOST.as_str());
-    operation
-        .run(door.database.as_ref(), &door.place, host, text)
-        .await
+    operation.run(door, host, text).await
 }
 
 /// The body without its compression; `None` when it is not what it says, or too large.

@@ -87,6 +87,7 @@ pub async fn serve(
         place: options.place,
         credentials: options.credentials,
         metrics: options.metrics,
+        tokens_in_progress: Default::default(),
         next_request_id: AtomicU64::new(uuid::Uuid::new_v4().as_u64_pair().0),
     });
     let permits = Arc::new(Semaphore::new(options.connections_max));

@@ -290,7 +290,9 @@ pub async fn write(context: &Context<'_>, text: &str) -> Result<String, Failure>
     write.atomicity = Atomicity::Each;
     let response = match context.database.write(write).await {
         // Puts and deletes may be repeated: the client is to send all of them again.
-        Err(Error::Retry(Retry::Overloaded(_))) => return Ok(unprocessed(text)),
+        Err(Error::Retry(Retry::Overloaded(_) | Retry::Aborted(_))) => {
+            return Ok(unprocessed(text));
+        }
         result => result?,
     };
     let mut writer = Writer::with_capacity(128);

@@ -17,7 +17,10 @@ mod transact;
 mod update;
 mod write;
 
+pub use transact::TokensInProgress;
+
 use crate::error::{Failure, UNKNOWN_OPERATION};
+use crate::http::Door;
 use crate::table::Schema;
 use api::{Database, Level, Mutation, ReadBound, WriteRequest};
 use catalog::Catalog;
@@ -51,6 +54,7 @@ impl Place {
 pub struct Context<'a> {
     pub database: &'a dyn Database,
     pub place: &'a Place,
+    pub tokens_in_progress: &'a TokensInProgress,
     /// The host that the client addressed.
     pub host: &'a str,
     /// Taken once a request.
@@ -151,20 +155,17 @@ operations! {
 
 impl Operation {
     /// Runs the operation on a body, and returns the answer's.
-    pub async fn run(
-        self,
-        database: &dyn Database,
-        place: &Place,
-        host: &str,
-        body: &str,
-    ) -> Result<String, Failure> {
+    pub async fn run(self, door: &Door, host: &str, body: &str) -> Result<String, Failure> {
+        let database = door.database.as_ref();
+        let context = || Context {
+            database,
+            place: &door.place,
+            tokens_in_progress: &door.tokens_in_progress,
+            host,
+            catalog: database.catalog(),
+        };
         for _ in 1..ATTEMPTS_MAX {
-            let context = Context {
-                database,
-                place,
-                host,
-                catalog: database.catalog(),
-            };
+            let context = context();
             let version = context.catalog.version;
             match self.run_once(&context, body).await {
                 Err(failure) if failure.is_stale => {
@@ -179,13 +180,7 @@ impl Operation {
                 result => return result,
             }
         }
-        let context = Context {
-            database,
-            place,
-            host,
-            catalog: database.catalog(),
-        };
-        self.run_once(&context, body).await
+        self.run_once(&context(), body).await
     }
 }
 

@@ -155,6 +155,7 @@ async fn write_all(
     let began = core.now().latest;
     let mut has_refreshed = false;
     let mut pause = ABORT_PAUSE;
+    let mut lost = None;
     for _ in 0..ROUTES_MAX {
         let Some(parts) = commit::by_tablet(core, &catalog, &request)? else {
             strong::await_tablet(core, deadline).await?;
@@ -213,20 +214,23 @@ async fn write_all(
                 catalog = newer;
             }
             // It has read nothing that could be stale by now: it may try again by itself.
-            Err(Ended::Error(Error::Retry(Retry::Aborted(_))))
+            Err(Ended::Error(error @ Error::Retry(Retry::Aborted(_))))
                 if request.assertions.is_empty()
                     && request.transaction.is_none()
                     && Instant::now() + pause < deadline =>
             {
                 sleep(pause).await;
                 pause = (pause * 2).min(ABORT_PAUSE_MAX);
+                lost = Some(error);
             }
             Err(Ended::Error(error)) => return Err(error),
         }
     }
-    Err(Error::Retry(Retry::Overloaded(
-        "the tablets move faster than the request".into(),
-    )))
+    Err(lost.unwrap_or_else(|| {
+        Error::Retry(Retry::Overloaded(
+            "the tablets move faster than the request".into(),
+        ))
+    }))
 }
 
 /// A write that lies in one tablet.

@@ -6,12 +6,15 @@
 //! nothing is wrong any more, the write is tried again.
 //!
 //! The service refuses a write that meets another transaction on an item at once. Here it waits for the other
-//! to end first, and only one that has lost several times is refused (`TransactionConflict`); so is a plain
+//! to end first, and only one that has waited in vain is refused (`TransactionConflict`); so is a plain
 //! write (`TransactionConflictException`).
 
 pub mod get;
+mod in_progress;
 mod token;
 pub mod write;
+
+pub use in_progress::TokensInProgress;
 
 use super::Context;
 use crate::capacity::Report;

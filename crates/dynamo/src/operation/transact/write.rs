@@ -1,5 +1,6 @@
 //! TransactWriteItems.
 
+use super::in_progress::in_progress;
 use super::token::Token;
 use super::{
     Address, Consumed, Cut, NOT_ONE_EACH, check_distinct, check_items, check_size, check_table_name,
@@ -22,7 +23,7 @@ use crate::wire::writer::Writer;
 use api::document::{self, Condition, ITEM_SIZE_BYTES_MAX, Item};
 use api::evaluate::{Moment, evaluate};
 use api::{
-    Error, Mutation, Refused, Retry, ReturnedRows, Returning, RowOperation, WriteRequest,
+    Error, Mutation, Patience, Refused, Retry, ReturnedRows, Returning, RowOperation, WriteRequest,
     WriteResponse,
 };
 use model::Row;
@@ -31,6 +32,8 @@ use std::time::Duration;
 const ATTEMPTS_MAX: u32 = 6;
 /// Before the second attempt; twice as long before each further one.
 const PAUSE: Duration = Duration::from_millis(5);
+/// An item that has not been free for so long is in conflict.
+const PROBE_MS: u32 = 100;
 
 pub async fn run(context: &Context<'_>, text: &str) -> Result<String, Failure> {
     let request: TransactWriteItemsRequest = body(text)?;
@@ -47,6 +50,10 @@ pub async fn run(context: &Context<'_>, text: &str) -> Result<String, Failure> {
         .map(|draft| draft.lower(context))
         .collect::<Result<Vec<_>, Failure>>()?;
     check_distinct(actions.iter().map(|action| &action.address))?;
+    let _turn = match &request.client_request_token {
+        Some(text) => Some(context.tokens_in_progress.enter(text).await?),
+        None => None,
+    };
     let token = match &request.client_request_token {
         Some(text) => {
             let mutations: Vec<Mutation> = actions.iter().map(Action::mutation).collect();
@@ -316,7 +323,9 @@ impl Transaction {
                     Verdict::Cancelled(reasons) => return Err(Failure::cancelled(reasons)),
                     Verdict::Fine => {}
                 },
-                Err(Error::Retry(Retry::Aborted(_))) => {}
+                Err(Error::Retry(Retry::Aborted(_))) => {
+                    return Err(self.conflict(context).await);
+                }
                 Err(error) => return Err(error.into()),
             }
             if attempt < ATTEMPTS_MAX {
@@ -324,9 +333,33 @@ impl Transaction {
                 pause *= 2;
             }
         }
-        // Which item the others were at is not known: all of them are named.
-        let reasons = self.actions.iter().map(|_| Reason::conflict()).collect();
-        Err(Failure::cancelled(reasons))
+        Err(self.conflicts_everywhere())
+    }
+
+    /// What to say when others were in the way for as long as a client waits: of which items they are so now.
+    async fn conflict(&self, context: &Context<'_>) -> Failure {
+        let items = self.actions.iter().map(|action| &action.address);
+        let token = self.token.iter().map(|token| &token.address);
+        let probes = items.chain(token).map(|address| is_held(context, address));
+        let held = futures::future::join_all(probes).await;
+        let (items, token) = held.split_at(self.actions.len());
+        if token.contains(&true) {
+            return in_progress();
+        }
+        if !items.contains(&true) {
+            return self.conflicts_everywhere();
+        }
+        let reasons = items.iter().map(|is_held| match is_held {
+            true => Reason::conflict(),
+            false => Reason::none(),
+        });
+        Failure::cancelled(reasons.collect())
+    }
+
+    /// Which items the others were at is not known: all of them are named.
+    fn conflicts_everywhere(&self) -> Failure {
+        let reasons = self.actions.iter().map(|_| Reason::conflict());
+        Failure::cancelled(reasons.collect())
     }
 
     fn request(&self) -> WriteRequest {
@@ -397,6 +430,15 @@ impl Transaction {
         }
         consumed
     }
+}
+
+/// Whether others keep the item from being written.
+async fn is_held(context: &Context<'_>, (table, key): &Address) -> bool {
+    let check = Mutation::new(*table, key.clone(), RowOperation::Check);
+    let mut probe = WriteRequest::new(vec![check]);
+    probe.patience = Patience { ms: PROBE_MS };
+    let probed = context.database.write(probe).await;
+    matches!(probed, Err(Error::Retry(Retry::Aborted(_))))
 }
 
 fn check_constraints(request: &TransactWriteItemsRequest) -> Result<(), String> {
