@@ -33,8 +33,9 @@ def available():
 
 
 class Hosts:
-    def __init__(self, folder, groups=(3,)):
+    def __init__(self, folder, groups=(3,), clock=("--clock-bound-ms", "1")):
         self.folder = Path(folder)
+        self.clock = clock
         self.prefix = f"tessera-{os.getpid()}"
         self.group_of = [group for group, count in enumerate(groups) for _ in range(count)]
         self.processes = [None] * len(self.group_of)
@@ -80,7 +81,7 @@ class Hosts:
         group = self.group_of[index]
         address = self.address(index)
         arguments = ["start", "--data-dir", str(self.folder / f"node{index}"), "--listen", address, "--insecure"]
-        arguments += ["--clock-bound-ms", "1", "--locality", f"dc=dc{group + 1},rack=rack{index}"]
+        arguments += [*self.clock, "--locality", f"dc=dc{group + 1},rack=rack{index}"]
         if index > 0:
             arguments += ["--join", f"{self.address(0)}:{PORTS['internode']}"]
         with open(self.folder / f"node{index}.log", "ab") as log:

@@ -16,7 +16,8 @@ def hosts():
     if not available():
         pytest.skip("takes network namespaces: Linux, iproute2, root")
     with tempfile.TemporaryDirectory(prefix="tessera-test-") as folder:
-        with Hosts(folder) as made:
+        # With the clock that the nodes make for themselves.
+        with Hosts(folder, clock=()) as made:
             try:
                 yield made
             except BaseException:
