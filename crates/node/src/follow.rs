@@ -65,14 +65,20 @@ pub(crate) async fn propose(
 
 async fn attempt_proposal(core: &Core, proposal: &Proposal, attempt: usize) -> Option<Outcome> {
     if let Some(status) = core.groups.status(META) {
-        *core.meta_leader.lock() = status.leader.map(|leader| leader.node);
+        // Whom the group has let go of hears nothing of later leaders.
+        let mut members = status.members.iter();
+        if members.any(|member| member.replica == status.replica) {
+            *core.meta_leader.lock() = status.leader.map(|leader| leader.node);
+        }
         if status.role == Role::Leader {
             return propose_here(core, proposal).await.ok();
         }
     }
     let known = *core.meta_leader.lock();
     let to = match known {
-        Some(leader) if leader != core.node && attempt % 4 < 2 => core.view().address(leader)?,
+        Some(leader) if leader != core.node && attempt.is_multiple_of(2) => {
+            core.view().address(leader)?
+        }
         _ => *meta_addresses(core).get(attempt % meta_addresses(core).len().max(1))?,
     };
     let request = Request::Propose(proposal.clone());
