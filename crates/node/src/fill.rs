@@ -90,8 +90,15 @@ pub(crate) async fn let_go(core: &Core, tablet: TabletId, replica: ReplicaId) ->
         }
         return Reply::Admitted { is_complete: false };
     }
-    // Where it is no member as far as is known here, too: what has not been applied may make it one.
-    change(core, tablet, ChangeMembers::Remove(replica)).await
+    // Where it is no member as far as is known here, too: what has not been applied may make it one. Once more, so that a
+    // majority of those who stay know that it is in force: should this leader be lost, they count by it.
+    for _ in 0..2 {
+        let answer = change(core, tablet, ChangeMembers::Remove(replica)).await;
+        if !matches!(answer, Reply::Admitted { is_complete: true }) {
+            return answer;
+        }
+    }
+    Reply::Admitted { is_complete: true }
 }
 
 async fn change(core: &Core, tablet: TabletId, change: ChangeMembers) -> Reply {
