@@ -1,6 +1,7 @@
 """Doors of single nodes, and nodes that are away for a while."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -75,11 +76,26 @@ def thinks_dead(cluster, index, dead):
     return any(not node["alive"] and node["client_address"] == cluster.HOSTS[dead] for node in nodes)
 
 
+def wait_until_stopped(pid):
+    """All threads of a process stand still: a signal is on its way for a moment."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        states = []
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/stat") as stat:
+                states.append(stat.read().rpartition(")")[2].split()[0])
+        if all(state == "T" for state in states):
+            return
+        time.sleep(0.001)
+    raise AssertionError(f"process {pid} does not stop: {states}")
+
+
 @contextlib.contextmanager
 def stopped(cluster, *indices):
     """Those nodes do nothing meanwhile."""
     for index in indices:
         cluster.processes[index].send_signal(signal.SIGSTOP)
+        wait_until_stopped(cluster.processes[index].pid)
     try:
         yield
     finally:
