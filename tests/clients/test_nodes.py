@@ -133,13 +133,29 @@ def cql(addresses):
     return write, read
 
 
-def test_nothing_is_lost_when_a_node_leaves_or_dies(four_nodes):
-    admin = four_nodes[0][1].admin
-    doors = {"dynamo": dynamo(four_nodes[0][1]), "cql": cql(four_nodes[0][1])}
+def begin_writing(addresses):
+    """Writers at two doors, of which some writes have been acknowledged."""
+    doors = {"dynamo": dynamo(addresses), "cql": cql(addresses)}
     writers = {door: Writer(write) for door, (write, _) in doors.items()}
     for writer in writers.values():
         writer.start()
     wait_until("writes are acknowledged", lambda: all(len(it.acknowledged) > 50 for it in writers.values()))
+    return doors, writers
+
+
+def end_writing(doors, writers):
+    """Everything that was acknowledged is there."""
+    for door, writer in writers.items():
+        writer.finish()
+        _, read = doors[door]
+        lost = [number for number in writer.acknowledged if read(number) != f"value {number}"]
+        assert not lost, f"{door}: {len(lost)} of {len(writer.acknowledged)} acknowledged writes are gone"
+        print(f"{door}: {len(writer.acknowledged)} acknowledged, {writer.errors} errors")
+
+
+def test_nothing_is_lost_when_a_node_leaves_or_dies(four_nodes):
+    admin = four_nodes[0][1].admin
+    doors, writers = begin_writing(four_nodes[0][1])
 
     done = tessera(admin, "node", "decommission", "2")
     assert done.returncode == 0, done.stderr
@@ -164,21 +180,12 @@ def test_nothing_is_lost_when_a_node_leaves_or_dies(four_nodes):
     assert removed.returncode == 0, removed.stderr
     assert all(node["id"] != 3 for node in status(admin)["nodes"])
 
-    for door, writer in writers.items():
-        writer.finish()
-        _, read = doors[door]
-        lost = [number for number in writer.acknowledged if read(number) != f"value {number}"]
-        assert not lost, f"{door}: {len(lost)} of {len(writer.acknowledged)} acknowledged writes are gone"
-        print(f"{door}: {len(writer.acknowledged)} acknowledged, {writer.errors} errors")
+    end_writing(doors, writers)
 
 
 def test_a_node_is_replaced_while_it_lives_and_when_it_is_dead(four_nodes):
     admin = four_nodes[0][1].admin
-    doors = {"dynamo": dynamo(four_nodes[0][1]), "cql": cql(four_nodes[0][1])}
-    writers = {door: Writer(write) for door, (write, _) in doors.items()}
-    for writer in writers.values():
-        writer.start()
-    wait_until("writes are acknowledged", lambda: all(len(it.acknowledged) > 50 for it in writers.values()))
+    doors, writers = begin_writing(four_nodes[0][1])
     held = replicas_on(admin, 2)
     assert held > 0
 
@@ -205,11 +212,7 @@ def test_a_node_is_replaced_while_it_lives_and_when_it_is_dead(four_nodes):
     assert replicas_on(admin, 6) > 0
     assert {node["id"] for node in status(admin)["nodes"]} == {1, 4, 5, 6}
 
-    for door, writer in writers.items():
-        writer.finish()
-        _, read = doors[door]
-        lost = [number for number in writer.acknowledged if read(number) != f"value {number}"]
-        assert not lost, f"{door}: {len(lost)} of {len(writer.acknowledged)} acknowledged writes are gone"
+    end_writing(doors, writers)
 
 
 def replicas_on(admin, node):

@@ -163,6 +163,19 @@ pub fn resolved<'a>(
     if !assignments.iter().any(Assignment::needs_read) {
         return Ok(Cow::Borrowed(operation));
     }
+    Ok(Cow::Owned(RowOperation::Merge {
+        marker: *marker,
+        assignments: resolved_assignments(table, assignments, current)?,
+        ttl_seconds: *ttl_seconds,
+    }))
+}
+
+/// As `resolved`, of the assignments of one row.
+pub fn resolved_assignments(
+    table: &Table,
+    assignments: &[Assignment],
+    current: Option<&Row>,
+) -> Result<Vec<Assignment>, Error> {
     let mut resolved = Vec::with_capacity(assignments.len());
     for assignment in assignments {
         match assignment {
@@ -191,11 +204,7 @@ pub fn resolved<'a>(
             other => resolved.push(other.clone()),
         }
     }
-    Ok(Cow::Owned(RowOperation::Merge {
-        marker: *marker,
-        assignments: resolved,
-        ttl_seconds: *ttl_seconds,
-    }))
+    Ok(resolved)
 }
 
 fn live_elements(

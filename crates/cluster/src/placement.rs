@@ -85,35 +85,37 @@ pub(crate) fn choose(
     let mut chosen: Vec<NodeId> = Vec::new();
     for (group, factor) in groups(state, replication) {
         let wanted = attainable(factor, group.len());
-        let mut placed: Vec<NodeId> = Vec::new();
+        let mut placed: Vec<&NodeRecord> = Vec::new();
         while placed.len() < wanted {
             // The first replica is dealt in turn, so that CQL's ring names a node that has the data.
             let turn = position % group.len();
             let next = group
                 .iter()
                 .enumerate()
-                .filter(|(_, node)| !placed.contains(&node.id))
+                .filter(|(_, node)| placed.iter().all(|other| other.id != node.id))
                 .min_by_key(|(index, node)| {
                     let is_turn = placed.is_empty() && *index == turn;
                     (
                         avoid.contains(&node.id),
                         !is_turn,
-                        closeness(&group, &placed, node),
+                        closeness(placed.iter().copied(), node),
                         counts.get(&node.id).copied().unwrap_or(0),
                         (index + group.len() - turn) % group.len(),
                     )
                 });
             let Some((_, node)) = next else { break };
-            placed.push(node.id);
+            placed.push(node);
         }
-        chosen.extend(placed);
+        chosen.extend(placed.iter().map(|node| node.id));
     }
     chosen
 }
 
 /// How many of the nodes that have a copy stand in a node's data centre, and how many in its rack.
-fn closeness(group: &[&NodeRecord], placed: &[NodeId], node: &NodeRecord) -> (usize, usize) {
-    let placed = group.iter().filter(|other| placed.contains(&other.id));
+fn closeness<'a>(
+    placed: impl Iterator<Item = &'a NodeRecord>,
+    node: &NodeRecord,
+) -> (usize, usize) {
     let beside = placed.filter(|other| other.profile.data_center == node.profile.data_center);
     let (mut in_center, mut in_rack) = (0, 0);
     for other in beside {
@@ -492,18 +494,15 @@ impl Planner<'_> {
             return Some(*voter);
         }
         groups.iter().find_map(|(group, _)| {
-            let here: Vec<&Replica> = tablet
+            let record = |voter: &Replica| group.iter().find(|node| node.id == voter.node);
+            let here: Vec<(&Replica, &NodeRecord)> = tablet
                 .voters()
-                .filter(|voter| is_in(group, voter.node))
+                .filter_map(|voter| Some((voter, *record(voter)?)))
                 .collect();
-            let victim = here.iter().max_by_key(|voter| {
-                let others: Vec<NodeId> = here
-                    .iter()
-                    .map(|other| other.node)
-                    .filter(|node| *node != voter.node)
-                    .collect();
-                let node = group.iter().find(|node| node.id == voter.node);
-                let closeness = node.map(|node| closeness(group, &others, node));
+            let (victim, _) = here.iter().max_by_key(|(voter, node)| {
+                let others = here.iter().map(|(_, other)| *other);
+                let others = others.filter(|other| other.id != node.id);
+                let closeness = closeness(others, node);
                 (closeness, self.count(voter.node), voter.node)
             })?;
             self.can_go(tablet, groups, victim).then_some(**victim)
@@ -579,19 +578,20 @@ impl Planner<'_> {
             if group.len() <= factor as usize {
                 continue;
             }
-            let placed: Vec<NodeId> = tablet.replicas.iter().map(|it| it.node).collect();
             let is_usable = |node: &&&NodeRecord| self.is_alive(node.id);
-            let held = || group.iter().filter(|node| placed.contains(&node.id));
-            let free = || {
-                let free = group.iter().filter(|node| !placed.contains(&node.id));
-                free.filter(is_usable)
-            };
+            let (held, free): (Vec<&NodeRecord>, Vec<&NodeRecord>) = group
+                .into_iter()
+                .partition(|node| tablet.replica_on(node.id).is_some());
+            let free = || free.iter().filter(is_usable);
             // How close a node is to those that keep their copies when this one gives up its.
             let beside = |node: &NodeRecord, without: NodeId| {
-                let others = placed.iter().copied().filter(|id| *id != without);
-                closeness(&group, &others.collect::<Vec<_>>(), node)
+                let others = held.iter().copied().filter(|other| other.id != without);
+                closeness(others, node)
             };
-            let Some(closest) = held().max_by_key(|node| (beside(node, node.id), node.id)) else {
+            let closest = held
+                .iter()
+                .max_by_key(|node| (beside(node, node.id), node.id));
+            let Some(closest) = closest else {
                 continue;
             };
             let apart = free().min_by_key(|node| {
@@ -599,7 +599,8 @@ impl Planner<'_> {
                 (close, self.count(node.id), node.id)
             });
             let apart = apart.filter(|node| beside(node, closest.id) < beside(closest, closest.id));
-            let fullest = held()
+            let fullest = held
+                .iter()
                 .filter(is_usable)
                 .max_by_key(|node| (self.count(node.id), node.id));
             let emptiest = free().min_by_key(|node| (self.count(node.id), node.id));
@@ -620,11 +621,10 @@ impl Planner<'_> {
 
     /// The node for one more replica in a group of nodes that has too few, if one is alive.
     fn missing(&self, tablet: &Tablet, group: &[&NodeRecord], wanted: usize) -> Option<NodeId> {
-        let placed: Vec<NodeId> = tablet
-            .replicas
+        let placed: Vec<&NodeRecord> = group
             .iter()
-            .map(|replica| replica.node)
-            .filter(|id| self.stays(*id) && group.iter().any(|node| node.id == *id))
+            .copied()
+            .filter(|node| tablet.replica_on(node.id).is_some() && self.stays(node.id))
             .collect();
         if placed.len() >= wanted {
             return None;
@@ -640,7 +640,7 @@ impl Planner<'_> {
         let best = free.min_by_key(|node| {
             (
                 !successors.contains(&node.id),
-                closeness(group, &placed, node),
+                closeness(placed.iter().copied(), node),
                 self.count(node.id),
                 node.id,
             )

@@ -12,7 +12,7 @@ use crate::replicas::Held;
 use crate::rpc::{Failure, Reply, Request};
 use api::KeyRange;
 use cluster::{Replica, Tablet};
-use consensus::{ChangeMembers, Member, ProposeError, Role};
+use consensus::{ChangeMembers, GroupStatus, Member, ProposeError, Role};
 use model::{NodeId, PlacementEpoch, ReplicaId, TabletId};
 use parking_lot::Mutex;
 use quorum::{
@@ -30,16 +30,22 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 const PAGE_PATIENCE: Duration = Duration::from_secs(10);
 const PAGE_ATTEMPTS_MAX: u32 = 20;
 
+/// The group, if it is led here; else who leads it.
+fn led(core: &Core, tablet: TabletId) -> Result<GroupStatus, Reply> {
+    match core.groups.status(tablet) {
+        Some(status) if status.role == Role::Leader => Ok(status),
+        status => Err(Reply::NotLeader {
+            leader: status.and_then(|it| it.leader).map(|leader| leader.node),
+        }),
+    }
+}
+
 /// On the leader: brings a member one step closer to being a voter.
 pub(crate) async fn admit(core: &Core, tablet: TabletId, member: Member) -> Reply {
-    let Some(status) = core.groups.status(tablet) else {
-        return Reply::NotLeader { leader: None };
+    let status = match led(core, tablet) {
+        Ok(status) => status,
+        Err(other) => return other,
     };
-    if status.role != Role::Leader {
-        return Reply::NotLeader {
-            leader: status.leader.map(|leader| leader.node),
-        };
-    }
     let known = status
         .members
         .iter()
@@ -70,14 +76,10 @@ pub(crate) async fn admit(core: &Core, tablet: TabletId, member: Member) -> Repl
 
 /// On the leader: ends a member's part in the group; when that is its own, somebody else leads first.
 pub(crate) async fn let_go(core: &Core, tablet: TabletId, replica: ReplicaId) -> Reply {
-    let Some(status) = core.groups.status(tablet) else {
-        return Reply::NotLeader { leader: None };
+    let status = match led(core, tablet) {
+        Ok(status) => status,
+        Err(other) => return other,
     };
-    if status.role != Role::Leader {
-        return Reply::NotLeader {
-            leader: status.leader.map(|leader| leader.node),
-        };
-    }
     if status.replica == replica {
         let heir = status.members.iter().find(|member| {
             !member.is_learner && member.replica != replica && core.views.is_alive(member.node)

@@ -335,15 +335,20 @@ async fn settle_splits(core: &Core) {
 /// The tablets of tables that are gone, of those that are led here, go when nobody has to hear of them any more.
 async fn let_dropped_go(core: &Core) {
     let state = Arc::clone(&core.view().state);
-    let mut tablets = Vec::new();
-    for id in state.dropped().keys() {
-        if leader_of(core, *id) == Some(core.node)
-            && let Some(strong) = core.replicas.strong(*id)
-            && strong.is_done_with().await
-        {
-            tablets.push(*id);
-        }
-    }
+    let led = state
+        .dropped()
+        .keys()
+        .filter(|id| leader_of(core, **id) == Some(core.node));
+    let looking = led.filter_map(|id| {
+        let strong = core.replicas.strong(*id)?;
+        Some(async move {
+            // One whose group has no majority is not waited for.
+            let is_done_with = timeout(CHANGE_PATIENCE, strong.is_done_with()).await;
+            is_done_with.unwrap_or(false).then_some(*id)
+        })
+    });
+    let looked = futures::future::join_all(looking).await;
+    let tablets: Vec<TabletId> = looked.into_iter().flatten().collect();
     if !tablets.is_empty() {
         propose(core, Command::Forget { tablets }).await;
     }

@@ -57,7 +57,7 @@ impl StrongTablet {
             return Ok(());
         };
         let seconds = inner.spec.clock.wall_micros().div_euclid(1_000_000);
-        let view = View::new(store, Timestamp::MAX, || Timestamp::MIN);
+        let view = View::new(store, Timestamp::MAX, || self.newest());
         let window = view.window(&range, Direction::Forward, STEP_ROWS)?;
         let mut write = TabletWrite {
             tablet: inner.spec.tablet.id,

@@ -98,13 +98,7 @@ pub(crate) fn look(inner: &Arc<Inner>, watch: &mut Watch) -> bool {
     }
     let before = std::mem::take(&mut watch.prepared);
     for (id, coordinator) in prepared {
-        let is_mine = coordinator.root == inner.spec.tablet.root
-            && inner
-                .replica
-                .state
-                .lock()
-                .range
-                .contains(&coordinator.range.start);
+        let is_mine = inner.decides(&inner.replica.state.lock(), &coordinator);
         let now = Instant::now();
         let mut seen = before.get(&id).copied().unwrap_or(Seen {
             since: now,

@@ -4,7 +4,7 @@ use crate::command::{Control, Verdict, encode_control};
 use crate::recovery::{self, Others};
 use crate::request::{TabletError, TabletRead, TabletWrite};
 use crate::rows::{ClosedMessage, Replica, Rows};
-use crate::state::{Holding, Unheld};
+use crate::state::{Holding, State, Unheld};
 use crate::step::{Span, Stepped, TabletStep};
 use api::{Broken, Error, Outcome, Retry};
 use catalog::{Catalog, Table};
@@ -235,16 +235,19 @@ impl StrongTablet {
             return false;
         };
         let _order = inner.proposing.lock();
-        let root = inner.spec.tablet.root;
-        let is_gone = inner.spec.catalog.borrow().table(root).is_none();
+        let is_gone = inner
+            .spec
+            .catalog
+            .borrow()
+            .table(inner.spec.tablet.root)
+            .is_none();
         let state = inner.replica.state.lock();
-        let is_mine = |span: &Span| span.root == root && state.range.contains(&span.range.start);
         let mut prepared = state.prepared.values();
         is_gone
             && state.check_held(now).is_ok()
             && !state.has_in_flight()
             && state.decisions.is_empty()
-            && !prepared.any(|share| is_mine(&share.head.coordinator))
+            && !prepared.any(|share| inner.decides(&state, &share.head.coordinator))
     }
 
     /// Stops taking requests and leaves the group; log and store stay.
@@ -303,6 +306,11 @@ pub(crate) fn no_leader(outcome: Outcome) -> TabletError {
 }
 
 impl Inner {
+    /// Whether the coordinator's key is one of this tablet's.
+    pub fn decides(&self, state: &State, coordinator: &Span) -> bool {
+        coordinator.root == self.spec.tablet.root && state.range.contains(&coordinator.range.start)
+    }
+
     pub fn now(&self) -> Result<Interval, TabletError> {
         self.spec
             .clock

@@ -8,12 +8,11 @@ use super::modify::{Action, Change, ModifyKind, ModifyPlan};
 use super::term::{Context, Term};
 use crate::error::Error;
 use crate::types::number;
-use crate::types::order::compare;
 use api::collection::field_path;
+use api::evaluate::resolved_assignments;
 use api::{Assignment, Element, Mutation, RowOperation};
 use model::key::{self, Direction};
-use model::row::CellContent;
-use model::{Cell, Row, Timestamp, Type, Value};
+use model::{Row, Timestamp, Type, Value};
 use std::collections::BTreeMap;
 
 /// A TTL may not be longer (20 years, as in Cassandra).
@@ -234,7 +233,12 @@ impl ModifyPlan {
                 change.lower(name, context, current, &mut assignments)?;
             }
         }
-        Ok(assignments)
+        match current {
+            Current::Known(row) if assignments.iter().any(Assignment::needs_read) => {
+                resolved_assignments(&self.table, &assignments, row).map_err(Error::from_read)
+            }
+            _ => Ok(assignments),
+        }
     }
 }
 
@@ -342,7 +346,7 @@ impl Change {
                 }
             }
             Action::DiscardFromList(_) | Action::SetIndex(..) | Action::RemoveIndex(_) => {
-                self.lower_list(name, context, current, out)?;
+                self.lower_list(name, context, out)?;
             }
         }
         Ok(())
@@ -366,61 +370,27 @@ impl Change {
         &self,
         name: &str,
         context: &Context<'_>,
-        current: Current<'_>,
         out: &mut Vec<Assignment>,
     ) -> Result<(), Error> {
         match &self.action {
-            Action::DiscardFromList(term) => match (term.evaluate(context)?, current) {
-                (Some(Value::List(unwanted)), Current::Known(Some(row))) => {
-                    self.discard_from_list(row, &unwanted, out);
-                }
-                (Some(Value::List(values)), Current::Later) => {
+            Action::DiscardFromList(term) => {
+                if let Some(Value::List(values)) = term.evaluate(context)? {
                     let column = self.id;
                     out.push(Assignment::RemoveElements { column, values });
                 }
-                _ => {}
-            },
+            }
             Action::SetIndex(index, value) => {
                 let position = list_index(index, name, context)?;
                 let value = value.evaluate(context)?;
-                match current {
-                    Current::Known(row) => {
-                        let path = self.path_at(position, row)?;
-                        out.extend(value.map(|value| self.set(Some(path), value)));
-                    }
-                    Current::Later => out.extend(value.map(|value| self.set_at(position, value))),
-                }
+                out.extend(value.map(|value| self.set_at(position, value)));
             }
             Action::RemoveIndex(index) => {
                 let position = list_index(index, name, context)?;
-                out.push(match current {
-                    Current::Known(row) => {
-                        self.set(Some(self.path_at(position, row)?), Value::Null)
-                    }
-                    Current::Later => self.set_at(position, Value::Null),
-                });
+                out.push(self.set_at(position, Value::Null));
             }
             _ => {}
         }
         Ok(())
-    }
-
-    fn discard_from_list(&self, row: &Row, unwanted: &[Value], out: &mut Vec<Assignment>) {
-        let Type::List { element, .. } = &self.kind else {
-            return;
-        };
-        for cell in live(row.cells(self.id)) {
-            if let CellContent::Live { value, .. } = &cell.content
-                && unwanted
-                    .iter()
-                    .any(|candidate| compare(candidate, value, element).is_eq())
-            {
-                out.push(Assignment::Remove {
-                    column: self.id,
-                    path: cell.path.clone(),
-                });
-            }
-        }
     }
 
     fn set_at(&self, position: i64, value: Value) -> Assignment {
@@ -429,27 +399,6 @@ impl Change {
             position,
             value,
         }
-    }
-
-    /// The path of the list's element that stands at an index now.
-    fn path_at(&self, index: i64, existing: Option<&Row>) -> Result<Vec<u8>, Error> {
-        let cells: Vec<&Cell> = existing
-            .map(|row| live(row.cells(self.id)).collect())
-            .unwrap_or_default();
-        if cells.is_empty() {
-            return Err(Error::invalid(
-                "Attempted to set an element on a list which is null",
-            ));
-        }
-        usize::try_from(index)
-            .ok()
-            .and_then(|index| cells.get(index)?.path.clone())
-            .ok_or_else(|| {
-                Error::invalid(format!(
-                    "List index {index} out of bound, list has size {}",
-                    cells.len()
-                ))
-            })
     }
 
     /// The path of an element's key.
@@ -558,10 +507,4 @@ fn list_index(index: &Term, name: &str, context: &Context<'_>) -> Result<i64, Er
             "Invalid null value for list index of {name}"
         ))),
     }
-}
-
-fn live(cells: &[Cell]) -> impl Iterator<Item = &Cell> {
-    cells
-        .iter()
-        .filter(|cell| cell.path.is_some() && matches!(cell.content, CellContent::Live { .. }))
 }

@@ -411,9 +411,9 @@ async fn crashes_leave_nothing_half_done() {
     }
 }
 
-/// Nor does it stay longer than others may have to hear of it.
+/// How long they stay is shown where that can be held up: `a_tablet_is_done_with_when_all_know_what_it_has_decided`.
 #[tokio::test(start_paused = true)]
-async fn a_table_that_is_dropped_takes_no_decision_with_it() {
+async fn the_tablets_of_a_dropped_table_go_and_what_was_written_with_them_stays() {
     let mut cluster = Cluster::of_three().await;
     let database = cluster.database(1);
     let (protocol, partitioning) = (Protocol::Strong, Partitioning::Hash);

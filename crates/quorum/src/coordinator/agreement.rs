@@ -327,12 +327,12 @@ impl<'a> Agreement<'a> {
             });
             return Ok(());
         }
-        let unknown = coordinator.unknown(&part, level);
+        let tablet = Arc::clone(&part.tablet);
         let outcome = coordinator.write_part(part, level, deadline).await;
         outcome.map_err(|error| match error.outcome() {
             Outcome::Unknown => error,
             // Too few are alive by now: what is decided is not undone by that.
-            Outcome::NotApplied => unknown,
+            Outcome::NotApplied => coordinator.unknown(&tablet, level),
         })
     }
 

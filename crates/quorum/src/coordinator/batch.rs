@@ -56,15 +56,17 @@ impl Coordinator {
             self.end(keepers, id);
             return Err(error);
         }
-        let unknown = parts.first().map(|part| self.unknown(part, level));
+        let first_tablet = parts.first().map(|part| Arc::clone(&part.tablet));
         match self.write_parts(parts, level, deadline).await {
             Ok(()) => {
                 self.end(keepers, id);
                 Ok(())
             }
             // It is kept, and will be written.
-            Err(error) if error.outcome() == Outcome::NotApplied => Err(unknown.unwrap_or(error)),
-            Err(error) => Err(error),
+            Err(error) => Err(match (error.outcome(), first_tablet) {
+                (Outcome::NotApplied, Some(tablet)) => self.unknown(&tablet, level),
+                _ => error,
+            }),
         }
     }
 

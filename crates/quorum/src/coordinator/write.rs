@@ -179,7 +179,7 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<(), Error> {
         let count = parts.len();
-        let stopping = parts.first().map(|part| self.unknown(part, level));
+        let first_tablet = parts.first().map(|part| Arc::clone(&part.tablet));
         let (sender, mut receiver) = mpsc::channel(count.max(1));
         for (index, part) in parts.into_iter().enumerate() {
             let (coordinator, sender) = (self.clone(), sender.clone());
@@ -200,10 +200,10 @@ impl Coordinator {
                 first_error = Some((index, error));
             }
         }
-        match (first_error, stopping) {
+        match (first_error, first_tablet) {
             (Some((_, error)), _) => Err(error),
             // This node is stopping.
-            (None, Some(unknown)) if answered < count => Err(unknown),
+            (None, Some(tablet)) if answered < count => Err(self.unknown(&tablet, level)),
             (None, _) => Ok(()),
         }
     }
@@ -222,7 +222,7 @@ impl Coordinator {
                 Err(TabletError::Api(error))
                     if round > 0 && error.outcome() == Outcome::NotApplied =>
                 {
-                    return Err(self.unknown(&part, level));
+                    return Err(self.unknown(&part.tablet, level));
                 }
                 Err(TabletError::Api(error)) => return Err(error),
                 // Writing again is harmless: the deltas carry their timestamps.
@@ -239,12 +239,12 @@ impl Coordinator {
             }
         }
         tracing::warn!(tablet = %part.tablet.id, "the placement keeps changing");
-        Err(self.unknown(&part, level))
+        Err(self.unknown(&part.tablet, level))
     }
 
     /// A write of a part given up half-way: some replicas may have it.
-    pub(super) fn unknown(&self, part: &Part, level: Level) -> Error {
-        let places = Places::new(&part.tablet, self.peers.as_ref());
+    pub(super) fn unknown(&self, tablet: &Tablet, level: Level) -> Error {
+        let places = Places::new(tablet, self.peers.as_ref());
         Error::Retry(Retry::WriteTimeout {
             level,
             required: Required::total_of(level, Purpose::Write, &places),
@@ -261,12 +261,14 @@ impl Coordinator {
         level: Level,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<(), Error>> {
-        let unknown = parts.first().map(|part| self.unknown(part, level));
+        let first_tablet = parts.first().map(|part| Arc::clone(&part.tablet));
         let writing = self.write_parts(parts, level, deadline);
-        Box::pin(writing.map_err(move |error| match error.outcome() {
-            Outcome::NotApplied => unknown.unwrap_or(error),
-            Outcome::Unknown => error,
-        }))
+        Box::pin(
+            writing.map_err(move |error| match (error.outcome(), first_tablet) {
+                (Outcome::NotApplied, Some(tablet)) => self.unknown(&tablet, level),
+                _ => error,
+            }),
+        )
     }
 
     /// What becomes of a part of a write when its tablet has a newer placement: the same with that one, or, if the tablet
