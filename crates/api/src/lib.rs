@@ -34,7 +34,7 @@ use catalog::{Catalog, Change};
 use model::{Interval, NodeId, TableId, Timestamp};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
 /// What a door may ask of the cluster. Every node offers it, and routes what is not its own.
@@ -87,6 +87,30 @@ pub trait Database: Send + Sync + 'static {
 
     /// Wakes when nodes come, go, or change state.
     fn watch_topology(&self) -> watch::Receiver<Arc<Topology>>;
+
+    /// Has a door answer what the door of the same name asks at other nodes, for as long as it is there.
+    fn open_to_peers(&self, door: &'static str, peer: Weak<dyn DoorPeer>) {
+        let _ = (door, peer);
+    }
+
+    /// Asks the door of this name at another node. On `Error::Retry` it may have heard the question all the same.
+    async fn ask_peer(
+        &self,
+        node: NodeId,
+        door: &'static str,
+        question: Vec<u8>,
+        patience: Patience,
+    ) -> Result<Vec<u8>, Error> {
+        let _ = (door, question, patience);
+        let why = format!("{node} is not to be reached from here");
+        Err(Error::Retry(Retry::NotServing(why)))
+    }
+}
+
+/// A door as the same door of other nodes sees it. What they say to each other is theirs alone.
+#[async_trait]
+pub trait DoorPeer: Send + Sync {
+    async fn answer(&self, question: &[u8]) -> Vec<u8>;
 }
 
 /// Copies of tablets in one data centre.

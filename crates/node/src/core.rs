@@ -12,6 +12,7 @@ use crate::rpc::{CallError, Failure, Reply, Request, Rpc};
 use crate::tasks::Tasks;
 use crate::transactions::Transactions;
 use crate::view::{View, Views};
+use api::DoorPeer;
 use api::trace::{Traces, event};
 use cluster::NodeProfile;
 use consensus::Groups;
@@ -19,8 +20,8 @@ use model::{Incarnation, Interval, NodeId, RequestId, TabletId};
 use parking_lot::{Mutex, RwLock};
 use quorum::{Batchlog, EventualReplica, Hints, ReplicaError, Speeds};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub repairs: Repairs,
     /// The transactions that are open here.
     pub transactions: Transactions,
+    /// This node's doors that answer those of other nodes, by name.
+    pub doors: Mutex<BTreeMap<String, Weak<dyn DoorPeer>>>,
     /// For the gossip task.
     pub gossip: mpsc::Sender<Input>,
     /// Whether this node leads the meta group.
@@ -131,6 +134,7 @@ impl Core {
             metrics: Metrics::default(),
             traces: Traces::default(),
             transactions: Transactions::default(),
+            doors: Mutex::default(),
             gossip: parts.gossip,
             leads_meta: parts.leads_meta,
             led: Led::default(),

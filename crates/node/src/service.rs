@@ -202,7 +202,16 @@ async fn serve(
             }
             Reply::Done
         }
+        Request::Door { door, question } => answer_at(core, &door, &question).await,
         request => serve_strong(core, from, address, request).await,
+    }
+}
+
+async fn answer_at(core: &Core, door: &str, question: &[u8]) -> Reply {
+    let peer = core.doors.lock().get(door).and_then(Weak::upgrade);
+    match peer {
+        Some(peer) if core.is_serving() => Reply::Door(peer.answer(question).await),
+        _ => Reply::Failed(Failure::NotServing),
     }
 }
 

@@ -2,6 +2,7 @@
 //! what is counted. The message types are generated elsewhere; the servers are these few functions.
 
 use crate::Door;
+use crate::forward::{self, OfTransaction};
 use crate::metrics::Measured;
 use futures::Stream;
 use std::convert::Infallible;
@@ -83,6 +84,42 @@ where
     Box::pin(async move {
         let service = ServerStreaming(Some((door, method, handler)));
         Ok(grpc::<Q, A>().server_streaming(service, request).await)
+    })
+}
+
+/// As `unary`, at whichever node has the transaction.
+pub fn unary_of_transaction<Q, A, F, O>(
+    door: Arc<Door>,
+    method: &'static str,
+    request: http::Request<Body>,
+    handler: F,
+) -> Reply
+where
+    Q: OfTransaction,
+    A: prost::Message + Default + Send + 'static,
+    F: FnOnce(Arc<Door>, Q) -> O + Send + 'static,
+    O: Future<Output = Result<A, Status>> + Send + 'static,
+{
+    unary(door, method, request, move |door, request: Q| {
+        forward::unary(door, method, request, handler)
+    })
+}
+
+/// As `streaming`, at whichever node has the transaction.
+pub fn streaming_of_transaction<Q, A, F, O>(
+    door: Arc<Door>,
+    method: &'static str,
+    request: http::Request<Body>,
+    handler: F,
+) -> Reply
+where
+    Q: OfTransaction,
+    A: prost::Message + Default + Send + 'static,
+    F: FnOnce(Arc<Door>, Q) -> O + Send + 'static,
+    O: Future<Output = Result<Answers<A>, Status>> + Send + 'static,
+{
+    streaming(door, method, request, move |door, request: Q| {
+        forward::streaming(door, method, request, handler)
     })
 }
 
@@ -190,7 +227,8 @@ impl<A> Drop for MeasuredAnswers<A> {
     }
 }
 
-/// A service: its name, and a method table. `unary` methods answer with a message, `stream` ones with several.
+/// A service: its name, and a method table. `unary` methods answer with a message, `streaming` ones with several; those
+/// `of_transaction` are carried out where it is open.
 macro_rules! service {
     (
         $(#[$doc:meta])* $service:ident, $name:literal,

@@ -5,8 +5,8 @@
 //!                                └─> instances, databases, operations ──> catalog changes
 //! ```
 //!
-//! A door decodes, checks, lowers and encodes. Sessions and open transactions are this node's alone: a client
-//! that comes back to another node makes new ones. A commit goes on when its client's connection is lost, and its
+//! A door decodes, checks, lowers and encodes. Open transactions are one node's alone: what is asked of one at another
+//! node is passed on to it (`forward`), and the name of a session is known everywhere. A commit goes on when its client's connection is lost, and its
 //! outcome is kept for the repetition. Read-write transactions are `api::Transaction`s, whose lost
 //! conflicts show as ABORTED with a delay; an optimistic one takes no locks and hears so at commit. Tables made at other doors are
 //! visible where their types have counterparts.
@@ -18,6 +18,7 @@ mod commit;
 mod databases;
 mod ended;
 mod explain;
+mod forward;
 mod grpc;
 mod instances;
 mod keys;
@@ -36,10 +37,10 @@ mod wire;
 
 pub use metrics::Metrics;
 
-use api::Database;
+use api::{Database, DoorPeer};
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -75,14 +76,14 @@ grpc::service! {
         unary GetSession => sessions::get;
         unary ListSessions => sessions::list;
         unary DeleteSession => sessions::delete;
-        unary ExecuteSql => queries::execute_sql;
-        streaming ExecuteStreamingSql => queries::execute_streaming_sql;
-        unary ExecuteBatchDml => queries::execute_batch_dml;
-        unary Read => queries::read;
-        streaming StreamingRead => queries::streaming_read;
+        unary_of_transaction ExecuteSql => queries::execute_sql;
+        streaming_of_transaction ExecuteStreamingSql => queries::execute_streaming_sql;
+        unary_of_transaction ExecuteBatchDml => queries::execute_batch_dml;
+        unary_of_transaction Read => queries::read;
+        streaming_of_transaction StreamingRead => queries::streaming_read;
         unary BeginTransaction => commit::begin_transaction;
-        unary Commit => commit::commit;
-        unary Rollback => commit::rollback;
+        unary_of_transaction Commit => commit::commit;
+        unary_of_transaction Rollback => commit::rollback;
         streaming BatchWrite => commit::batch_write;
         unary PartitionQuery => partitions::query;
         unary PartitionRead => partitions::read;
@@ -116,6 +117,9 @@ pub async fn serve(
         metrics: options.metrics,
     });
     let sweeping = transactions::end_idle(door.clone());
+    let peer = Arc::new(forward::Peer::new(door.clone()));
+    let this_peer: Weak<dyn DoorPeer> = Arc::<forward::Peer>::downgrade(&peer);
+    door.database.open_to_peers(forward::DOOR, this_peer);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
@@ -131,5 +135,6 @@ pub async fn serve(
         biased;
         served = serving => served.map_err(io::Error::other),
         never = sweeping => match never {},
+        never = peer.give_up_rests() => match never {},
     }
 }

@@ -8,6 +8,8 @@ use sql::ErrorKind;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+/// Where clients look in an answer's metadata for when to try again.
+pub const RETRY_INFO: &str = "google.rpc.retryinfo-bin";
 /// How long an aborted client waits before it tries again: enough for the winner to be done.
 const ABORT_DELAY_MS: i32 = 10;
 /// How long one waits that was turned away by a node with too much to do.
@@ -129,10 +131,7 @@ fn aborted_for(message: &str, delay_ms: i32) -> Status {
         }],
     };
     let mut metadata = MetadataMap::new();
-    metadata.insert_bin(
-        "google.rpc.retryinfo-bin",
-        MetadataValue::from_bytes(&retry),
-    );
+    metadata.insert_bin(RETRY_INFO, MetadataValue::from_bytes(&retry));
     Status::with_details_and_metadata(
         Code::Aborted,
         message,

@@ -7,8 +7,8 @@
 //! statements, so that a repeated statement is answered and not done again, and for a while how it has ended, so that a
 //! repeated commit is answered too.
 //!
-//! An id names the node and the life of it that the transaction is of. What this node has not, because it is another's,
-//! of its own former life, or forgotten, can have been committed: a commit of it hears UNKNOWN, since a client that
+//! An id names the node and the life of it that the transaction is of: what comes to another node is passed on to that
+//! one (`forward`). What nobody has, because its node is dead or has started anew, or it is forgotten, can have been committed: a commit of it hears UNKNOWN, since a client that
 //! hears ABORTED does all of it again. What else is asked of it hears ABORTED: nothing is committed by that.
 //!
 //! A transaction that nobody has used for ten seconds is aborted, so that no client that went away holds locks.
@@ -250,7 +250,7 @@ fn encode_id(id: TransactionId) -> Vec<u8> {
     bytes
 }
 
-fn decode_id(bytes: &[u8]) -> Option<TransactionId> {
+pub fn decode_id(bytes: &[u8]) -> Option<TransactionId> {
     let bytes: &[u8; ID_BYTES] = bytes.try_into().ok()?;
     let (numbers, _) = bytes.as_chunks::<8>();
     let number = |index: usize| u64::from_be_bytes(numbers[index]);

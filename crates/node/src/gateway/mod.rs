@@ -4,6 +4,7 @@
 
 mod change;
 mod commit;
+mod peers;
 mod read;
 mod strong;
 mod write;
@@ -12,13 +13,14 @@ use crate::core::Core;
 use crate::rpc::{Reply, Request};
 use api::trace::{Recorder, Trace, event};
 use api::{
-    Buffered, Concurrency, Copies, Database, Error, Outcome, ReadRequest, ReadResponse, Refused,
-    Retry, Topology, Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
+    Buffered, Concurrency, Copies, Database, DoorPeer, Error, Outcome, Patience, ReadRequest,
+    ReadResponse, Refused, Retry, Topology, Transaction, TransactionId, TransactionOptions,
+    WriteRequest, WriteResponse,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Change, Table};
 use cluster::Tablet;
-use model::{Interval, TableId, TabletId, Timestamp};
+use model::{Interval, NodeId, TableId, TabletId, Timestamp};
 use quorum::Coordinator;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -237,5 +239,19 @@ impl Database for Gateway {
 
     fn watch_topology(&self) -> watch::Receiver<Arc<Topology>> {
         self.core.views.watch_topology()
+    }
+
+    fn open_to_peers(&self, door: &'static str, peer: Weak<dyn DoorPeer>) {
+        self.core.doors.lock().insert(door.to_owned(), peer);
+    }
+
+    async fn ask_peer(
+        &self,
+        node: NodeId,
+        door: &'static str,
+        question: Vec<u8>,
+        patience: Patience,
+    ) -> Result<Vec<u8>, Error> {
+        peers::ask(&self.core, node, door, question, patience).await
     }
 }

@@ -143,6 +143,14 @@ pub(crate) enum Request {
         #[n(1)]
         replica: ReplicaId,
     },
+    /// What a door asks the door of the same name. Answered with `Door`.
+    #[n(18)]
+    Door {
+        #[n(0)]
+        door: String,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        question: Vec<u8>,
+    },
 }
 
 /// What a node asks a peer about its clock.
@@ -227,6 +235,8 @@ pub(crate) enum Reply {
     Repaired(#[n(0)] quorum::RepairStep),
     #[n(15)]
     Clock(#[n(0)] ClockAnswer),
+    #[n(16)]
+    Door(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 impl Request {
@@ -237,6 +247,7 @@ impl Request {
             Request::Read(_) => Some("a read to a strong replica"),
             Request::Step(_) => Some("a step of a transaction"),
             Request::Batch(_) => Some("a batch to keep or forget"),
+            Request::Door { .. } => Some("a request of a transaction that is open there"),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod commit;
 mod locks;
+mod nodes;
 
 use googleapis_tonic_google_spanner_admin_database_v1::google::spanner::admin::database::v1 as ddl;
 use googleapis_tonic_google_spanner_admin_instance_v1::google::spanner::admin::instance::v1 as instances;
