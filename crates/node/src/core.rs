@@ -2,6 +2,7 @@
 
 use crate::clock::NodeClock;
 use crate::config::Config;
+use crate::follow::Pulls;
 use crate::identity::Records;
 use crate::leases::Led;
 use crate::liveness::Input;
@@ -76,8 +77,7 @@ pub(crate) struct Core {
     pub is_registered: world::watch::Sender<bool>,
     is_serving: AtomicBool,
     is_stopping: AtomicBool,
-    /// One pull of the meta group's state at a time.
-    pub pulling: tokio::sync::Mutex<()>,
+    pub pulls: Pulls,
     /// What an operator should look at, by topic.
     complaints: Mutex<BTreeMap<String, String>>,
 }
@@ -144,7 +144,7 @@ impl Core {
             is_registered: world::watch::Sender::new(false),
             is_serving: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
-            pulling: tokio::sync::Mutex::new(()),
+            pulls: Pulls::default(),
             complaints: Mutex::default(),
         }
     }

@@ -8,6 +8,8 @@ use crate::rpc::{Reply, Request};
 use cluster::{Applied, Command, META, Proposal, ProposalId, Refusal, State};
 use consensus::{ProposeError, Role};
 use model::NodeId;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,12 +97,14 @@ async fn attempt_proposal(core: &Core, proposal: &Proposal, attempt: usize) -> O
     }
 }
 
-/// Where other replicas of the meta group may be reached; before any state is known, where peers last were.
+/// Where other replicas of the meta group may be reached, those first that are alive; before any state is known, where peers last were.
 fn meta_addresses(core: &Core) -> Vec<SocketAddr> {
     let view = core.view();
     let replicas = view.state.tablet(META).map(|meta| meta.replicas.clone());
+    let mut replicas = replicas.unwrap_or_default();
+    // Whoever is dead is silent for as long as it is waited for.
+    replicas.sort_by_key(|replica| !core.views.is_alive(replica.node));
     let mut addresses: Vec<SocketAddr> = replicas
-        .unwrap_or_default()
         .iter()
         .filter(|replica| replica.node != core.node)
         .filter_map(|replica| view.address(replica.node))
@@ -175,10 +179,31 @@ pub(crate) async fn reach(core: &Core, version: u64, patience: Duration) -> Resu
     Ok(())
 }
 
-/// Asks a node for a newer state. Says whether it answered.
+/// Pulls of the meta group's state: one at a time from a node, so that who is silent keeps nobody from asking another.
+#[derive(Default)]
+pub(crate) struct Pulls {
+    by_address: Mutex<BTreeMap<SocketAddr, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Pulls {
+    fn from(&self, address: SocketAddr) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.by_address.lock().entry(address).or_default())
+    }
+
+    pub fn is_asked(&self, address: SocketAddr) -> bool {
+        self.from(address).try_lock().is_err()
+    }
+}
+
+/// Asks a node for a newer state. Says whether it answered, or a newer one came meanwhile.
 pub(crate) async fn pull(core: &Core, from: SocketAddr) -> bool {
-    let _one_at_a_time = core.pulling.lock().await;
+    let known = core.view().state.version();
+    let pulls = core.pulls.from(from);
+    let _one_at_a_time = pulls.lock().await;
     let have = core.view().state.version();
+    if have > known {
+        return true;
+    }
     let answer = core
         .rpc
         .call(from, Request::Pull { have }, PULL_PATIENCE)

@@ -115,6 +115,7 @@ async fn carry_out_plan(core: &Core, lost: &BTreeSet<NodeId>) -> bool {
 }
 
 async fn carry_out(core: &Core, step: Step) {
+    tracing::debug!(?step, "next");
     match step {
         Step::Propose(command) => propose(core, command).await,
         Step::Fill { tablet, replica } => {

@@ -136,7 +136,7 @@ fn heard(
     version: u64,
     clock: Option<Interval>,
 ) {
-    if version > core.view().state.version() && core.pulling.try_lock().is_ok() {
+    if version > core.view().state.version() && !core.pulls.is_asked(address) {
         let core = Arc::clone(core);
         let tasks = Arc::clone(&core.tasks);
         tasks.spawn(async move {
