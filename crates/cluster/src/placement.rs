@@ -468,7 +468,7 @@ impl Planner<'_> {
         if let Some(learner) = learners.next() {
             return Some(fill(tablet, learner));
         }
-        let leaving = self.leaving(tablet, &groups)?;
+        let leaving = self.leaving(tablet, &groups, is_eventual)?;
         let can_go = match is_eventual {
             true => self.can_take_over(tablet, &leaving),
             false => self.can_lose(tablet, &leaving),
@@ -485,8 +485,14 @@ impl Planner<'_> {
     }
 
     /// The voter that should go next: one of a node that does not count on, once there are enough others; or one
-    /// of more than there should be in a group of nodes.
-    fn leaving(&self, tablet: &Tablet, groups: &[NodeGroup<'_>]) -> Option<Replica> {
+    /// of more than there should be in a group of nodes: of a strong tablet, whose group agrees without it, one that is
+    /// dead before all others.
+    fn leaving(
+        &self,
+        tablet: &Tablet,
+        groups: &[NodeGroup<'_>],
+        is_eventual: bool,
+    ) -> Option<Replica> {
         let mut voters = tablet.voters();
         if let Some(voter) = voters
             .find(|voter| !self.counts_on(groups, voter) && self.can_go(tablet, groups, voter))
@@ -503,7 +509,8 @@ impl Planner<'_> {
                 let others = here.iter().map(|(_, other)| *other);
                 let others = others.filter(|other| other.id != node.id);
                 let closeness = closeness(others, node);
-                (closeness, self.count(voter.node), voter.node)
+                let is_dead = !is_eventual && !self.is_alive(node.id);
+                (is_dead, closeness, self.count(voter.node), voter.node)
             })?;
             self.can_go(tablet, groups, victim).then_some(**victim)
         })

@@ -1,10 +1,10 @@
-//! Copies stand apart: in different data centres, and in different racks of one.
+//! Copies stand apart: in different data centres, and in different racks of one; and who is dead goes first.
 
 use crate::placement::{nodes_of, places, settle};
 use crate::story::{Story, create_table, profile, replication};
 use catalog::{Partitioning, Protocol};
-use cluster::Command;
-use model::NodeId;
+use cluster::{Command, Liveness, Step, plan};
+use model::{NodeId, PlacementEpoch};
 use std::collections::BTreeMap;
 
 #[test]
@@ -62,4 +62,35 @@ fn copies_move_apart_when_there_are_nodes_for_that() {
     settle(&mut story);
     assert!(places(&story, table).iter().all(|nodes| nodes.contains(&4)));
     assert_eq!(settle(&mut story), Vec::<String>::new());
+}
+
+#[test]
+fn a_move_that_a_death_overtakes_leaves_those_who_live() {
+    let mut story = Story::with_nodes(4);
+    settle(&mut story);
+    let table = story.create("t", Partitioning::Range, 0);
+    let tablet = story.state.tablets_of(table)[0].id;
+    story.tell(Command::AddReplica {
+        tablet,
+        epoch: PlacementEpoch(1),
+        node: NodeId(4),
+    });
+    let replica = story.state.tablets_of(table)[0].replicas[3].id;
+    story.tell(Command::Promote { tablet, replica });
+    for dead in 1..=4 {
+        let is_alive = move |node: NodeId| node.0 != dead;
+        let nodes = Liveness {
+            is_alive: &is_alive,
+            is_lost: &|_| false,
+        };
+        let steps = plan(&story.state, &nodes, 100);
+        let [Step::Propose(Command::Retire { replica, .. })] = steps[..] else {
+            panic!("{steps:?}");
+        };
+        let node = story
+            .state
+            .tablet(tablet)
+            .and_then(|it| it.replica(replica));
+        assert_eq!(node.unwrap().node, NodeId(dead));
+    }
 }
