@@ -145,6 +145,10 @@ impl Driver {
                 Some(group) => group.change_members(change, resolver),
                 None => resolver(Err(ProposeError::NoGroup)),
             },
+            Input::Confirm(tablet, resolver) => match self.touch(tablet) {
+                Some(group) => group.confirm(resolver),
+                None => resolver(Err(ProposeError::NoGroup)),
+            },
             Input::Transfer(tablet, to) => {
                 if let Some(group) = self.touch(tablet) {
                     group.transfer_leadership(to);

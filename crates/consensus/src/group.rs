@@ -5,6 +5,7 @@
 //! follower answers waits with it. A leader's messages do not wait: its own copy of an entry counts only when it
 //! is durable.
 
+use crate::confirm::Confirming;
 use crate::frame::{Kind, Outbox};
 use crate::groups::{Config, Done, Origin, ProposeError, Role};
 use crate::log::{Found, GroupLog, command_data, command_of, conf_change};
@@ -70,6 +71,9 @@ pub(crate) struct Group {
     heard_from: BTreeMap<ReplicaId, NodeId>,
     pub(crate) queued: Vec<(Vec<u8>, Resolver)>,
     pub(crate) pending: VecDeque<Pending>,
+    pub(crate) confirming: Vec<Confirming>,
+    /// So many confirmations were asked for.
+    pub(crate) confirms: u64,
     /// Operations that arose outside of a `Ready`.
     pub(crate) operations: Vec<LogOperation>,
     /// Batches that this group waits for.
@@ -130,6 +134,8 @@ impl Group {
             heard_from: BTreeMap::new(),
             queued: Vec::new(),
             pending: VecDeque::new(),
+            confirming: Vec::new(),
+            confirms: 0,
             operations,
             in_flight: 0,
             is_broken,
@@ -286,7 +292,7 @@ impl Group {
     }
 
     /// Appends what was proposed since the last round, as one message to each member.
-    fn flush_proposals(&mut self) {
+    pub(crate) fn flush_proposals(&mut self) {
         if self.queued.is_empty() {
             return;
         }
@@ -482,6 +488,8 @@ impl Group {
             let held = ready.take_persisted_messages();
             let committed = ready.take_committed_entries();
             self.keep_committed_changes(&committed, &mut round.operations);
+            let confirmed = ready.take_read_states();
+            self.take_confirmed(&confirmed);
             let number = ready.number();
             self.raw.advance_append_async(ready);
             self.send(messages, round.outbox);
@@ -505,6 +513,7 @@ impl Group {
             self.in_flight += 1;
             round.awaiting.push(awaiting);
         }
+        self.answer_confirmed();
         self.report_leadership();
     }
 
@@ -659,6 +668,9 @@ impl Group {
     pub fn give_up_pending(&mut self) {
         for (_, resolver) in std::mem::take(&mut self.queued) {
             resolver(Err(ProposeError::Dropped));
+        }
+        for confirming in std::mem::take(&mut self.confirming) {
+            confirming.give_up();
         }
         self.forget_pending(u64::MAX);
     }

@@ -141,6 +141,7 @@ pub(crate) enum Input {
     Frame(NodeId, Bytes),
     Propose(TabletId, Vec<u8>, Resolver),
     ChangeMembers(TabletId, ChangeMembers, Resolver),
+    Confirm(TabletId, Resolver),
     Transfer(TabletId, ReplicaId),
     Campaign(TabletId),
     Broadcast(TabletId, Bytes),
@@ -270,6 +271,20 @@ impl Groups {
             .await
             .unwrap_or(Err(ProposeError::Unknown))
             .map(|_| ())
+    }
+
+    /// Resolves, on the leader, when it is known to have led at a moment after the call, and to have applied all that was
+    /// proposed here before: a round of heartbeats, without an entry in the log.
+    pub async fn confirm(&self, tablet: TabletId) -> Result<Done, ProposeError> {
+        let (sender, receiver) = oneshot::channel();
+        let resolver: Resolver = Box::new(move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        self.inputs
+            .send(Input::Confirm(tablet, resolver))
+            .await
+            .map_err(|_| ProposeError::NoGroup)?;
+        receiver.await.unwrap_or(Err(ProposeError::Dropped))
     }
 
     /// Asks the group, if it is led here, to be led by another member. Best effort.

@@ -17,6 +17,7 @@ impl Group {
         let is_quiet = self.is_leader()
             && self.pending.is_empty()
             && self.queued.is_empty()
+            && self.confirming.is_empty()
             && self.in_flight == 0
             && self.sending.is_empty()
             && self.committed() == last

@@ -13,6 +13,7 @@
 //!
 //! Absent on purpose: forwarding of proposals (the caller routes), reading through Raft (leases do that, above).
 
+mod confirm;
 mod driver;
 mod frame;
 mod group;

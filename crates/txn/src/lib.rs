@@ -13,6 +13,7 @@
 
 mod command;
 mod expired;
+mod idle;
 mod keys;
 mod latches;
 mod locks;

@@ -1,5 +1,6 @@
 //! The path of a read: choose a timestamp that may be read here, wait for what commits below it, read.
 
+use crate::idle;
 use crate::latches::Spans;
 use crate::participant;
 use crate::reading::Reading;
@@ -56,7 +57,14 @@ async fn serve(
     deadline: Instant,
 ) -> Result<ReadResponse, TabletError> {
     let is_external = table.spec.replication.ordering == catalog::Ordering::External;
-    match plan(inner, read, is_external)? {
+    let mut planned = plan(inner, read, is_external)?;
+    if matches!(planned, Plan::Lease(_))
+        && let Some(at) = looks_back_to(inner, read)?
+        && idle::close(inner, at, deadline).await?
+    {
+        planned = plan(inner, read, is_external)?;
+    }
+    match planned {
         Plan::Applied => {
             let mut response = read_at(inner, table, read, Timestamp::MAX)?;
             response.timestamp = None;
@@ -208,6 +216,22 @@ fn is_within(served: &KeyRange, read: &TabletRead) -> bool {
     }
 }
 
+fn ago(now: Interval, micros: u64) -> Timestamp {
+    let micros = i64::try_from(micros).unwrap_or(i64::MAX);
+    Timestamp(now.earliest.0.saturating_sub(micros))
+}
+
+/// The earliest timestamp at which a read of the past may be served.
+fn looks_back_to(inner: &Inner, read: &TabletRead) -> Result<Option<Timestamp>, TabletError> {
+    Ok(match read.bound {
+        ReadBound::At(at) | ReadBound::MinTimestamp(at) => Some(at),
+        ReadBound::ExactStaleness { micros } | ReadBound::MaxStaleness { micros } => {
+            Some(ago(inner.now()?, micros))
+        }
+        ReadBound::Strong | ReadBound::Level(_) | ReadBound::Eventual => None,
+    })
+}
+
 fn plan(inner: &Inner, read: &TabletRead, is_external: bool) -> Result<Plan, TabletError> {
     let now = match read.bound {
         ReadBound::Strong | ReadBound::Level(_) => return Ok(Plan::Lease(None)),
@@ -222,10 +246,7 @@ fn plan(inner: &Inner, read: &TabletRead, is_external: bool) -> Result<Plan, Tab
         }
         state.closed
     };
-    let ago = |micros: u64| {
-        let micros = i64::try_from(micros).unwrap_or(i64::MAX);
-        Timestamp(now.earliest.0.saturating_sub(micros))
-    };
+    let ago = |micros| ago(now, micros);
     let exactly = |at: Timestamp| match at <= closed || planted::is(Bug::FollowerReadPastSafeTime) {
         true => Plan::Closed(at),
         false => Plan::Lease(Some(at)),

@@ -1,6 +1,7 @@
 //! One replica of a strong tablet, as its node holds it: the handle, and the lease.
 
 use crate::command::{Control, Verdict, encode_control};
+use crate::idle;
 use crate::recovery::{self, Others};
 use crate::request::{TabletError, TabletRead, TabletWrite};
 use crate::rows::{ClosedMessage, Replica, Rows};
@@ -98,6 +99,8 @@ pub(crate) struct Inner {
     pub placed: Mutex<Tablet>,
     /// Keeps the order of commit timestamps and the order of proposals the same.
     pub proposing: Mutex<()>,
+    /// One confirmation of a leader without a lease at a time.
+    pub confirming: tokio::sync::Mutex<()>,
 }
 
 /// The handle; cheap to clone.
@@ -143,6 +146,7 @@ impl StrongTablet {
                 spec,
                 replica,
                 proposing: Mutex::new(()),
+                confirming: tokio::sync::Mutex::new(()),
             }),
         })
     }
@@ -421,7 +425,7 @@ impl Inner {
             }
         };
         let now = self.now()?;
-        let start = previous.promised();
+        let start = previous.promised().max(idle::starts_above(now));
         let epoch = LeaseEpoch(previous.epoch.0 + 1);
         let control = Control::Acquire {
             previous: previous.epoch,
@@ -532,11 +536,15 @@ impl Inner {
                 closed,
             }
         };
+        self.tell_closed(message);
+        true
+    }
+
+    pub fn tell_closed(&self, message: ClosedMessage) {
         let bytes = minicbor::to_vec(message).expect("writing to memory does not fail");
         self.spec
             .groups
             .broadcast(self.spec.tablet.id, bytes.into());
-        true
     }
 
     fn forget_history(&self) {

@@ -251,6 +251,75 @@ fn a_quiet_group_says_nothing_and_still_notices_its_leaders_death() {
 }
 
 #[test]
+fn a_sleeping_leader_confirms_itself_without_an_entry_and_all_sleep_on() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(3);
+        cluster.found().await;
+        cluster.propose("a").await;
+        let leader = cluster.leader().await;
+        let status = |node: u64| cluster.groups(node).status(TABLET).unwrap();
+        let sleeps = |node: u64| status(node).is_hibernating;
+        sleep(Duration::from_secs(10)).await;
+        assert!((1..=3).all(sleeps));
+        let before = status(leader);
+        let confirmed = cluster.groups(leader).confirm(TABLET).await.unwrap();
+        assert_eq!(
+            (confirmed.term, confirmed.index),
+            (before.term, before.applied)
+        );
+        assert_eq!(status(leader).last_index, before.last_index);
+        sleep(Duration::from_secs(1)).await;
+        assert!((1..=3).all(sleeps));
+        let other = leader % 3 + 1;
+        let refused = cluster.groups(other).confirm(TABLET).await;
+        assert!(
+            matches!(refused, Err(ProposeError::NotLeader { .. })),
+            "{refused:?}"
+        );
+        // One of the two others is enough.
+        cluster.crash(other);
+        cluster.groups(leader).confirm(TABLET).await.unwrap();
+    });
+}
+
+#[test]
+fn a_leader_that_others_have_replaced_in_its_sleep_confirms_nothing() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(3);
+        cluster.found().await;
+        cluster.propose("a").await;
+        sleep(Duration::from_secs(10)).await;
+        let old = cluster.leader().await;
+        cluster.isolate(old);
+        let asked = {
+            let groups = cluster.groups(old).clone();
+            tokio::spawn(async move { groups.confirm(TABLET).await })
+        };
+        sleep(Duration::from_secs(5)).await;
+        cluster.propose("b").await;
+        cluster.heal();
+        let refused = asked.await.unwrap();
+        assert!(
+            matches!(refused, Err(ProposeError::NotLeader { .. })),
+            "{refused:?}"
+        );
+    });
+}
+
+#[test]
+fn what_was_proposed_before_a_confirmation_is_applied_with_it() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(3);
+        cluster.found().await;
+        cluster.propose("a").await;
+        let leader = cluster.leader().await;
+        let proposed = cluster.groups(leader).propose(TABLET, b"b".to_vec());
+        let confirmed = cluster.groups(leader).confirm(TABLET).await.unwrap();
+        assert!(confirmed.index >= proposed.await.unwrap().index);
+    });
+}
+
+#[test]
 fn a_restarted_leader_of_a_quiet_group_does_not_leave_it_without_one() {
     simulate(|| async {
         let mut cluster = Cluster::new(3);

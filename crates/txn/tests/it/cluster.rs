@@ -86,7 +86,7 @@ impl Outbound for Wire {
 pub struct Node {
     disk: SimDisk,
     pub clock: SimClock,
-    tasks: Vec<JoinHandle<()>>,
+    pub tasks: Vec<JoinHandle<()>>,
     pub tablet: Option<StrongTablet>,
     pub groups: Option<Groups>,
     pub stores: Option<Arc<dyn Stores>>,

@@ -1,7 +1,8 @@
 //! Leases and what they promise (ARCHITECTURE, "The strong path").
 
-use crate::cluster::{Cluster, row_key, simulate};
+use crate::cluster::{Cluster, TABLET, row_key, simulate};
 use api::{ReadBound, Selection};
+use consensus::Role;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use txn::TabletError;
@@ -167,5 +168,91 @@ fn followers_serve_what_is_closed() {
             let strong = tablet.read(read).await;
             assert_eq!(strong.is_ok(), id == holder, "{strong:?}");
         }
+    });
+}
+
+/// The node that leads the group.
+fn leader(cluster: &Cluster) -> u64 {
+    let leads = |id: &u64| {
+        let status = cluster.nodes[id].groups.as_ref().unwrap().status(TABLET);
+        status.unwrap().role == Role::Leader
+    };
+    (1..=3).find(leads).unwrap()
+}
+
+fn last_index(cluster: &Cluster, id: u64) -> u64 {
+    let status = cluster.nodes[&id].groups.as_ref().unwrap().status(TABLET);
+    status.unwrap().last_index
+}
+
+#[test]
+fn the_past_of_an_idle_tablet_is_read_without_a_lease_and_without_an_entry() {
+    simulate(|| async {
+        for root in ["kv", "parent"] {
+            let mut cluster = Cluster::new(3, root);
+            cluster.start_all().await;
+            let commit = cluster
+                .write(vec![cluster.put(root, &[1], "a")])
+                .await
+                .unwrap();
+            let commit = commit.commit_timestamp.unwrap();
+            sleep(Duration::from_secs(10)).await;
+            let leader = leader(&cluster);
+            let (epoch, index) = {
+                let status = cluster.tablet(leader).status();
+                assert!(!status.is_leaseholder);
+                (status.lease.unwrap().epoch, last_index(&cluster, leader))
+            };
+            for bound in [
+                ReadBound::ExactStaleness { micros: 5_000_000 },
+                ReadBound::MaxStaleness { micros: 2_000_000 },
+                ReadBound::MinTimestamp(commit.plus_micros(8_000_000)),
+                ReadBound::At(commit.plus_micros(8_500_000)),
+            ] {
+                let value = cluster.get_at(root, &[1], bound).await;
+                assert_eq!(value.as_deref(), Some("a"), "{bound:?}");
+            }
+            // The others have been told.
+            let key = row_key(&cluster.table(root), &[1]);
+            for id in 1..=3 {
+                let at = ReadBound::At(commit.plus_micros(8_500_000));
+                let read = cluster.read_request(root, Selection::Keys(vec![key.clone()]), at);
+                assert_eq!(cluster.tablet(id).read(read).await.unwrap().rows.len(), 1);
+            }
+            assert_eq!(last_index(&cluster, leader), index);
+            // What may be too near takes a lease, above all that was closed.
+            let near = ReadBound::ExactStaleness { micros: 1_000 };
+            cluster.get_at(root, &[1], near).await.unwrap();
+            let lease = cluster.tablet(leader).status().lease.unwrap();
+            assert_eq!(lease.epoch.0, epoch.0 + 1);
+        }
+    });
+}
+
+#[test]
+fn a_leader_whose_loop_stood_still_serves_no_past_that_has_changed() {
+    simulate(|| async {
+        let mut cluster = Cluster::new(3, "kv");
+        cluster.start_all().await;
+        cluster
+            .write(vec![cluster.put("kv", &[1], "a")])
+            .await
+            .unwrap();
+        sleep(Duration::from_secs(10)).await;
+        let old = leader(&cluster);
+        cluster.isolate(old);
+        for task in cluster.nodes.get_mut(&old).unwrap().tasks.drain(..) {
+            task.abort();
+        }
+        let commit = cluster
+            .write(vec![cluster.put("kv", &[1], "b")])
+            .await
+            .unwrap();
+        sleep(Duration::from_secs(5)).await;
+        let at = ReadBound::At(commit.commit_timestamp.unwrap());
+        let selection = Selection::Keys(vec![row_key(&cluster.table("kv"), &[1])]);
+        let read = cluster.read_request("kv", selection, at);
+        let served = cluster.tablet(old).read(read).await;
+        assert!(served.is_err(), "{served:?}");
     });
 }
