@@ -193,7 +193,10 @@ impl Row {
         self.drop_shadowed();
         self.deletion = None;
         self.range_tombstones.clear();
-        let live = |expiry: &Option<Expiry>| !expiry.is_some_and(|it| it.at_seconds <= now_seconds);
+        let live = |expiry: &Option<Expiry>| {
+            let is_over = expiry.is_some_and(|it| it.at_seconds <= now_seconds);
+            !is_over || planted::is(Bug::ExpiredIsShown)
+        };
         if self.marker.is_some_and(|marker| !live(&marker.expiry)) {
             self.marker = None;
         }
@@ -328,7 +331,9 @@ impl Row {
                 true
             }
             (Some(_), Some((column, timestamp))) => {
-                column != cell.column || !shadows(timestamp, cell.timestamp)
+                column != cell.column
+                    || !shadows(timestamp, cell.timestamp)
+                    || planted::is(Bug::OverwriteKeepsElements)
             }
             (Some(_), None) => true,
         });
@@ -484,7 +489,11 @@ fn canonicalise(ranges: &mut Vec<RangeTombstone>) {
             }
         }
         index += same;
-        let newest = open.last_key_value().map(|(deletion, _)| *deletion);
+        let newest = match planted::is(Bug::OlderRangeWins) {
+            true => open.first_key_value(),
+            false => open.last_key_value(),
+        };
+        let newest = newest.map(|(deletion, _)| *deletion);
         if newest == current.map(|(_, deletion)| deletion) {
             continue;
         }

@@ -40,7 +40,11 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::CountFailedReplicaAsAcknowledged
         | Bug::MergeForgetsTombstoneAtEqualTimestamp
         | Bug::PurgeWithoutRepair
-        | Bug::DigestIgnoresTombstones => vec![Workload::Quorum, Workload::Heal],
+        | Bug::DigestIgnoresTombstones
+        | Bug::OlderRangeWins
+        | Bug::OverwriteKeepsElements
+        | Bug::ReplicaHidesCellTombstones
+        | Bug::ExpiredIsShown => vec![Workload::Quorum, Workload::Heal],
         Bug::AcknowledgeBeforeSync | Bug::CutLogAboveFlushed => Workload::ALL.to_vec(),
         Bug::NoCommitWait
         | Bug::SnapshotIgnoresPrepared

@@ -344,7 +344,7 @@ fn isolate(cluster: &Cluster, victim: usize) {
     }
 }
 
-/// A boundary of the workload's table, right before a row or right behind it.
+/// A boundary of the workload's table, right before a partition or right behind it.
 fn boundary(
     cluster: &Cluster,
     node: usize,
@@ -354,7 +354,7 @@ fn boundary(
     let catalog = cluster.door(node)?.database.catalog();
     let mut tables = catalog.tables.values();
     let table = tables.find(|table| table.namespace() == NAMESPACE)?;
-    let key = table.row_key(&[Value::Int(number as i64)]).ok()?;
+    let key = table.key_prefix(&[Value::Int(number as i64)]).ok()?;
     let mut boundary = table.boundary(&key)?.to_vec();
     if let Some(last) = boundary.last_mut() {
         *last = last.wrapping_add(u8::from(is_behind));

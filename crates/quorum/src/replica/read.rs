@@ -4,7 +4,7 @@ use super::{EventualReplica, broken};
 use crate::message::{Covered, Digest, Page, RawRow, ReplicaError, ReplicaRead, ReplicaSelection};
 use crate::partition::{Layout, decode_row, store_key};
 use api::{Direction, KeyRange};
-use model::{Row, murmur3};
+use model::{Cell, CellContent, Row, murmur3};
 use std::sync::atomic::Ordering;
 use world::planted::{self, Bug};
 use world::{Kind, Snapshot};
@@ -242,7 +242,13 @@ impl Reader<'_> {
 
 /// The row without what its partition's header shadows: that is not shown to anybody, since the header may be forgotten
 /// elsewhere when nothing is left that it shadows.
-fn normal(raw: RawRow, partition: Option<&Partition>) -> Result<Option<RawRow>, ReplicaError> {
+fn normal(mut raw: RawRow, partition: Option<&Partition>) -> Result<Option<RawRow>, ReplicaError> {
+    if planted::is(Bug::ReplicaHidesCellTombstones) {
+        let mut row = decode_row(&raw.row).map_err(ReplicaError::Broken)?;
+        let is_live = |cell: &Cell| matches!(cell.content, CellContent::Live { .. });
+        row.cells.retain(is_live);
+        raw.row = row.to_bytes();
+    }
     let covering = partition
         .and_then(|partition| partition.header.as_ref())
         .and_then(|header| header.covering_deletion(&raw.key));

@@ -2,7 +2,8 @@
 //! quorum before the read began, and at least what any earlier quorum read has shown; nothing that nobody wrote.
 //!
 //! Writes are ordered by (timestamp, tombstone, value), the order in which replicas merge them. An absent value
-//! is the work of some tombstone, of the smallest one that explains it.
+//! is the work of some tombstone, of the smallest one that explains it; or of a value that has expired, which keeps its
+//! place in the order. Readers' clocks differ: while a value expires, one reader may miss it and a later one see it.
 
 use super::Micros;
 use std::fmt;
@@ -17,16 +18,24 @@ pub struct Rank {
     pub value: Value,
 }
 
+/// When a value expires, by the clocks of different readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The first may miss it.
+    pub from: Micros,
+    /// Who begins to read later does not see it.
+    pub until: Micros,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     Write {
         rank: Rank,
         is_acknowledged: bool,
+        expiry: Option<Expiry>,
     },
     /// What was there.
-    Read {
-        value: Option<Value>,
-    },
+    Read { value: Option<Value> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +51,8 @@ pub enum Violation {
     Invented { read: Operation },
     /// Something acknowledged or shown before is missing.
     Stale { read: Operation, missing: Rank },
+    /// A value that should be gone by itself.
+    Expired { read: Operation, expiry: Expiry },
 }
 
 impl fmt::Display for Violation {
@@ -56,6 +67,11 @@ impl fmt::Display for Violation {
                 formatter,
                 "a read at {}..{} us shows {:?}, but {missing:?} was acknowledged or shown before it began",
                 read.called, read.returned, read.event
+            ),
+            Violation::Expired { read, expiry } => write!(
+                formatter,
+                "a read at {}..{} us shows {:?}, which had expired by {} us",
+                read.called, read.returned, read.event, expiry.until
             ),
         }
     }
@@ -81,6 +97,7 @@ pub fn check(history: &[Operation]) -> Result<(), Violation> {
                 Event::Write {
                     rank,
                     is_acknowledged: true,
+                    ..
                 } if operation.returned < read.called => Some(rank),
                 _ => None,
             });
@@ -105,7 +122,9 @@ fn explain(
     let issued = history
         .iter()
         .filter_map(|operation| match operation.event {
-            Event::Write { rank, .. } if operation.called <= read.returned => Some(rank),
+            Event::Write { rank, expiry, .. } if operation.called <= read.returned => {
+                Some((rank, expiry))
+            }
             _ => None,
         });
     let stale = |missing| Violation::Stale {
@@ -114,18 +133,26 @@ fn explain(
     };
     match (value, floor) {
         (Some(value), floor) => {
-            let rank = issued
-                .filter(|rank| !rank.is_tombstone)
-                .find(|rank| rank.value == value)
+            let mut values = issued.filter(|(rank, _)| !rank.is_tombstone);
+            let (rank, expiry) = values
+                .find(|(rank, _)| rank.value == value)
                 .ok_or(Violation::Invented { read: *read })?;
-            match floor {
-                Some(floor) if rank < floor => Err(stale(floor)),
+            match (floor, expiry) {
+                (Some(floor), _) if rank < floor => Err(stale(floor)),
+                (_, Some(expiry)) if expiry.until < read.called => Err(Violation::Expired {
+                    read: *read,
+                    expiry,
+                }),
                 _ => Ok(Some(rank)),
             }
         }
         (None, None) => Ok(None),
         (None, Some(floor)) => issued
-            .filter(|rank| rank.is_tombstone && *rank >= floor)
+            .filter(|(rank, expiry)| {
+                let may_be_over = expiry.is_some_and(|expiry| expiry.from <= read.returned);
+                (rank.is_tombstone || may_be_over) && *rank >= floor
+            })
+            .map(|(rank, _)| rank)
             .min()
             .map(Some)
             .ok_or(stale(floor)),
@@ -145,6 +172,7 @@ mod tests {
                     value,
                 },
                 is_acknowledged: true,
+                expiry: None,
             },
             called,
             returned,
@@ -160,10 +188,18 @@ mod tests {
                     value: 0,
                 },
                 is_acknowledged: true,
+                expiry: None,
             },
             called,
             returned,
         }
+    }
+
+    fn expiring(mut operation: Operation, from: Micros, until: Micros) -> Operation {
+        if let Event::Write { expiry, .. } = &mut operation.event {
+            *expiry = Some(Expiry { from, until });
+        }
+        operation
     }
 
     fn unknown(mut operation: Operation) -> Operation {
@@ -246,6 +282,36 @@ mod tests {
             unknown(delete(15, 2, 3)),
             read(None, 4, 5),
             read(Some(1), 6, 7),
+        ];
+        assert!(matches!(check(&history), Err(Violation::Stale { .. })));
+    }
+
+    #[test]
+    fn a_value_that_expires_is_there_before_and_gone_behind() {
+        let put = expiring(put(10, 1, 0, 1), 20, 30);
+        let history = [
+            delete(5, 0, 1),
+            put,
+            read(Some(1), 4, 5),
+            read(None, 22, 23),
+            // The clock of this reader is behind.
+            read(Some(1), 24, 25),
+            read(None, 31, 32),
+        ];
+        assert_eq!(check(&history), Ok(()));
+        let too_soon = [put, read(None, 4, 5)];
+        assert!(matches!(check(&too_soon), Err(Violation::Stale { .. })));
+        let too_late = [put, read(Some(1), 31, 32)];
+        assert!(matches!(check(&too_late), Err(Violation::Expired { .. })));
+    }
+
+    #[test]
+    fn what_an_expired_value_has_replaced_does_not_return() {
+        let history = [
+            put(10, 1, 0, 1),
+            expiring(put(11, 2, 2, 3), 20, 30),
+            read(None, 31, 32),
+            read(Some(1), 33, 34),
         ];
         assert!(matches!(check(&history), Err(Violation::Stale { .. })));
     }

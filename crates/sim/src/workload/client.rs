@@ -46,13 +46,6 @@ impl Registers {
         key.expect("bigints are the table's key")
     }
 
-    /// The key of the header of the register's partition.
-    pub fn header(&self, number: u64) -> Vec<u8> {
-        self.table
-            .header_key(&[Value::Int(number as i64)])
-            .expect("one bigint is the table's partition key")
-    }
-
     /// The value that a row holds, if it is there.
     pub fn value_of(&self, row: Option<&model::Row>) -> Option<u64> {
         match row?.value(self.value) {

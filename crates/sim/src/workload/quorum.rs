@@ -1,25 +1,25 @@
-//! Last-write-wins registers on an eventual table, read and written at one of some levels, with the clients' own
-//! timestamps. What a level promises is seen by later reads of those whom it promises it to: at QUORUM everybody's at
+//! Rows of last-write-wins registers on an eventual table, read and written at one of some levels, with the clients' own
+//! timestamps: rows, columns and elements of maps, some of which expire; deleted one by one, by rows, by ranges of rows and
+//! by partitions. What a level promises is seen by later reads of those whom it promises it to: at QUORUM everybody's at
 //! QUORUM, at LOCAL_QUORUM those of clients in the same data centre. In the end all replicas hold the same, and nothing
 //! that is older than what was acknowledged at any level.
 
+mod rows;
+
 use super::Counts;
-use super::client::{
-    Ending, PATIENCE_MS, Registers, Step, create, insist, read, read_all, unleash, write,
-};
-use crate::checker::last_write::{self, Event, Operation, Rank};
+use super::client::{Ending, PATIENCE_MS, Step, insist, read, read_all, unleash, write};
+use crate::checker::last_write::{self, Event, Expiry, Operation, Rank};
 use crate::cluster::{Cluster, Door};
 use crate::nemesis::Strikes;
 use crate::plan::Plan;
 use api::{
-    Assignment, KeyRange, Level, Mutation, Patience, ReadBound, ReadRequest, RowOperation,
-    Selection, WriteRequest, WriteResponse,
+    KeyRange, Level, Patience, ReadBound, ReadRequest, Selection, WriteRequest, WriteResponse,
 };
-use catalog::Protocol;
-use model::{Timestamp, Value};
+use model::Timestamp;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
+use rows::{Change, Kind, Register, Rows};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,18 +78,18 @@ enum View {
 struct Game {
     cluster: Cluster,
     plan: Plan,
-    registers: Arc<Registers>,
-    keys: u64,
+    rows: Rows,
     levels: Levels,
-    /// The greatest write of each key that was acknowledged, at whatever level.
-    acknowledged: Mutex<BTreeMap<u64, Rank>>,
+    /// The greatest write of each register that was acknowledged, at whatever level.
+    acknowledged: Mutex<BTreeMap<Register, Rank>>,
     counts: Mutex<Counts>,
-    history: Mutex<BTreeMap<(View, u64), Vec<Operation>>>,
+    history: Mutex<BTreeMap<(View, Register), Vec<Operation>>>,
+    /// By partition.
     stamps: Mutex<BTreeMap<u64, Stamps>>,
     next_value: Mutex<u64>,
 }
 
-/// Timestamps of one key's writes: no two values share one, but a tombstone may share a value's.
+/// Timestamps of the writes in one partition.
 #[derive(Default)]
 struct Stamps {
     last: i64,
@@ -103,12 +103,12 @@ struct Stamps {
 
 /// Between timestamps of clients with the right time, where those of others find room.
 const STAMP_STEP: i64 = 4;
+const MICROS_PER_SECOND: u64 = 1_000_000;
 /// A client's clock is behind by no more than this: much less than `gc_grace`, or what it writes could come behind a
 /// tombstone that is forgotten.
 const BEHIND_MICROS: u64 = 500_000;
-/// Keys, behind those of the registers, whose values expire.
-const EXPIRING_KEYS: u64 = 2;
-const EXPIRY_SECONDS_MAX: u32 = 3;
+/// Rows of one partition, at most.
+const ROWS_PER_PARTITION_MAX: u64 = 3;
 
 /// After the faults the replicas may differ for so long.
 const CONVERGENCE: Duration = Duration::from_secs(60);
@@ -118,12 +118,14 @@ pub(super) async fn run(
     plan: &Plan,
     levels: Levels,
 ) -> Result<(Counts, Strikes), String> {
-    let registers = create(cluster, Protocol::Eventual, plan).await?;
+    let per_partition = cluster
+        .draw_random()
+        .random_range(1..=ROWS_PER_PARTITION_MAX);
+    let rows = Rows::create(cluster, plan, plan.keys * 2, per_partition).await?;
     let game = Arc::new(Game {
         cluster: cluster.clone(),
         plan: plan.clone(),
-        registers,
-        keys: plan.keys * 2,
+        rows,
         levels,
         acknowledged: Mutex::default(),
         counts: Mutex::default(),
@@ -131,8 +133,8 @@ pub(super) async fn run(
         stamps: Mutex::default(),
         next_value: Mutex::new(1),
     });
-    for key in 0..game.keys {
-        game.insist_on_read(0, key).await?;
+    for row in 0..game.rows.count {
+        game.insist_on_read(0, row).await?;
     }
     let step: Step = {
         let game = game.clone();
@@ -150,13 +152,14 @@ pub(super) async fn run(
         true => 1,
         false => cluster.size() / plan.factors.len() + 1,
     };
-    for key in 0..game.keys {
-        for node in (0..cluster.size()).step_by(some) {
-            game.insist_on_read(node, key).await?;
+    let nodes: Vec<usize> = (0..cluster.size()).step_by(some).collect();
+    for row in 0..game.rows.count {
+        for node in &nodes {
+            game.insist_on_read(*node, row).await?;
         }
-        game.insist_on_write(key).await?;
-        for node in (0..cluster.size()).step_by(some) {
-            game.insist_on_read(node, key).await?;
+        game.insist_on_write(row).await?;
+        for node in &nodes {
+            game.insist_on_read(*node, row).await?;
         }
     }
     game.judge()?;
@@ -181,10 +184,13 @@ impl Stamps {
 }
 
 impl Game {
-    fn draw_rank(&self, key: u64, is_tombstone: bool, random: &mut SmallRng) -> Rank {
+    /// A timestamp for a write in a partition: of two values of one timestamp the greater wins, wherever they meet, and of
+    /// a value and a tombstone the tombstone.
+    fn draw_timestamp(&self, partition: u64, kind: Kind, random: &mut SmallRng) -> i64 {
         let mut all = self.stamps.lock();
-        let stamps = all.entry(key).or_default();
+        let stamps = all.entry(partition).or_default();
         let mut behind = 0;
+        let is_tombstone = kind.is_deletion();
         // A value that comes when a tombstone of its timestamp has been forgotten is rightly there: where tombstones go
         // within the run, values do not come behind them.
         let forgets = self.levels.heals();
@@ -199,7 +205,6 @@ impl Game {
             }
             stamps.is_used_by_tombstone = true;
         } else {
-            // Two values of one timestamp: the greater wins, wherever they meet.
             let joins_value = random.random_bool(0.3) && stamps.is_used_by_value;
             let joins = match stamps.is_used_by_value {
                 true => joins_value && !stamps.is_used_by_tombstone,
@@ -211,24 +216,22 @@ impl Game {
             }
             stamps.is_used_by_value = true;
         }
-        let value = if is_tombstone {
-            0
-        } else {
+        stamps.last - behind
+    }
+
+    fn draw_change(&self, row: u64, kind: Kind, random: &mut SmallRng) -> Change {
+        let timestamp = self.draw_timestamp(self.rows.partition(row), kind, random);
+        let next_value = || {
             let mut next = self.next_value.lock();
             *next += 1;
             *next
         };
-        Rank {
-            timestamp: stamps.last - behind,
-            is_tombstone,
-            value,
-        }
+        self.rows.change(kind, row, timestamp, next_value, random)
     }
 
     async fn step(&self, door: Door, mut random: SmallRng) {
-        let key = random.random_range(0..self.keys);
+        let row = random.random_range(0..self.rows.count);
         match random.random_range(0..100) {
-            0..6 if !self.plan.factors.is_empty() => self.write_expiring(door, &mut random).await,
             0..12 => self.scan(door).await,
             12..55 => {
                 let reads = &self.levels.reads;
@@ -236,12 +239,17 @@ impl Game {
                     [only] => *only,
                     several => several[random.random_range(0..several.len())],
                 };
-                self.read(door, key, level).await;
+                self.read(door, row, level).await;
             }
             number => {
-                let rank = self.draw_rank(key, number >= 85, &mut random);
+                let kinds = match number {
+                    85.. => Kind::DELETIONS.as_slice(),
+                    _ => Kind::PUTS.as_slice(),
+                };
+                let kind = kinds[random.random_range(0..kinds.len())];
+                let change = self.draw_change(row, kind, &mut random);
                 let level = self.levels.writes[random.random_range(0..self.levels.writes.len())];
-                self.write(door, key, rank, level).await;
+                self.write(door, change, level).await;
             }
         }
     }
@@ -260,35 +268,13 @@ impl Game {
         }
     }
 
-    /// A value that nobody judges until it has expired everywhere.
-    async fn write_expiring(&self, door: Door, random: &mut SmallRng) {
-        let key = self.keys + random.random_range(0..EXPIRING_KEYS);
-        let level = self.levels.writes[random.random_range(0..self.levels.writes.len())];
-        let operation = RowOperation::Merge {
-            marker: true,
-            assignments: vec![Assignment::Set {
-                column: self.registers.value,
-                path: None,
-                value: Value::Int(1),
-            }],
-            ttl_seconds: Some(random.random_range(1..=EXPIRY_SECONDS_MAX)),
-        };
-        let target = self.registers.key(key);
-        let mutation = Mutation::new(self.registers.table.id, target, operation);
-        let mut request = WriteRequest::new(vec![mutation]);
-        request.level = level;
-        request.patience = Patience { ms: PATIENCE_MS };
-        let ending = write(&self.cluster, door, request).await;
-        ending.may_have_happened(&self.counts);
-    }
-
-    /// Waits until all replicas are where they should be and hold the same, and show for every key a value not older than
+    /// Waits until all replicas are where they should be and hold the same, and show for every register a value not older than
     /// any that was acknowledged, and nothing that has expired.
     async fn converge(&self) -> Result<(), String> {
         let deadline = Instant::now() + CONVERGENCE;
         loop {
             let lack = match self.cluster.is_settled() {
-                true => self.cluster.differences(self.registers.table.id)?,
+                true => self.cluster.differences(self.rows.table.id)?,
                 false => vec!["replicas are still on their way".to_owned()],
             };
             let lack = match lack.is_empty() {
@@ -309,62 +295,68 @@ impl Game {
         }
     }
 
-    /// Keys for which a node's replica, or the nearest, shows something that should not be seen any more.
+    /// Registers for which a node's replica, or the nearest, shows something that should not be seen any more.
     async fn shortcomings(&self) -> Vec<String> {
-        let expiring = match self.plan.factors.is_empty() {
-            true => 0,
-            false => EXPIRING_KEYS,
-        };
         let mut found = Vec::new();
-        for key in 0..self.keys + expiring {
+        for row in 0..self.rows.count {
+            let called = self.cluster.now();
             let mut shown = Vec::new();
             for node in 0..self.cluster.size() {
-                shown.push(self.peek(node, key).await);
+                match self.peek(node, row).await {
+                    Ok(values) => shown.push(values),
+                    Err(error) => {
+                        found.push(format!("row {row} through node {}: {error}", node + 1))
+                    }
+                }
             }
-            let is_right = |peeked: &Result<Option<u64>, String>| match peeked {
-                Ok(value) if key < self.keys => self.is_current(key, *value),
-                Ok(value) => value.is_none(),
-                Err(_) => false,
+            let Some(first) = shown.first() else {
+                continue;
             };
-            let is_same = shown.windows(2).all(|pair| pair[0] == pair[1]);
-            if !is_same || !shown.iter().all(is_right) {
-                let acknowledged = self.acknowledged.lock().get(&key).copied();
-                found.push(format!(
-                    "the replicas show {shown:?} for key {key}, of which {acknowledged:?} was acknowledged"
-                ));
+            for register in first.keys() {
+                let values: Vec<Option<u64>> = shown.iter().map(|it| it[register]).collect();
+                let is_same = values.windows(2).all(|pair| pair[0] == pair[1]);
+                let is_right = |value: &Option<u64>| self.is_current(*register, *value, called);
+                if !is_same || !values.iter().all(is_right) {
+                    let acknowledged = self.acknowledged.lock().get(register).copied();
+                    found.push(format!(
+                        "the replicas show {values:?} for {register}, of which {acknowledged:?} was acknowledged"
+                    ));
+                }
             }
         }
         found
     }
 
     /// What a node's own replica shows, or the nearest.
-    async fn peek(&self, node: usize, key: u64) -> Result<Option<u64>, String> {
+    async fn peek(&self, node: usize, row: u64) -> Result<BTreeMap<Register, Option<u64>>, String> {
         let door = self.cluster.door(node).ok_or("the node is down")?;
-        let selection = Selection::Keys(vec![self.registers.key(key)]);
+        let selection = Selection::Keys(vec![self.rows.key(row)]);
         let request = self.read_request(selection, Level::One);
         match read(&self.cluster, door, request).await {
             Ending::Answer(response) => {
-                let row = response.rows.first().map(|read| &read.row);
-                Ok(self.registers.value_of(row))
+                let found = response.rows.first().map(|read| &read.row);
+                Ok(self.rows.shown(row, found))
             }
             failed => Err(failed.to_string()),
         }
     }
 
-    /// Whether a value is that of a write not older than what was acknowledged; none, the work of such a tombstone.
-    fn is_current(&self, key: u64, value: Option<u64>) -> bool {
-        let Some(floor) = self.acknowledged.lock().get(&key).copied() else {
+    /// Whether a value that is read from `called` on is that of a write not older than what was acknowledged; none, the
+    /// work of such a tombstone, or of a value that has expired.
+    fn is_current(&self, register: Register, value: Option<u64>, called: u64) -> bool {
+        let Some(floor) = self.acknowledged.lock().get(&register).copied() else {
             return true;
         };
         let history = self.history.lock();
-        let operations = history.get(&(View::Everywhere, key));
+        let operations = history.get(&(View::Everywhere, register));
         let operations = operations.map(Vec::as_slice).unwrap_or_default();
         operations.iter().any(|operation| match operation.event {
-            Event::Write { rank, .. } => {
-                let shows = if rank.is_tombstone {
-                    value.is_none()
-                } else {
-                    value == Some(rank.value)
+            Event::Write { rank, expiry, .. } => {
+                let may_be_over = expiry.is_some_and(|expiry| expiry.from <= self.cluster.now());
+                let must_be_over = expiry.is_some_and(|expiry| expiry.until < called);
+                let shows = match value {
+                    None => rank.is_tombstone || may_be_over,
+                    Some(value) => !rank.is_tombstone && rank.value == value && !must_be_over,
                 };
                 shows && rank >= floor
             }
@@ -372,78 +364,99 @@ impl Game {
         })
     }
 
-    fn note(&self, key: u64, operation: &Operation, level: Level) {
-        self.cluster.note("client", key, || {
+    fn note(&self, register: Register, operation: &Operation, level: Level) {
+        self.cluster.note("client", register.row, || {
             format!(
-                "key {key} {level:?} {:?} (since {})",
+                "{register} {level:?} {:?} (since {})",
                 operation.event, operation.called
             )
         });
     }
 
-    fn record_read(&self, node: usize, level: Level, key: u64, operation: Operation) {
-        self.note(key, &operation, level);
-        let mut history = self.history.lock();
-        for view in self.views(level, node) {
-            history.entry((view, key)).or_default().push(operation);
+    fn record_read(
+        &self,
+        (node, level): (usize, Level),
+        shown: BTreeMap<Register, Option<u64>>,
+        called: u64,
+    ) {
+        let returned = self.cluster.now();
+        for (register, value) in shown {
+            let operation = Operation {
+                event: Event::Read { value },
+                called,
+                returned,
+            };
+            self.note(register, &operation, level);
+            let mut history = self.history.lock();
+            for view in self.views(level, node) {
+                history.entry((view, register)).or_default().push(operation);
+            }
         }
     }
 
     /// Who is not promised to see it may see it all the same.
     fn record_write(
         &self,
-        node: usize,
-        level: Level,
-        key: u64,
-        rank: Rank,
-        (called, returned): (u64, Option<u64>),
+        (node, level): (usize, Level),
+        change: &Change,
+        called: u64,
+        is_acknowledged: bool,
     ) {
         let promised = self.views(level, node);
+        let returned = self.cluster.now();
+        let expiry = change
+            .ttl_seconds
+            .map(|ttl| self.expiry(ttl, called, returned));
         let centres = (0..self.plan.factors.len()).map(View::Centre);
-        let mut history = self.history.lock();
-        for view in centres.chain([View::Everywhere]) {
-            let operation = Operation {
-                event: Event::Write {
-                    rank,
-                    is_acknowledged: returned.is_some() && promised.contains(&view),
-                },
-                called,
-                returned: returned.unwrap_or_else(|| self.cluster.now()),
-            };
-            if view == View::Everywhere {
-                self.note(key, &operation, level);
+        let views: Vec<View> = centres.chain([View::Everywhere]).collect();
+        for (register, rank) in &change.effects {
+            let mut history = self.history.lock();
+            for view in &views {
+                let operation = Operation {
+                    event: Event::Write {
+                        rank: *rank,
+                        is_acknowledged: is_acknowledged && promised.contains(view),
+                        expiry,
+                    },
+                    called,
+                    returned,
+                };
+                if *view == View::Everywhere {
+                    self.note(*register, &operation, level);
+                }
+                let operations = history.entry((*view, *register)).or_default();
+                operations.push(operation);
             }
-            history.entry((view, key)).or_default().push(operation);
+        }
+    }
+
+    /// A value lives for its TTL from some moment of its write on, in whole seconds of the writer's clock, and is looked at
+    /// by readers' clocks.
+    fn expiry(&self, ttl_seconds: u32, called: u64, returned: u64) -> Expiry {
+        let apart = 2 * self.plan.clock_bound_micros.unsigned_abs();
+        let ttl = u64::from(ttl_seconds) * MICROS_PER_SECOND;
+        Expiry {
+            from: (called + ttl).saturating_sub(MICROS_PER_SECOND + apart),
+            until: returned + ttl + apart,
         }
     }
 
     fn read_request(&self, selection: Selection, level: Level) -> ReadRequest {
-        let mut request = ReadRequest::new(self.registers.table.id, selection);
+        let mut request = ReadRequest::new(self.rows.table.id, selection);
         request.bound = ReadBound::Level(level);
         request.patience = Patience { ms: PATIENCE_MS };
         request
     }
 
-    async fn read(&self, door: Door, key: u64, level: Level) -> Ending<()> {
+    async fn read(&self, door: Door, row: u64, level: Level) -> Ending<()> {
         let (called, node) = (self.cluster.now(), door.node);
-        let request = self.read_request(Selection::Keys(vec![self.registers.key(key)]), level);
+        let request = self.read_request(Selection::Keys(vec![self.rows.key(row)]), level);
         let ending = read(&self.cluster, door, request).await;
         ending.may_have_happened(&self.counts);
-        match ending {
-            Ending::Answer(response) => {
-                let row = response.rows.first().map(|read| &read.row);
-                let value = self.registers.value_of(row);
-                let operation = Operation {
-                    event: Event::Read { value },
-                    called,
-                    returned: self.cluster.now(),
-                };
-                self.record_read(node, level, key, operation);
-                Ending::Answer(())
-            }
-            Ending::Error(error) => Ending::Error(error),
-            Ending::Silence => Ending::Silence,
-        }
+        ending.map(|response| {
+            let found = response.rows.first().map(|read| &read.row);
+            self.record_read((node, level), self.rows.shown(row, found), called);
+        })
     }
 
     async fn scan(&self, door: Door) {
@@ -453,59 +466,31 @@ impl Game {
         request.row_limit = Some(3);
         let ending = read_all(&self.cluster, door, request).await;
         ending.may_have_happened(&self.counts);
-        let Ending::Answer(rows) = ending else {
-            return;
-        };
-        let returned = self.cluster.now();
-        for (key, value) in self.registers.values(&rows, self.keys) {
-            let operation = Operation {
-                event: Event::Read { value },
-                called,
-                returned,
-            };
-            self.record_read(node, Level::Quorum, key, operation);
+        if let Ending::Answer(rows) = ending {
+            self.record_read((node, Level::Quorum), self.rows.all_shown(&rows), called);
         }
     }
 
-    async fn write(&self, door: Door, key: u64, rank: Rank, level: Level) -> Ending<WriteResponse> {
+    async fn write(&self, door: Door, change: Change, level: Level) -> Ending<WriteResponse> {
         let (called, node) = (self.cluster.now(), door.node);
-        let operation = if rank.is_tombstone {
-            RowOperation::Delete
-        } else {
-            RowOperation::Merge {
-                marker: true,
-                assignments: vec![Assignment::Set {
-                    column: self.registers.value,
-                    path: None,
-                    value: Value::Int(rank.value as i64),
-                }],
-                ttl_seconds: None,
-            }
-        };
-        // A row deleted by itself, or with its partition: to readers it is the same.
-        let target = if rank.is_tombstone && rank.timestamp % 2 == 0 {
-            self.registers.header(key)
-        } else {
-            self.registers.key(key)
-        };
-        let mutation = Mutation::new(self.registers.table.id, target, operation);
-        let mut request = WriteRequest::new(vec![mutation]);
+        let mut request = WriteRequest::new(vec![change.mutation.clone()]);
         request.level = level;
-        request.timestamp = Some(Timestamp(rank.timestamp));
+        request.timestamp = Some(Timestamp(change.timestamp));
         request.patience = Patience { ms: PATIENCE_MS };
         let ending = write(&self.cluster, door, request).await;
         if ending.may_have_happened(&self.counts) {
             let is_acknowledged = matches!(ending, Ending::Answer(_));
             if is_acknowledged && self.is_kept(level) {
                 let mut acknowledged = self.acknowledged.lock();
-                let greatest = acknowledged.entry(key).or_insert(rank);
-                *greatest = rank.max(*greatest);
+                for (register, rank) in &change.effects {
+                    let greatest = acknowledged.entry(*register).or_insert(*rank);
+                    *greatest = (*greatest).max(*rank);
+                }
             }
-            let returned = is_acknowledged.then(|| self.cluster.now());
-            self.record_write(node, level, key, rank, (called, returned));
+            self.record_write((node, level), &change, called, is_acknowledged);
         } else {
-            self.cluster.note("client", key, || {
-                format!("key {key} {rank:?} refused: {ending}")
+            self.cluster.note("client", change.timestamp as u64, || {
+                format!("{:?} refused: {ending}", change.effects)
             });
         }
         ending
@@ -525,36 +510,26 @@ impl Game {
         }
     }
 
-    async fn insist_on_read(&self, node: usize, key: u64) -> Result<(), String> {
-        let reading = |door| self.read(door, key, Level::Quorum);
-        insist(
-            &self.cluster,
-            node,
-            &format!("a read of key {key}"),
-            reading,
-        )
-        .await
+    async fn insist_on_read(&self, node: usize, row: u64) -> Result<(), String> {
+        let reading = |door| self.read(door, row, Level::Quorum);
+        let what = format!("a read of row {row}");
+        insist(&self.cluster, node, &what, reading).await
     }
 
-    async fn insist_on_write(&self, key: u64) -> Result<(), String> {
-        let node = key as usize % self.cluster.size();
+    async fn insist_on_write(&self, row: u64) -> Result<(), String> {
+        let node = row as usize % self.cluster.size();
         let mut random = self.cluster.draw_random();
-        let rank = self.draw_rank(key, false, &mut random);
-        let writing = |door| self.write(door, key, rank, Level::Quorum);
-        insist(
-            &self.cluster,
-            node,
-            &format!("a write of key {key}"),
-            writing,
-        )
-        .await?;
+        let change = self.draw_change(row, Kind::Put, &mut random);
+        let writing = |door| self.write(door, change.clone(), Level::Quorum);
+        let what = format!("a write of row {row}");
+        insist(&self.cluster, node, &what, writing).await?;
         Ok(())
     }
 
     fn judge(&self) -> Result<(), String> {
-        for ((view, key), history) in self.history.lock().iter() {
+        for ((view, register), history) in self.history.lock().iter() {
             last_write::check(history)
-                .map_err(|violation| format!("key {key}, {view:?}: {violation}"))?;
+                .map_err(|violation| format!("{register}, {view:?}: {violation}"))?;
         }
         Ok(())
     }
