@@ -69,6 +69,7 @@ bugs! {
     ExpiredIsShown,
     SplitSeedsTooSoon,
     SplitForgetsVotes,
+    CommitNotAwaited,
     SplitSettledEarly,
     CentresShareBallots,
 }

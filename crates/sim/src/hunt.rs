@@ -72,7 +72,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         Bug::SplitSeedsTooSoon | Bug::SplitSettledEarly => {
             vec![Workload::Quorum, Workload::Heal, Workload::Cas]
         }
-        Bug::SplitForgetsVotes => vec![Workload::Cas],
+        Bug::SplitForgetsVotes | Bug::CommitNotAwaited => vec![Workload::Cas],
         Bug::LeaveWithoutTakeOver | Bug::ForgetWhoLeaves => vec![Workload::Centres],
         Bug::StreamMissesWrites => vec![Workload::Quorum, Workload::Cas, Workload::Centres],
         Bug::MapLetsGoFirst => {

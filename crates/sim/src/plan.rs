@@ -432,14 +432,15 @@ impl Plan {
         }
     }
 
-    /// Data centres that are cut off as a whole, come and go; each has keys of its own in every partition.
+    /// Data centres that are cut off as a whole, come and go; each has keys of its own in the first two
+    /// partitions, and all have those of the third.
     pub fn with_regions(self, seed: u64) -> Plan {
         let gc_grace_seconds = self.gc_grace_seconds;
         let mut plan = self.with_centres(seed);
         let factors = plan.factors.iter().map(|factor| (*factor).max(2));
         plan.factors = factors.collect();
         Plan {
-            keys: 2 * plan.factors.len() as u64,
+            keys: 3 * plan.factors.len() as u64,
             gc_grace_seconds,
             ..plan
         }

@@ -35,7 +35,7 @@ pub enum Workload {
     /// What a level promises is seen by those whom it promises it to; in the end all replicas hold the same.
     Centres,
     /// As in `Cas`, by the replicas of one data centre alone, each for keys of its own, in partitions that it shares with the
-    /// others: linearizable there, whatever becomes of the others.
+    /// others: linearizable there, whatever becomes of the others. And by all of them, in partitions that are everybody's.
     Regions,
     /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
     /// far as the table promises.

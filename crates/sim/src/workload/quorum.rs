@@ -47,15 +47,16 @@ impl Levels {
     }
 
     pub fn of_centres() -> Levels {
-        use Level::{All, Any, EachQuorum, LocalOne, LocalQuorum, One, Quorum, Two};
+        use Level::{All, Any, EachQuorum, LocalOne, LocalQuorum, One, Quorum, Three, Two};
         let local = LocalQuorum;
         Levels {
             writes: vec![
-                Any, One, Two, LocalOne, local, local, local, local, Quorum, Quorum, EachQuorum,
-                EachQuorum, All,
+                Any, One, Two, Three, LocalOne, local, local, local, local, Quorum, Quorum,
+                EachQuorum, EachQuorum, All,
             ],
             reads: vec![
-                One, LocalOne, local, local, local, local, Quorum, Quorum, EachQuorum, All,
+                One, Two, Three, LocalOne, local, local, local, local, Quorum, Quorum, EachQuorum,
+                All,
             ],
         }
     }
@@ -503,7 +504,7 @@ impl Game {
         let has_centres = !self.plan.factors.is_empty();
         match level {
             Level::Any => !has_centres,
-            Level::One | Level::Two | Level::LocalOne => {
+            Level::One | Level::Two | Level::Three | Level::LocalOne => {
                 !has_centres || self.plan.rebuild_after_seconds == 0
             }
             _ => true,

@@ -1,7 +1,7 @@
 //! Registers on a strong table, or on an eventual one where each write is a compare-and-set: every history of every
 //! key must be linearizable. On the eventual table reads are serial or at QUORUM, as are the commits: what somebody
 //! has been shown, both must show. Where data centres agree by themselves, each key has a home, and only who is there
-//! reads and writes it.
+//! reads and writes it; beside them are partitions that all data centres agree on.
 
 use super::client::{
     Ending, FINAL_CLIENT, PATIENCE_MS, Registers, Step, create, create_shared, insist, read,
@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Strong,
     /// An eventual one, by compare-and-set among all replicas.
     Swapped,
-    /// An eventual one, by compare-and-set among the replicas of a key's home.
+    /// An eventual one, by compare-and-set among the replicas of a key's home, or, in some partitions, among all.
     Regional,
 }
 
@@ -42,8 +42,8 @@ struct Game {
     cluster: Cluster,
     plan: Plan,
     kind: Kind,
-    /// On an eventual table: how many must have merged what was agreed. Plain reads show it only after a QUORUM has, so
-    /// at other levels all reads are serial.
+    /// On an eventual table: how many must have merged what all have agreed on. Plain reads show it only after a QUORUM
+    /// has, so at other levels all reads are serial.
     commit_level: Level,
     registers: Arc<Registers>,
     keys: u64,
@@ -67,6 +67,9 @@ struct Fact {
 const HOMECOMING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Of so many partitions one is everybody's, where others are of keys with homes.
+const PARTITIONS_IN_TURN: u64 = 3;
+
 /// Facts remembered.
 const FACTS_MAX: usize = 500;
 
@@ -82,9 +85,8 @@ pub(super) async fn run(
     };
     let levels = [Level::Quorum, Level::Any, Level::One, Level::Quorum];
     let commit_level = match kind {
-        Kind::Strong => Level::Quorum,
+        Kind::Strong | Kind::Regional => Level::Quorum,
         Kind::Swapped => levels[cluster.draw_random().random_range(0..levels.len())],
-        Kind::Regional => Level::LocalQuorum,
     };
     let game = Arc::new(Game {
         commit_level,
@@ -139,7 +141,13 @@ impl Game {
     /// Whether a key is read and written through this node: through any, or through those of its home.
     fn is_at_home(&self, key: u64, node: usize) -> bool {
         let centre = self.plan.centre(node).map(|centre| centre as u64);
-        self.kind != Kind::Regional || centre == Some(key % self.registers.per_partition)
+        !self.has_home(key) || centre == Some(key % self.registers.per_partition)
+    }
+
+    /// Whether one data centre agrees on a key by itself: all of a partition do, or none.
+    fn has_home(&self, key: u64) -> bool {
+        let turn = key / self.registers.per_partition % PARTITIONS_IN_TURN;
+        self.kind == Kind::Regional && turn != PARTITIONS_IN_TURN - 1
     }
 
     fn survivors_at_home(&self, key: u64) -> Vec<usize> {
@@ -185,7 +193,7 @@ impl Game {
         let keys: Vec<u64> = keys.collect();
         let key = keys[random.random_range(0..keys.len() as u64) as usize];
         let action = match random.random_range(0..100) {
-            0..8 if self.commit_level == Level::Quorum => {
+            0..8 if self.commit_level == Level::Quorum && self.kind != Kind::Regional => {
                 return self.scan(door, client).await;
             }
             8..20 if self.kind == Kind::Strong => {
@@ -201,7 +209,7 @@ impl Game {
         };
         match action {
             Action::Read => {
-                let level = self.read_level(&mut random);
+                let level = self.read_level(key, &mut random);
                 self.read(door, client, key, level).await;
             }
             action => {
@@ -210,22 +218,27 @@ impl Game {
         }
     }
 
-    fn read_level(&self, random: &mut SmallRng) -> Level {
-        match self.kind {
-            Kind::Regional if random.random_bool(0.5) => Level::LocalQuorum,
-            Kind::Swapped if self.commit_level == Level::Quorum && random.random_bool(0.5) => {
-                Level::Quorum
-            }
-            _ => self.serial_level(),
+    fn read_level(&self, key: u64, random: &mut SmallRng) -> Level {
+        let is_plain = self.kind != Kind::Strong && random.random_bool(0.5);
+        match self.commit_level(key) {
+            quorum @ (Level::Quorum | Level::LocalQuorum) if is_plain => quorum,
+            _ => self.serial_level(key),
+        }
+    }
+
+    fn commit_level(&self, key: u64) -> Level {
+        match self.has_home(key) {
+            true => Level::LocalQuorum,
+            false => self.commit_level,
         }
     }
 
     /// Of reads that see all that was agreed.
-    fn serial_level(&self) -> Level {
+    fn serial_level(&self, key: u64) -> Level {
         match self.kind {
             Kind::Strong => Level::Default,
-            Kind::Swapped => Level::Serial,
-            Kind::Regional => Level::LocalSerial,
+            Kind::Regional if self.has_home(key) => Level::LocalSerial,
+            Kind::Swapped | Kind::Regional => Level::Serial,
         }
     }
 
@@ -382,8 +395,8 @@ impl Game {
             });
         }
         let mut request = WriteRequest::new(vec![mutation]);
-        request.level = self.commit_level;
-        if self.kind == Kind::Regional {
+        request.level = self.commit_level(key);
+        if self.has_home(key) {
             request.serial_level = Level::LocalSerial;
         }
         request.patience = Patience { ms: PATIENCE_MS };
@@ -437,7 +450,7 @@ impl Game {
     }
 
     async fn insist_on_read(&self, node: usize, key: u64) -> Result<(), String> {
-        let level = self.serial_level();
+        let level = self.serial_level(key);
         let reading = |door| self.read(door, FINAL_CLIENT, key, level);
         insist(
             &self.cluster,
