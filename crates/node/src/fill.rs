@@ -465,6 +465,23 @@ mod tests {
         sources(here, voters, None).lacking().is_none()
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn streams_to_a_node_share_one_budget_and_save_nothing_up() {
+        let streams = Streams::default();
+        let three_pages = async || {
+            for _ in 0..3 {
+                streams.throttle(500, 1_000).await;
+            }
+        };
+        let began = Instant::now();
+        tokio::join!(three_pages(), three_pages());
+        assert_eq!(began.elapsed().as_secs(), 3);
+        sleep(Duration::from_secs(60)).await;
+        let began = Instant::now();
+        three_pages().await;
+        assert_eq!(began.elapsed().as_millis(), 1_500);
+    }
+
     #[test]
     fn a_copy_meets_every_quorum_of_its_own_data_centre() {
         let (yes, no) = (true, false);

@@ -28,6 +28,16 @@ pub struct RepairConfig {
     pub stream_bytes_per_second: u64,
 }
 
+impl RepairConfig {
+    /// How long a step pays for what it took of the budget.
+    fn pause(&self, step: &RepairStep) -> Duration {
+        let micros = |bytes: u64, rate: u64| bytes.saturating_mul(1_000_000) / rate.max(1);
+        let compared = micros(step.compared_bytes, self.compare_bytes_per_second);
+        let streamed = micros(step.streamed_bytes, self.stream_bytes_per_second);
+        Duration::from_micros(compared.max(streamed))
+    }
+}
+
 impl Default for RepairConfig {
     fn default() -> RepairConfig {
         RepairConfig {
@@ -144,11 +154,7 @@ pub(crate) fn known(core: &Core, id: TabletId) -> Option<(Arc<Table>, Arc<Tablet
 
 /// Waits as long as the budget asks for after so much.
 pub(crate) async fn throttle(core: &Core, step: &RepairStep) {
-    let config = &core.config.repair;
-    let micros = |bytes: u64, rate: u64| bytes.saturating_mul(1_000_000) / rate.max(1);
-    let compared = micros(step.compared_bytes, config.compare_bytes_per_second);
-    let streamed = micros(step.streamed_bytes, config.stream_bytes_per_second);
-    sleep(Duration::from_micros(compared.max(streamed))).await;
+    sleep(core.config.repair.pause(step)).await;
 }
 
 /// When the last sweep over a strong tablet was, and what it has seen.
@@ -247,4 +253,31 @@ async fn purge(core: &Core, replica: &Arc<EventualReplica>) -> Result<(), quorum
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_a_repair_pays_for_what_it_compares_or_streams() {
+        let config = RepairConfig {
+            compare_bytes_per_second: 1_000,
+            stream_bytes_per_second: 100,
+            ..RepairConfig::default()
+        };
+        let pause = |compared_bytes, streamed_bytes| {
+            let step = RepairStep {
+                compared_bytes,
+                streamed_bytes,
+                ..RepairStep::default()
+            };
+            config.pause(&step).as_millis()
+        };
+        assert_eq!(pause(0, 0), 0);
+        assert_eq!(pause(500, 0), 500);
+        // Both budgets are kept, and what is streamed was compared in the same time.
+        assert_eq!(pause(500, 200), 2_000);
+        assert_eq!(pause(5_000, 200), 5_000);
+    }
 }

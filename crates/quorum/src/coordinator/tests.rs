@@ -608,6 +608,40 @@ async fn what_a_replica_misses_it_gets_when_it_is_back() {
     }
 }
 
+/// What a node has missed is given back no faster than the limit says.
+#[tokio::test(start_paused = true)]
+async fn hints_are_replayed_at_a_limited_rate() {
+    const BYTES_PER_SECOND: u64 = 50;
+    let (cluster, mut coordinator) = cluster(3);
+    let limits = HintLimits {
+        replay_bytes_per_second: BYTES_PER_SECOND,
+        ..HintLimits::default()
+    };
+    coordinator.hints = Arc::new(Hints::open(SimDisk::new(98).open().0, limits));
+    let miss = async |value| {
+        cluster.set(3, Health::Dead);
+        let missed = put(1, value, Level::Quorum);
+        coordinator.write(&catalog(), missed).await.unwrap();
+        while coordinator.hints.nodes().is_empty() {
+            tokio::time::sleep(ms(1)).await;
+        }
+        let kept = coordinator.hints.oldest(NodeId(3), 1 << 20).unwrap();
+        cluster.set(3, Health::Well);
+        kept.iter().map(|kept| kept.size_bytes).sum::<u64>()
+    };
+    tokio::spawn(coordinator.clone().replay_hints());
+    let bytes = miss(7).await;
+    delivered(&coordinator).await;
+    let began = Instant::now();
+    // What comes next waits until the rate allows it.
+    miss(8).await;
+    delivered(&coordinator).await;
+    let waited = began.elapsed();
+    let due = Duration::from_secs_f64(bytes as f64 / BYTES_PER_SECOND as f64);
+    assert!(waited + ms(200) >= due, "{bytes} bytes, then {waited:?}");
+    assert!(waited <= due + ms(1_000), "{bytes} bytes, then {waited:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn at_any_a_hint_is_an_acknowledgement() {
     let (cluster, coordinator) = cluster(2);
