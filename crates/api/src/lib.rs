@@ -22,7 +22,8 @@ pub use consistency::{Level, ReadBound};
 pub use error::{Broken, Error, FailureReason, Outcome, Refused, ReplicaFailure, Retry, WriteStep};
 pub use read::{Direction, KeyRange, Projection, ReadRequest, ReadResponse, ReadRow, Selection};
 pub use transaction::{
-    Buffered, Commit, Concurrency, Locking, Transaction, TransactionId, TransactionOptions, covered,
+    Buffered, Commit, Concurrency, Fate, Locking, Transaction, TransactionId, TransactionOptions,
+    covered,
 };
 pub use write::{
     Assignment, Atomicity, Check, CheckOperator, Condition, Element, Mutation, Part, ReadAssertion,
@@ -55,6 +56,13 @@ pub trait Database: Send + Sync + 'static {
 
     /// Begins a read-write transaction on strong tables.
     async fn begin(&self, options: TransactionOptions) -> Result<Box<dyn Transaction>, Error>;
+
+    /// Finds out how a transaction has ended that is open nowhere any more, and that wrote to tables of this namespace
+    /// alone. For those that are kept (`TransactionOptions`), and not for long.
+    async fn fate(&self, transaction: TransactionId, namespace: &str) -> Fate {
+        let _ = (transaction, namespace);
+        Fate::Unknown("nobody is there to be asked".into())
+    }
 
     /// Gives up the locks of a transaction that has ended. Does not wait; does nothing for one that holds none.
     fn release(&self, transaction: TransactionId) {

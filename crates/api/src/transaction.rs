@@ -19,6 +19,18 @@ pub struct TransactionOptions {
     /// When the first attempt began, so that a retried transaction does not lose again and again.
     pub first_attempt: Option<Timestamp>,
     pub concurrency: Concurrency,
+    /// Whether the tablets remember for a while that it was committed: `Database::fate` finds that out.
+    pub is_kept: bool,
+}
+
+/// How a transaction has ended that is open nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Committed(Timestamp),
+    /// It was not committed, and will not be.
+    Aborted,
+    /// Why that is not known.
+    Unknown(String),
 }
 
 /// How a transaction keeps what it has read from changing before it commits.
@@ -100,6 +112,7 @@ pub struct Buffered {
     database: Arc<dyn Database>,
     id: TransactionId,
     concurrency: Concurrency,
+    is_kept: bool,
     patience: Patience,
     mutations: Vec<Mutation>,
     assertions: Vec<ReadAssertion>,
@@ -183,6 +196,7 @@ impl Buffered {
             database,
             id,
             concurrency: options.concurrency,
+            is_kept: options.is_kept,
             patience: options.patience,
             mutations: Vec::new(),
             assertions: Vec::new(),
@@ -551,6 +565,7 @@ impl Transaction for Buffered {
             assertions: std::mem::take(&mut self.assertions),
             patience: self.patience,
             transaction: self.locking_id(),
+            kept_as: self.is_kept.then_some(self.id),
             tombstones_max: None,
         };
         let response = self.database.write(request).await;

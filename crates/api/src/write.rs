@@ -23,6 +23,8 @@ pub struct WriteRequest {
     pub patience: Patience,
     /// The transaction that this write ends, which holds locks.
     pub transaction: Option<TransactionId>,
+    /// The tablets remember for a while, under this name, that it was carried out.
+    pub kept_as: Option<TransactionId>,
     /// On eventual tables, a write that needs rows as they are and looks at more tombstones is refused.
     pub tombstones_max: Option<u64>,
 }
@@ -38,6 +40,7 @@ impl WriteRequest {
             assertions: Vec::new(),
             patience: Patience::default(),
             transaction: None,
+            kept_as: None,
             tombstones_max: None,
         }
     }

@@ -72,6 +72,8 @@ bugs! {
     CommitNotAwaited,
     SplitSettledEarly,
     CentresShareBallots,
+    CommitNotKept,
+    RefusedCommits,
 }
 
 #[cfg(feature = "planted")]

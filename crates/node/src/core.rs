@@ -24,12 +24,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep};
 use world::{Clock, ClockError, World};
 
 /// Leaseholders remembered for routing.
 const HINTS_MAX: usize = 100_000;
+/// Transactions of which it is looked for at one time how they have ended.
+const FATES_AT_ONCE: usize = 32;
 /// How often a clock that has no reading is looked at again.
 const CLOCK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -60,6 +62,8 @@ pub(crate) struct Core {
     pub repairs: Repairs,
     /// The transactions that are open here.
     pub transactions: Transactions,
+    /// For those that look for how a transaction has ended.
+    pub fates: Semaphore,
     /// This node's doors that answer those of other nodes, by name.
     pub doors: Mutex<BTreeMap<String, Weak<dyn DoorPeer>>>,
     /// For the gossip task.
@@ -134,6 +138,7 @@ impl Core {
             metrics: Metrics::default(),
             traces: Traces::default(),
             transactions: Transactions::default(),
+            fates: Semaphore::new(FATES_AT_ONCE),
             doors: Mutex::default(),
             gossip: parts.gossip,
             leads_meta: parts.leads_meta,

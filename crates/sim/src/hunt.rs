@@ -78,6 +78,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         Bug::MapLetsGoFirst => {
             vec![Workload::Register, Workload::Append, Workload::Bank]
         }
+        Bug::CommitNotKept | Bug::RefusedCommits => vec![Workload::Recall],
         Bug::VoteNotPersisted => Vec::new(),
     }
 }

@@ -121,12 +121,16 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
     }
     let moves = matches!(
         workload,
-        Workload::Register | Workload::Append | Workload::Bank
+        Workload::Register | Workload::Append | Workload::Bank | Workload::Recall
     );
     if moves && seed % 16 == 3 {
         plan = plan.with_funeral();
     }
-    if matches!(workload, Workload::Append | Workload::Bank) && seed % 16 == 9 {
+    let decides = matches!(
+        workload,
+        Workload::Append | Workload::Bank | Workload::Recall
+    );
+    if decides && seed % 16 == 9 {
         plan = plan.with_late_decisions();
     }
     if workload == Workload::Heal {

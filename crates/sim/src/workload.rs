@@ -12,6 +12,7 @@ pub(crate) use client::{NAMESPACE, replication};
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
+use bank::Outcomes;
 use quorum::Levels;
 use register::Kind;
 use std::fmt;
@@ -42,13 +43,15 @@ pub enum Workload {
     Append,
     /// Transfers between accounts of a strong table: at every timestamp and replica, the books balance.
     Bank,
+    /// The same, and of each commit whose outcome its client has not heard another node is asked: what it says is so.
+    Recall,
     /// Single writes one after the other over many tablets of an `external` table, and snapshots of all keys: commit
     /// timestamps follow real time.
     External,
 }
 
 impl Workload {
-    pub const ALL: [Workload; 10] = [
+    pub const ALL: [Workload; 11] = [
         Workload::Register,
         Workload::Quorum,
         Workload::Heal,
@@ -58,6 +61,7 @@ impl Workload {
         Workload::Batches,
         Workload::Append,
         Workload::Bank,
+        Workload::Recall,
         Workload::External,
     ];
 
@@ -65,7 +69,11 @@ impl Workload {
     pub fn is_strong(self) -> bool {
         matches!(
             self,
-            Workload::Register | Workload::Append | Workload::Bank | Workload::External
+            Workload::Register
+                | Workload::Append
+                | Workload::Bank
+                | Workload::Recall
+                | Workload::External
         )
     }
 
@@ -80,6 +88,7 @@ impl Workload {
             Workload::Batches => "batches",
             Workload::Append => "append",
             Workload::Bank => "bank",
+            Workload::Recall => "recall",
             Workload::External => "external",
         }
     }
@@ -129,7 +138,8 @@ pub(crate) async fn run(
         Workload::Heal => quorum::run(cluster, plan, Levels::healing()).await,
         Workload::Centres => quorum::run(cluster, plan, Levels::of_centres()).await,
         Workload::Append => append::run(cluster, plan).await,
-        Workload::Bank => bank::run(cluster, plan).await,
+        Workload::Bank => bank::run(cluster, plan, Outcomes::AsHeard).await,
+        Workload::Recall => bank::run(cluster, plan, Outcomes::Recalled).await,
         Workload::External => external::run(cluster, plan).await,
     }
 }

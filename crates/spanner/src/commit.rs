@@ -4,10 +4,10 @@ use crate::ended::{Committed, Ending};
 use crate::grpc::{Answers, INTERRUPTED, detached};
 use crate::mutations::{self, Lowered};
 use crate::sessions::Session;
-use crate::status::{as_message, of_api, of_commit, of_sql};
+use crate::status::{aborted, as_message, of_api, of_commit, of_sql};
 use crate::transactions::{Known, Phase, ReadWriteState, TransactionStorage};
 use crate::{Door, wire};
-use api::WriteRequest;
+use api::{Fate, TransactionId, WriteRequest};
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
 use model::Timestamp;
 use pb::commit_request::Transaction as CommitTransaction;
@@ -49,7 +49,7 @@ pub async fn commit(
             let lowered = mutations::lower(&catalog, &session.namespace, &request.mutations)?;
             mutations::check_count(lowered.count)?;
             Committed {
-                mutation_count: lowered.count,
+                mutation_count: Some(lowered.count),
                 timestamp: write_at_once(&door, &catalog, lowered).await?,
             }
         }
@@ -58,10 +58,12 @@ pub async fn commit(
         }
         None => return Err(Status::invalid_argument("Commit without a transaction.")),
     };
+    let stats = committed.mutation_count;
+    let stats = stats.filter(|_| request.return_commit_stats);
     Ok(pb::CommitResponse {
         commit_timestamp: Some(wire::timestamp(committed.timestamp)),
-        commit_stats: request.return_commit_stats.then_some(CommitStats {
-            mutation_count: committed.mutation_count as i64,
+        commit_stats: stats.map(|mutation_count| CommitStats {
+            mutation_count: mutation_count as i64,
         }),
         ..Default::default()
     })
@@ -144,11 +146,7 @@ async fn commit_open(
     let state = match door.transactions.to_end(door, &session, id).await? {
         Known::Open(state) => state,
         Known::Ended(ending) => return ending.outcome(),
-        Known::Nothing(why) => {
-            return Err(Status::unknown(format!(
-                "Whether the transaction was committed is not known: {why}"
-            )));
-        }
+        Known::Nothing(id, why) => return recall(door, &session, id, &why).await,
     };
     let door = Arc::clone(door);
     detached(async move {
@@ -156,6 +154,33 @@ async fn commit_open(
         commit_held(&door, &session, &mut state, &mutations).await
     })
     .await
+}
+
+/// The outcome of a transaction of which no node knows any more: the tablets may.
+async fn recall(
+    door: &Door,
+    session: &Session,
+    id: TransactionId,
+    why: &str,
+) -> Result<Committed, Status> {
+    match door.database.fate(id, &session.namespace).await {
+        Fate::Committed(timestamp) => {
+            let committed = Committed {
+                timestamp,
+                mutation_count: None,
+            };
+            let ending = Ending::Committed(committed);
+            door.transactions.learnt(door, id, ending);
+            Ok(committed)
+        }
+        // Not kept here: whoever asks by a session of another database has asked other tablets.
+        Fate::Aborted => Err(aborted(&format!(
+            "Transaction was not committed, and will not be: {why}"
+        ))),
+        Fate::Unknown(also) => Err(Status::unknown(format!(
+            "Whether the transaction was committed is not known: {why}; {also}"
+        ))),
+    }
 }
 
 async fn commit_held(
@@ -212,7 +237,7 @@ async fn commit_inner(
     let commit = committed.await.map_err(of_commit)?;
     Ok(Committed {
         timestamp: commit.timestamp,
-        mutation_count,
+        mutation_count: Some(mutation_count),
     })
 }
 
@@ -227,7 +252,7 @@ pub async fn rollback(door: Arc<Door>, request: pb::RollbackRequest) -> Result<(
         Known::Open(state) => state,
         Known::Ended(Ending::Committed(_)) => return Err(late()),
         // One that is not there has nothing left to undo.
-        Known::Ended(_) | Known::Nothing(_) => return Ok(()),
+        Known::Ended(_) | Known::Nothing(..) => return Ok(()),
     };
     let ended = Phase::Ended(Ending::failed(
         Code::FailedPrecondition,

@@ -2,7 +2,7 @@
 //! was committed must not be said to be lost, or the client does all of it again.
 //!
 //! An ending is kept for an hour, in `BYTES_MAX` of memory: beyond that the oldest go first. Of a transaction that
-//! is neither open nor here this node knows nothing, and says so.
+//! is neither open nor here this node knows nothing, and asks the tablets.
 
 use crate::status;
 use api::TransactionId;
@@ -22,8 +22,8 @@ const MESSAGE_BYTES_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
     pub timestamp: Timestamp,
-    /// As Spanner counts.
-    pub mutation_count: u64,
+    /// As Spanner counts; not known where the tablets alone knew of the commit.
+    pub mutation_count: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +127,7 @@ mod tests {
     fn committed(at: i64) -> Ending {
         Ending::Committed(Committed {
             timestamp: Timestamp(at),
-            mutation_count: 1,
+            mutation_count: Some(1),
         })
     }
 

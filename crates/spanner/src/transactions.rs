@@ -8,8 +8,9 @@
 //! repeated commit is answered too.
 //!
 //! An id names the node and the life of it that the transaction is of: what comes to another node is passed on to that
-//! one (`forward`). What nobody has, because its node is dead or has started anew, or it is forgotten, can have been committed: a commit of it hears UNKNOWN, since a client that
-//! hears ABORTED does all of it again. What else is asked of it hears ABORTED: nothing is committed by that.
+//! one (`forward`). What nobody has, because its node is dead or has started anew, or it is forgotten, can have been
+//! committed: the tablets are asked, and where they do not know a commit of it hears UNKNOWN, since a client that hears
+//! ABORTED does all of it again. What else is asked of it hears ABORTED: nothing is committed by that.
 //!
 //! A transaction that nobody has used for ten seconds is aborted, so that no client that went away holds locks.
 
@@ -99,7 +100,7 @@ pub enum Known {
     Open(OwnedMutexGuard<ReadWriteState>),
     Ended(Ending),
     /// It may have been committed; says why that is not known here.
-    Nothing(String),
+    Nothing(TransactionId, String),
 }
 
 /// The answer to a numbered statement.
@@ -312,7 +313,7 @@ impl Transactions {
                 None => {
                     return Ok(match transactions.ended.get(&id) {
                         Some(ending) => Known::Ended(ending.clone()),
-                        None => Known::Nothing(why_unknown(door, id)),
+                        None => Known::Nothing(id, why_unknown(door, id)),
                     });
                 }
             }
@@ -328,6 +329,12 @@ impl Transactions {
             transactions.ended.put(state.id, ending.clone(), now);
             self.close(door, &mut transactions, &state.id);
         }
+    }
+
+    /// Takes in how a transaction has ended that was not open here.
+    pub fn learnt(&self, door: &Door, id: TransactionId, ending: Ending) {
+        let now = door.database.now().latest;
+        self.state.lock().ended.put(id, ending, now);
     }
 
     fn close(&self, door: &Door, transactions: &mut State, id: &TransactionId) {
@@ -470,6 +477,7 @@ impl Transactions {
                 true => api::Concurrency::Validation,
                 false => api::Concurrency::Locks,
             },
+            is_kept: true,
             ..Default::default()
         };
         let inner = door.database.begin(inner_options).await.map_err(of_api)?;
@@ -547,7 +555,7 @@ impl Transactions {
         match self.find(door, session, id).await? {
             Known::Open(state) => Ok(Held::ReadWrite(state)),
             Known::Ended(ending) => Err(ending.refusal()),
-            Known::Nothing(why) => Err(aborted(&format!("Transaction not found: {why}"))),
+            Known::Nothing(_, why) => Err(aborted(&format!("Transaction not found: {why}"))),
         }
     }
 

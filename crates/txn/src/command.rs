@@ -13,6 +13,8 @@ use model::{ColumnId, Incarnation, LeaseEpoch, NodeId, ReplicaId, RequestId, Tab
 const WRITE: u8 = 1;
 const CONTROL: u8 = 2;
 const PREPARE: u8 = 3;
+/// A write whose outcome is kept.
+const KEPT_WRITE: u8 = 4;
 
 /// Rows as they are after a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(crate) struct Write {
     pub timestamp: Timestamp,
     /// A new end of the lease.
     pub lease_end: Option<Timestamp>,
+    /// It is remembered that this command was applied.
+    pub is_kept: bool,
     pub rows: Rows,
 }
 
@@ -63,6 +67,9 @@ pub(crate) struct PrepareHead {
     /// Columns whose value is the commit timestamp, by key.
     #[n(9)]
     pub stamps: Vec<Stamp>,
+    /// Under which it is remembered that the transaction was committed, if it is.
+    #[n(10)]
+    pub kept_as: Option<CommandId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -196,6 +203,16 @@ pub(crate) enum Control {
         #[n(0)]
         right: TabletId,
     },
+    /// A transaction whose outcome is kept is not committed here from now on, if it has not been.
+    #[n(8)]
+    Refuse {
+        #[n(0)]
+        epoch: LeaseEpoch,
+        #[n(1)]
+        kept_as: CommandId,
+        #[n(2)]
+        at: Timestamp,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -256,12 +273,12 @@ pub(crate) struct WriteEncoder {
 impl WriteEncoder {
     pub fn new(
         epoch: LeaseEpoch,
-        id: CommandId,
+        (id, is_kept): (CommandId, bool),
         timestamp: Timestamp,
         lease_end: Option<Timestamp>,
     ) -> WriteEncoder {
         let mut bytes = Vec::with_capacity(256);
-        bytes.put_u8(WRITE);
+        bytes.put_u8(if is_kept { KEPT_WRITE } else { WRITE });
         bytes.put_u64(epoch.0);
         bytes.put_u64(id.node.0);
         bytes.put_u64(id.incarnation.0);
@@ -332,7 +349,7 @@ pub(crate) fn encode_control(control: &Control) -> Vec<u8> {
 
 pub(crate) fn decode(mut bytes: Bytes) -> Option<Command> {
     match bytes.try_get_u8().ok()? {
-        WRITE => decode_write(bytes).map(Command::Write),
+        kind @ (WRITE | KEPT_WRITE) => decode_write(bytes, kind == KEPT_WRITE).map(Command::Write),
         CONTROL => minicbor::decode(&bytes).ok().map(Command::Control),
         PREPARE => decode_prepare(bytes).map(Command::Prepare),
         _ => None,
@@ -347,7 +364,7 @@ fn decode_prepare(mut bytes: Bytes) -> Option<Prepare> {
     })
 }
 
-fn decode_write(mut bytes: Bytes) -> Option<Write> {
+fn decode_write(mut bytes: Bytes, is_kept: bool) -> Option<Write> {
     let epoch = LeaseEpoch(bytes.try_get_u64().ok()?);
     let id = CommandId {
         node: NodeId(bytes.try_get_u64().ok()?),
@@ -361,6 +378,7 @@ fn decode_write(mut bytes: Bytes) -> Option<Write> {
         id,
         timestamp,
         lease_end: (lease_end != Timestamp::MIN).then_some(lease_end),
+        is_kept,
         rows: decode_rows(bytes)?,
     })
 }
@@ -393,7 +411,7 @@ mod tests {
         #[test]
         fn any_bytes_are_refused_or_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = decode(bytes.clone().into());
-            for kind in [WRITE, CONTROL] {
+            for kind in [WRITE, CONTROL, PREPARE, KEPT_WRITE] {
                 if let Some(first) = bytes.first_mut() {
                     *first = kind;
                 }
@@ -409,29 +427,51 @@ mod tests {
             incarnation: Incarnation(2),
             request: RequestId(3),
         };
-        let mut encoder = WriteEncoder::new(LeaseEpoch(4), id, Timestamp(-5), None);
-        encoder.row(b"a", Some(b"row"));
-        encoder.row(b"b", None);
-        let bytes = Bytes::from(encoder.finish());
-        let write = Write {
-            epoch: LeaseEpoch(4),
-            id,
-            timestamp: Timestamp(-5),
-            lease_end: None,
-            rows: vec![
-                (Bytes::from_static(b"a"), Some(Bytes::from_static(b"row"))),
-                (Bytes::from_static(b"b"), None),
-            ],
-        };
-        assert_eq!(decode(bytes.clone()), Some(Command::Write(write)));
-        for length in 0..bytes.len() {
-            assert_eq!(decode(bytes.slice(..length)), None);
+        for is_kept in [false, true] {
+            let named = (id, is_kept);
+            let mut encoder = WriteEncoder::new(LeaseEpoch(4), named, Timestamp(-5), None);
+            encoder.row(b"a", Some(b"row"));
+            encoder.row(b"b", None);
+            let bytes = Bytes::from(encoder.finish());
+            let write = Write {
+                epoch: LeaseEpoch(4),
+                id,
+                timestamp: Timestamp(-5),
+                lease_end: None,
+                is_kept,
+                rows: vec![
+                    (Bytes::from_static(b"a"), Some(Bytes::from_static(b"row"))),
+                    (Bytes::from_static(b"b"), None),
+                ],
+            };
+            assert_eq!(decode(bytes.clone()), Some(Command::Write(write)));
+            for length in 0..bytes.len() {
+                assert_eq!(decode(bytes.slice(..length)), None);
+            }
         }
     }
 
     #[test]
-    fn prepared_shares_read_back_and_torn_ones_do_not() {
-        let head = PrepareHead {
+    fn what_keeping_an_outcome_adds_to_an_entry() {
+        let id = CommandId {
+            node: NodeId(3),
+            incarnation: Incarnation(200),
+            request: RequestId(1 << 30),
+        };
+        let size = |is_kept| {
+            let encoder = WriteEncoder::new(LeaseEpoch(1), (id, is_kept), Timestamp(1), None);
+            encoder.finish().len()
+        };
+        assert_eq!(size(true), size(false));
+        let size = |kept_as| {
+            let head = PrepareHead { kept_as, ..head() };
+            WriteEncoder::prepare(&head).finish().len()
+        };
+        assert_eq!(size(Some(id)) - size(None), 9);
+    }
+
+    fn head() -> PrepareHead {
+        PrepareHead {
             epoch: LeaseEpoch(4),
             id: CommandId::default(),
             timestamp: Timestamp(9),
@@ -445,7 +485,13 @@ mod tests {
                 key: b"k".to_vec(),
                 columns: vec![ColumnId(7)],
             }],
-        };
+            kept_as: Some(CommandId::default()),
+        }
+    }
+
+    #[test]
+    fn prepared_shares_read_back_and_torn_ones_do_not() {
+        let head = head();
         let mut encoder = WriteEncoder::prepare(&head);
         encoder.row(b"k", Some(b"row"));
         let bytes = Bytes::from(encoder.finish());

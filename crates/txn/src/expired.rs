@@ -70,6 +70,7 @@ impl StrongTablet {
             assertions: Vec::new(),
             patience_ms: PATIENCE_MS,
             transaction: None,
+            is_kept: false,
         };
         for (key, version) in window.rows {
             sweep.scanned_bytes += (key.len() + version.len()) as u64;

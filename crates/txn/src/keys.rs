@@ -12,6 +12,8 @@ const PREPARED: u8 = 4;
 const DECISION: u8 = 5;
 const ENDING: u8 = 6;
 const DIVISION: u8 = 7;
+const COMMIT: u8 = 8;
+const REFUSAL: u8 = 9;
 
 pub(crate) fn row(key: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(key.len() + 1);
@@ -172,6 +174,44 @@ pub(crate) fn endings() -> (Vec<u8>, Vec<u8>) {
 pub(crate) fn decode_ending(stored: &[u8]) -> Option<(Timestamp, CommandId)> {
     let fields = stored.strip_prefix(&[Kind::State as u8, ENDING])?;
     decode_timed(fields)
+}
+
+/// A transaction whose outcome is kept was committed here then.
+pub(crate) fn commit(timestamp: Timestamp, id: CommandId) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(34);
+    stored.extend_from_slice(&[Kind::State as u8, COMMIT]);
+    stored.extend_from_slice(&past_suffix(timestamp.0));
+    put_id(&mut stored, id);
+    stored
+}
+
+pub(crate) fn commits() -> (Vec<u8>, Vec<u8>) {
+    let start = vec![Kind::State as u8, COMMIT];
+    let end = vec![Kind::State as u8, COMMIT + 1];
+    (start, end)
+}
+
+pub(crate) fn decode_commit(stored: &[u8]) -> Option<(Timestamp, CommandId)> {
+    let fields = stored.strip_prefix(&[Kind::State as u8, COMMIT])?;
+    decode_timed(fields)
+}
+
+/// A transaction that will not be committed here.
+pub(crate) fn refusal(id: CommandId) -> Vec<u8> {
+    let mut stored = vec![Kind::State as u8, REFUSAL];
+    put_id(&mut stored, id);
+    stored
+}
+
+pub(crate) fn refusals() -> (Vec<u8>, Vec<u8>) {
+    let start = vec![Kind::State as u8, REFUSAL];
+    let end = vec![Kind::State as u8, REFUSAL + 1];
+    (start, end)
+}
+
+pub(crate) fn decode_refusal(stored: &[u8]) -> Option<CommandId> {
+    let fields = stored.strip_prefix(&[Kind::State as u8, REFUSAL])?;
+    decode_id(fields)
 }
 
 fn put_id(stored: &mut Vec<u8>, id: CommandId) {

@@ -8,6 +8,7 @@
 //!
 //! * `locks` keeps what transactions hold between requests; `participant` is a tablet's part in one that spans
 //!   several, and `recovery` what becomes of it when others are gone.
+//! * `outcomes` remembers which transactions were committed here, for doors whose clients have not heard so.
 //!
 //! Absent on purpose: routing, and the gateway's side of a transaction (crate `node`).
 
@@ -17,6 +18,7 @@ mod idle;
 mod keys;
 mod latches;
 mod locks;
+mod outcomes;
 mod participant;
 mod read;
 mod reading;

@@ -18,7 +18,7 @@ use crate::staging::{Staging, moment};
 use crate::state::{State, Unheld};
 use crate::step::{Attempt, Ending, Prepared, Share, Span, Step, Stepped, TabletStep};
 use crate::tablet::{Inner, aborted, no_leader};
-use crate::write::{self, OnLock, Purpose, Task, wait_out};
+use crate::write::{self, CLOCK_MARGIN_MICROS, OnLock, Purpose, Task, wait_out};
 use api::{Atomicity, Error, KeyRange, Locking, Outcome, Refused, Retry, TransactionId};
 use catalog::{Catalog, Ordering};
 use consensus::{Done, ProposeError};
@@ -84,6 +84,19 @@ pub(crate) async fn step(
             inner.check_whole(request.epoch)?;
             Ok(asked)
         }
+        Step::Recall {
+            kept_as,
+            began,
+            refuses,
+        } => {
+            inner.check_whole(request.epoch)?;
+            let recalling = recall(inner, *kept_as, *began, *refuses);
+            let recalled = timeout_at(deadline, recalling).await;
+            let recalled = recalled.map_err(|_| no_leader(Outcome::NotApplied))??;
+            // A half that has split off meanwhile is to be asked as well.
+            inner.check_whole(request.epoch)?;
+            Ok(recalled)
+        }
         Step::Touch(transaction) => {
             let now_micros = inner.spec.clock.monotonic_micros();
             let mut state = inner.replica.state.lock();
@@ -121,6 +134,7 @@ fn check_leads(state: &State) -> Result<(), TabletError> {
 fn task<'a>(share: &'a Share, purpose: Purpose<'a>) -> Task<'a> {
     Task {
         id: share.attempt.id,
+        is_kept: false,
         first_attempt: None,
         assertions: &share.assertions,
         transaction: Some(share.attempt.transaction),
@@ -468,6 +482,55 @@ async fn ask(inner: &Inner, id: CommandId) -> Result<Stepped, TabletError> {
     resolve(inner, id, Ending::Aborted).await?;
     let ending = inner.replica.state.lock().endings.find(id);
     Ok(ending.map_or(Stepped::Undecided, Stepped::Ended))
+}
+
+/// Says how a transaction has ended that is kept here; has it refused from now on, where that is asked for and nothing
+/// speaks against it.
+async fn recall(
+    inner: &Inner,
+    kept_as: CommandId,
+    began: Timestamp,
+    refuses: bool,
+) -> Result<Stepped, TabletError> {
+    inner.hold().await?;
+    let proposal = {
+        let _order = inner.proposing.lock();
+        let now = inner.now()?;
+        let state = inner.replica.state.lock();
+        if state.check_held(now).is_err() {
+            return Err(no_leader(Outcome::NotApplied));
+        }
+        let outcomes = &state.outcomes;
+        let known = outcomes.find(kept_as);
+        let may_refuse = refuses
+            && !outcomes.is_full()
+            && outcomes.reaches(began.plus_micros(-CLOCK_MARGIN_MICROS));
+        match known {
+            Some(_) => None,
+            None if !may_refuse => return Ok(Stepped::Undecided),
+            None => {
+                let control = Control::Refuse {
+                    epoch: state.lease.epoch,
+                    kept_as,
+                    at: now.latest,
+                };
+                let tablet = inner.spec.tablet.id;
+                Some(inner.spec.groups.propose(tablet, encode_control(&control)))
+            }
+        }
+    };
+    if let Some(proposal) = proposal
+        && write::applied(inner, proposal.await)? == Verdict::Repeated
+    {
+        // It is prepared here: how it ends is decided first.
+        return Ok(Stepped::Undecided);
+    }
+    let known = inner.replica.state.lock().outcomes.find(kept_as);
+    if let Some(Ending::Committed(timestamp)) = known {
+        // What is told has passed, whatever the tables promise.
+        wait_out(inner, timestamp, true).await?;
+    }
+    Ok(known.map_or(Stepped::Undecided, Stepped::Ended))
 }
 
 /// Spans that a range read or a point read locks.

@@ -49,6 +49,9 @@ pub struct TabletWrite {
     /// The transaction that this write ends.
     #[n(9)]
     pub transaction: Option<TransactionId>,
+    /// Whether the tablet remembers that this command was applied, for whoever recalls it.
+    #[cbor(n(10), default)]
+    pub is_kept: bool,
 }
 
 /// A read whose selection lies in one tablet.

@@ -1,12 +1,15 @@
 //! The state machine of a strong tablet: applies effects, and decides nothing but whether a command's lease is
 //! current and whether it was applied before. Both follow from the log alone, so all replicas decide alike.
 
+mod kept;
+mod loading;
+
 use crate::command::{self, Command, Control, Prepare, Verdict, Write};
 use crate::keys;
 use crate::request::CommandId;
 use crate::shown::Shown;
 use crate::split::Division;
-use crate::state::{Decision, Endings, Lease, Recent, State};
+use crate::state::{Decision, Lease, State};
 use crate::step::Ending;
 use api::KeyRange;
 use bytes::Bytes;
@@ -14,6 +17,8 @@ use cluster::Tablet;
 use consensus::{
     Committed, CommittedEntry, Leadership, MachineError, SnapshotSource, StateMachine, StoreSource,
 };
+use kept::refuses;
+use loading::Loaded;
 use minicbor::{Decode, Encode};
 use model::{LeaseEpoch, ReplicaId, Row, Timestamp};
 use parking_lot::{Mutex, RwLock};
@@ -120,58 +125,16 @@ impl Rows {
 
     /// Takes a store as the replica's state.
     fn adopt(&mut self, store: Arc<dyn Store>) -> Result<(), StoreError> {
-        let snapshot = store.snapshot();
-        let decode_failed = |what: &str| StoreError::Corrupt(format!("{what} is not readable"));
-        let lease = match store.get(&keys::lease(), &snapshot)? {
-            Some(bytes) => minicbor::decode(&bytes).map_err(|_| decode_failed("the lease"))?,
-            None => Lease::default(),
-        };
-        let range: Option<KeyRange> = match store.get(&keys::range(), &snapshot)? {
-            Some(bytes) => {
-                Some(minicbor::decode(&bytes).map_err(|_| decode_failed("the key range"))?)
-            }
-            None => None,
-        };
-        let division: Option<Division> = match store.get(&keys::division(), &snapshot)? {
-            Some(bytes) => {
-                Some(minicbor::decode(&bytes).map_err(|_| decode_failed("the division"))?)
-            }
-            None => None,
-        };
-        let mut recent = Recent::default();
-        let (start, end) = keys::commands();
-        for pair in store.scan(&start, Some(&end), &snapshot) {
-            let (key, _) = pair?;
-            let (timestamp, id) =
-                keys::decode_command(&key).ok_or_else(|| decode_failed("a command's id"))?;
-            recent.add(timestamp, id);
-        }
-        let mut endings = Endings::default();
-        let (start, end) = keys::endings();
-        for pair in store.scan(&start, Some(&end), &snapshot) {
-            let (key, value) = pair?;
-            let (at, id) = keys::decode_ending(&key)
-                .ok_or_else(|| decode_failed("how a transaction ended"))?;
-            let ending =
-                minicbor::decode(&value).map_err(|_| decode_failed("how a transaction ended"))?;
-            endings.add(at, id, ending);
-        }
-        let mut prepared = BTreeMap::new();
-        let (start, end) = keys::all_prepared();
-        for pair in store.scan(&start, Some(&end), &snapshot) {
-            let Some(Command::Prepare(prepare)) = command::decode(pair?.1) else {
-                return Err(decode_failed("a prepared share"));
-            };
-            prepared.insert(prepare.head.id, Arc::new(prepare));
-        }
-        let mut decisions = BTreeMap::new();
-        let (start, end) = keys::decisions();
-        for pair in store.scan(&start, Some(&end), &snapshot) {
-            let (key, value) = pair?;
-            let id = keys::decode_decision(&key).ok_or_else(|| decode_failed("a decision"))?;
-            let decision = minicbor::decode(&value).map_err(|_| decode_failed("a decision"))?;
-            decisions.insert(id, Arc::new(decision));
-        }
+        let Loaded {
+            lease,
+            range,
+            division,
+            recent,
+            endings,
+            outcomes,
+            prepared,
+            decisions,
+        } = loading::load(store.as_ref())?;
         let applied = store.applied();
         self.lease = lease;
         self.range = range.clone();
@@ -187,6 +150,7 @@ impl Rows {
             .max(endings.newest());
         state.recent = recent;
         state.endings = endings;
+        state.outcomes = outcomes;
         for id in std::mem::take(&mut state.prepared).into_keys() {
             state.locks.end_prepared(id);
         }
@@ -252,6 +216,9 @@ impl Rows {
             if state.recent.find(write.id).is_some() && !planted::is(Bug::RetryAppliesTwice) {
                 return Ok(Verdict::Repeated);
             }
+            if write.is_kept && refuses(&state, Some(write.id)) {
+                return Ok(Verdict::Ended(Ending::Aborted));
+            }
             state.newest = state.newest.max(write.timestamp);
             if let Some((timestamp, id)) = state.recent.add(write.timestamp, write.id) {
                 batch.operations.push(StoreOperation::Delete {
@@ -266,6 +233,9 @@ impl Rows {
         if let Some(end) = write.lease_end {
             self.extend(batch, end);
         }
+        if write.is_kept {
+            self.keep_commit(batch, write.timestamp, write.id);
+        }
         batch.closed = batch.closed.max(write.timestamp);
         for (key, row) in write.rows {
             batch.replace(key, row, write.timestamp)?;
@@ -279,8 +249,14 @@ impl Rows {
         if !is_current || !self.holds(&prepare.rows) {
             return Verdict::OldEpoch;
         }
-        if let Some(ending) = self.replica.state.lock().endings.find(id) {
-            return Verdict::Ended(ending);
+        {
+            let state = self.replica.state.lock();
+            if let Some(ending) = state.endings.find(id) {
+                return Verdict::Ended(ending);
+            }
+            if refuses(&state, prepare.head.kept_as) {
+                return Verdict::Ended(Ending::Aborted);
+            }
         }
         if self.prepared.contains_key(&id) {
             return Verdict::Repeated;
@@ -334,6 +310,9 @@ impl Rows {
         });
         let committed = match ending {
             Ending::Committed(timestamp) => {
+                if let Some(kept_as) = share.head.kept_as {
+                    self.keep_commit(batch, timestamp, kept_as);
+                }
                 for (key, row) in &share.rows {
                     let row = restamped(&share, key, row.clone(), timestamp)?;
                     batch.replace(key.clone(), row, timestamp)?;
@@ -502,6 +481,12 @@ impl Rows {
                 }
                 return Ok(Verdict::Done);
             }
+            Control::Refuse { epoch, kept_as, at } => {
+                if !self.is_current(epoch) {
+                    return Ok(Verdict::OldEpoch);
+                }
+                return Ok(self.apply_refuse(batch, kept_as, at));
+            }
         }
         self.keep_lease(batch);
         Ok(Verdict::Done)
@@ -527,6 +512,7 @@ impl Rows {
             let division = Division::new(&left, &right, promised.max(state.newest))
                 .with_lease(self.lease.epoch)
                 .with_remembered(&state.recent, &state.endings)
+                .with_refusals(&state.outcomes)
                 .with_open(&self.prepared, &self.decisions);
             batch.operations.push(StoreOperation::Put {
                 key: keys::division(),

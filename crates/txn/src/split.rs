@@ -20,6 +20,7 @@
 use crate::CommandId;
 use crate::command::{Control, Prepare, Verdict, encode_control, encode_prepare};
 use crate::keys;
+use crate::outcomes::Outcomes;
 use crate::request::TabletError;
 use crate::state::{Decision, Endings, Lease, Recent};
 use crate::tablet::{Inner, StrongTablet, no_leader};
@@ -119,6 +120,15 @@ impl Division {
         }
         for (at, id, ending) in endings.all() {
             self.put(keys::ending(at, id), encode(&ending));
+        }
+        self
+    }
+
+    /// What is refused is so in both halves. That something was committed before, the left one alone remembers: whoever
+    /// asks, asks all tablets.
+    pub fn with_refusals(mut self, outcomes: &Outcomes) -> Division {
+        for (id, at) in outcomes.refusals() {
+            self.put(keys::refusal(id), encode(&at));
         }
         self
     }

@@ -4,6 +4,7 @@
 use crate::command::Prepare;
 use crate::latches::{LatchId, Latches, Spans};
 use crate::locks::Locks;
+use crate::outcomes::Outcomes;
 use crate::request::CommandId;
 use crate::step::{Ending, Span};
 use api::KeyRange;
@@ -227,6 +228,7 @@ pub(crate) struct State {
     /// Decisions that were made here, as applied.
     pub decisions: BTreeMap<CommandId, Arc<Decision>>,
     pub endings: Endings,
+    pub outcomes: Outcomes,
     /// Decisions whose participants are being told.
     pub finishing: BTreeSet<CommandId>,
     /// Writes that are proposed and not applied, by commit timestamp.
@@ -267,6 +269,7 @@ impl State {
             prepared: BTreeMap::new(),
             decisions: BTreeMap::new(),
             endings: Endings::default(),
+            outcomes: Outcomes::default(),
             finishing: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             waiting_out: VecDeque::new(),

@@ -32,6 +32,9 @@ pub struct Attempt {
     /// One key: the tablet that holds it decides.
     #[n(3)]
     pub coordinator: Span,
+    /// Under which the tablets remember that the transaction was committed, if they are to.
+    #[n(4)]
+    pub kept_as: Option<CommandId>,
 }
 
 /// A transaction's share in one tablet.
@@ -112,6 +115,19 @@ pub enum Step {
         transaction: TransactionId,
         #[n(1)]
         committed_at: Option<Timestamp>,
+    },
+    /// How a transaction that is kept under this name has ended. Answered with `Ended`, if it was committed here or never
+    /// will be, or with `Undecided`.
+    #[n(7)]
+    Recall {
+        #[n(0)]
+        kept_as: CommandId,
+        /// When it began: what was committed after that is remembered, or nothing is known.
+        #[n(1)]
+        began: Timestamp,
+        /// It is not to be committed here any more, if it has not been.
+        #[n(2)]
+        refuses: bool,
     },
 }
 

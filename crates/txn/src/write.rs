@@ -26,13 +26,15 @@ use world::{ClockError, Store};
 const PRESSURE_DELAY_MAX: Duration = Duration::from_millis(50);
 const PRESSURE_STOP: u32 = 1_000;
 /// A commit timestamp may lie so far before the gateway's reading of its own clock.
-const CLOCK_MARGIN_MICROS: i64 = 1_000_000;
+pub(crate) const CLOCK_MARGIN_MICROS: i64 = 1_000_000;
 /// How often a clock that has no reading is looked at again.
 const CLOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What is to be evaluated and proposed.
 pub(crate) struct Task<'a> {
     pub id: CommandId,
+    /// It is remembered that the command was applied.
+    pub is_kept: bool,
     pub first_attempt: Option<Timestamp>,
     pub assertions: &'a [ReadAssertion],
     /// Whose locks are not in the way, but vouch for what was read.
@@ -123,6 +125,7 @@ pub(crate) async fn write(
     let is_external = staging.is_external();
     let task = Task {
         id: write.command,
+        is_kept: write.is_kept,
         first_attempt: write.first_attempt,
         assertions: &write.assertions,
         transaction: write.transaction,
@@ -157,7 +160,10 @@ pub(crate) async fn write(
             refused,
         } => {
             let finished = async {
-                applied(inner, answer.await.unwrap_or(Err(ProposeError::Unknown)))?;
+                let verdict = applied(inner, answer.await.unwrap_or(Err(ProposeError::Unknown)))?;
+                if let Verdict::Ended(_) = verdict {
+                    return Err(aborted("somebody was told that it was not committed"));
+                }
                 wait_out(inner, timestamp, is_external).await
             };
             let finished = timeout_at(deadline, finished).await;
@@ -489,7 +495,7 @@ fn propose(
         Err(error) => return Ok(Some(looked(&mut state, staging, now, Err(error)))),
     };
     let mut encoder = match task.purpose {
-        Purpose::Commit => WriteEncoder::new(epoch, task.id, timestamp, extension),
+        Purpose::Commit => WriteEncoder::new(epoch, (task.id, task.is_kept), timestamp, extension),
         Purpose::Prepare(attempt) => {
             let spans = staging.spans();
             WriteEncoder::prepare(&PrepareHead {
@@ -503,6 +509,7 @@ fn propose(
                 ranges: spans.ranges.into_iter().map(|(range, _)| range).collect(),
                 shared: spans.shared.into_iter().map(|(range, _)| range).collect(),
                 stamps: staging.stamps(),
+                kept_as: attempt.kept_as,
             })
         }
     };

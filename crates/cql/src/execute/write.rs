@@ -115,6 +115,7 @@ pub async fn write(
         assertions: Vec::new(),
         patience: execution.patience(timeout),
         transaction: None,
+        kept_as: None,
         tombstones_max: None,
     };
     match execution.server.database.write(request).await {
@@ -250,6 +251,7 @@ pub async fn conditional(
             assertions: Vec::new(),
             patience: execution.patience(timeout),
             transaction: None,
+            kept_as: None,
             tombstones_max: Some(tombstones::most(execution)),
         };
         let (index, row) = match execution.server.database.write(request).await {

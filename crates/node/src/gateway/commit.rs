@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use txn::{Attempt, Ending, Prepared, Share, Span, Step, Stepped};
+use txn::{Attempt, CommandId, Ending, Prepared, Share, Span, Step, Stepped};
 
 /// Attempts at one commit: each after the first has locked everything before.
 const ATTEMPTS_MAX: u32 = 10;
@@ -102,6 +102,8 @@ pub(super) struct Commit<'a> {
     pub catalog: &'a Catalog,
     pub parts: &'a [TabletPart],
     pub transaction: TransactionId,
+    /// Under which the tablets remember the commit, if they are to.
+    pub kept_as: Option<CommandId>,
     pub deadline: Instant,
 }
 
@@ -155,6 +157,7 @@ impl Commit<'_> {
             id: strong::command(self.core),
             transaction: self.transaction,
             began: self.core.now().earliest,
+            kept_as: self.kept_as,
             // What only reads needs none: there is nothing to decide.
             coordinator: coordinator.unwrap_or_else(|| Span::point(Default::default(), Vec::new())),
         }

@@ -4,6 +4,7 @@
 
 mod change;
 mod commit;
+mod fate;
 mod peers;
 mod read;
 mod strong;
@@ -13,7 +14,7 @@ use crate::core::Core;
 use crate::rpc::{Reply, Request};
 use api::trace::{Recorder, Trace, event};
 use api::{
-    Buffered, Concurrency, Copies, Database, DoorPeer, Error, Outcome, Patience, ReadRequest,
+    Buffered, Concurrency, Copies, Database, DoorPeer, Error, Fate, Outcome, Patience, ReadRequest,
     ReadResponse, Refused, Retry, Topology, Transaction, TransactionId, TransactionOptions,
     WriteRequest, WriteResponse,
 };
@@ -195,6 +196,10 @@ impl Database for Gateway {
             self.core.transactions.begin(id)?;
         }
         Ok(Box::new(Buffered::new(database, id, &options)))
+    }
+
+    async fn fate(&self, transaction: TransactionId, namespace: &str) -> Fate {
+        fate::fate(&self.core, transaction, namespace).await
     }
 
     fn release(&self, transaction: TransactionId) {

@@ -147,7 +147,7 @@ async fn write_all(
     locked: &mut BTreeSet<TabletId>,
     deadline: Instant,
 ) -> Result<WriteResponse, Error> {
-    let command = match request.transaction {
+    let command = match request.transaction.or(request.kept_as) {
         // So that a commit that is asked for twice is carried out once.
         Some(transaction) => strong::command_of(transaction),
         None => strong::command(core),
@@ -177,6 +177,7 @@ async fn write_all(
                     catalog: &catalog,
                     parts,
                     transaction,
+                    kept_as: request.kept_as.map(strong::command_of),
                     deadline,
                 };
                 let began = Instant::now();
@@ -253,6 +254,7 @@ async fn write_one(
         assertions: part.assertions.clone(),
         patience_ms: 0,
         transaction: request.transaction,
+        is_kept: request.kept_as.is_some(),
     };
     strong::write(core, &part.tablet, &mut write, deadline).await
 }
@@ -359,6 +361,7 @@ async fn write_part(
         assertions: Vec::new(),
         patience_ms: 0,
         transaction: None,
+        is_kept: false,
     };
     let outcome = strong::write(core, &part.tablet, &mut write, deadline).await;
     (part, outcome)

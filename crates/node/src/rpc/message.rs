@@ -310,6 +310,7 @@ pub fn message_step(message: &[u8]) -> Option<&'static str> {
             Step::Ask { .. } => "ask",
             Step::Touch(_) => "touch",
             Step::Release { .. } => "release",
+            Step::Recall { .. } => return None,
         },
         Envelope::Reply {
             reply: Reply::Stepped(Ok(stepped)),
@@ -458,6 +459,7 @@ mod tests {
             assertions: Vec::new(),
             patience_ms: 1_000,
             transaction: None,
+            is_kept: false,
         };
         encode(&Envelope::Request {
             id: 7,

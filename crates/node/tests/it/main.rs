@@ -2,6 +2,7 @@
 //! rely on.
 
 mod cluster;
+mod fates;
 mod one_node;
 mod reads;
 mod three_nodes;

@@ -3,19 +3,22 @@
 //! yet another. Nobody ever sees money made or lost: at every timestamp, at every replica, the accounts
 //! hold together what they held at first, each holds what the ledger says, and none is overdrawn. In the end the
 //! ledger has every transfer that was acknowledged and none that was refused.
+//!
+//! Where outcomes are recalled, another node is asked how a transfer ended that may have happened: what it says counts
+//! like what the client itself has heard.
 
-use super::Counts;
 use super::client::{
     Ending, FINAL_CLIENT, PATIENCE_MS, Pages, Shape, Step, await_within, column, create_table,
     insist, read_snapshot, unleash, write,
 };
+use super::{Counts, NAMESPACE};
 use crate::cluster::{Cluster, Door};
 use crate::nemesis::Strikes;
 use crate::plan::Plan;
 use api::{
     Assignment, Check, CheckOperator, Commit, Condition, Database, Error, KeyRange, Mutation,
     Patience, Projection, ReadBound, ReadRequest, ReadRow, Refused, Retry, RowOperation, Selection,
-    Transaction, TransactionOptions, WriteRequest,
+    Transaction, TransactionId, TransactionOptions, WriteRequest,
 };
 use catalog::{Protocol, Table};
 use model::{ColumnId, Row, Timestamp, Type, Value};
@@ -36,6 +39,8 @@ const LEDGER: i64 = 1_000;
 const ATTEMPTS_MAX: u32 = 4;
 /// Nobody reads what is older.
 const PAST_MAX: Duration = Duration::from_secs(2);
+/// Who asks how a transfer has ended waits so long.
+const RECALL_PATIENCE: Duration = Duration::from_secs(25);
 /// Snapshots remembered.
 const SNAPSHOTS_MAX: usize = 400;
 
@@ -108,8 +113,16 @@ struct Columns {
     amount: ColumnId,
 }
 
+/// What becomes of transfers whose client has heard no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcomes {
+    AsHeard,
+    Recalled,
+}
+
 struct Game {
     cluster: Cluster,
+    outcomes: Outcomes,
     table: Arc<Table>,
     columns: Columns,
     accounts: i64,
@@ -119,10 +132,16 @@ struct Game {
     /// By the key of the ledger's entry.
     transfers: Mutex<BTreeMap<i64, (Transfer, Fate)>>,
     snapshots: Mutex<Vec<(Sight, Snapshot)>>,
+    /// Transfers that nobody knew of when they were asked for, by the key of the entry.
+    unknown: Mutex<BTreeMap<i64, (Transfer, TransactionId)>>,
     next_entry: Mutex<i64>,
 }
 
-pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strikes), String> {
+pub(super) async fn run(
+    cluster: &Cluster,
+    plan: &Plan,
+    outcomes: Outcomes,
+) -> Result<(Counts, Strikes), String> {
     let bigint = |name| (name, Type::BigInt);
     let shape = Shape {
         name: "bank",
@@ -141,6 +160,7 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
     let table = create_table(cluster, Protocol::Strong, plan, shape).await?;
     let game = Arc::new(Game {
         cluster: cluster.clone(),
+        outcomes,
         columns: Columns {
             balances: [column(&table, "balance")?, column(&table, "other_balance")?],
             source: column(&table, "source")?,
@@ -154,6 +174,7 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
         counts: Mutex::default(),
         transfers: Mutex::default(),
         snapshots: Mutex::default(),
+        unknown: Mutex::default(),
         next_entry: Mutex::new(LEDGER),
     });
     game.open_accounts().await?;
@@ -165,6 +186,7 @@ pub(super) async fn run(cluster: &Cluster, plan: &Plan) -> Result<(Counts, Strik
         })
     };
     let strikes = unleash(cluster, plan, step).await?;
+    game.recall_unknown().await;
     for node in cluster.survivors() {
         game.insist_on_transfer(node).await?;
         game.insist_on_audit(node).await?;
@@ -370,6 +392,7 @@ impl Game {
             let options = TransactionOptions {
                 patience: Patience { ms: PATIENCE_MS },
                 first_attempt,
+                is_kept: self.outcomes == Outcomes::Recalled,
                 ..TransactionOptions::default()
             };
             first_attempt.get_or_insert(now);
@@ -390,17 +413,23 @@ impl Game {
         random: &mut SmallRng,
     ) -> Ending<Option<Commit>> {
         let (entry, transfer) = self.draw_transfer(random);
-        let is_committing = Mutex::new(false);
-        let database = door.database.clone();
-        let paying = self.pay(&*database, entry, transfer, options, &is_committing, random);
+        let committing = Mutex::new(None);
+        let (node, database) = (door.node, door.database.clone());
+        let paying = self.pay(&*database, entry, transfer, options, &committing, random);
         let patience = Duration::from_secs(10);
         let ending = await_within(&self.cluster, door, patience, paying).await;
         let at = match &ending {
             Ending::Answer(commit) => commit.map(|commit| commit.timestamp),
             _ => None,
         };
-        let is_committing = is_committing.into_inner();
-        let fate = self.fate(&ending, at, is_committing);
+        let committing = committing.into_inner();
+        let mut fate = self.fate(&ending, at, committing.is_some());
+        if let (Fate::Unknown, Outcomes::Recalled, Some(id)) = (fate, self.outcomes, committing) {
+            fate = self.recall(node + 1, id).await;
+            if fate == Fate::Unknown {
+                self.unknown.lock().insert(entry, (transfer, id));
+            }
+        }
         if !matches!(ending, Ending::Answer(_)) {
             self.cluster
                 .note("client", client, || format!("{client}: {ending}"));
@@ -415,7 +444,7 @@ impl Game {
         entry: i64,
         transfer: Transfer,
         options: TransactionOptions,
-        is_committing: &Mutex<bool>,
+        committing: &Mutex<Option<TransactionId>>,
         random: &mut SmallRng,
     ) -> Result<Option<Commit>, Error> {
         let mut transaction = database.begin(options).await?;
@@ -457,8 +486,36 @@ impl Game {
                 Vec::new()
             }
         };
-        *is_committing.lock() = true;
+        *committing.lock() = Some(transaction.id());
         Ok(Some(transaction.commit(last).await?))
+    }
+
+    /// What the tablets say of a commit, asked for at the first node from this one on that is there.
+    async fn recall(&self, node: usize, id: TransactionId) -> Fate {
+        let nodes = self.cluster.survivors();
+        let nodes = nodes.iter().cycle().skip(node).take(nodes.len());
+        let Some(door) = nodes.copied().find_map(|node| self.cluster.door(node)) else {
+            return Fate::Unknown;
+        };
+        let database = door.database.clone();
+        let asking = async { Ok(database.fate(id, NAMESPACE).await) };
+        match await_within(&self.cluster, door, RECALL_PATIENCE, asking).await {
+            Ending::Answer(api::Fate::Committed(at)) => Fate::Acknowledged {
+                at,
+                returned: self.cluster.now(),
+            },
+            Ending::Answer(api::Fate::Aborted) => Fate::Refused,
+            _ => Fate::Unknown,
+        }
+    }
+
+    /// When all is well again, what was not known before.
+    async fn recall_unknown(&self) {
+        let unknown = std::mem::take(&mut *self.unknown.lock());
+        for (entry, (transfer, id)) in unknown {
+            let fate = self.recall(0, id).await;
+            self.settle(FINAL_CLIENT, entry, transfer, fate);
+        }
     }
 
     /// A transfer as one conditional write of three rows, upon balances that were read before.

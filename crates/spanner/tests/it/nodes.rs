@@ -4,12 +4,13 @@ use super::{LOCAL, Served, by_id, connect, pb, serve_over, text};
 use api::reference::Reference;
 use api::trace::{Recorder, Trace};
 use api::{
-    Database, DoorPeer, Error, NodeInfo, Patience, ReadRequest, ReadResponse, Retry, Topology,
-    Transaction, TransactionOptions, WriteRequest, WriteResponse,
+    Database, DoorPeer, Error, Fate, NodeInfo, Patience, ReadRequest, ReadResponse, Retry,
+    Topology, Transaction, TransactionId, TransactionOptions, WriteRequest, WriteResponse,
 };
 use async_trait::async_trait;
 use catalog::{Catalog, Change};
-use model::{Interval, NodeId};
+use model::{Interval, NodeId, Timestamp};
+use pb::commit_request::Transaction as CommitTransaction;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -23,6 +24,8 @@ struct Cluster {
     /// So many answers between nodes are lost from now on.
     lost: Mutex<u32>,
     dead: Mutex<Option<NodeId>>,
+    /// What the tablets say of a transaction that is open nowhere.
+    fate: Mutex<Option<Fate>>,
 }
 
 struct Node {
@@ -55,6 +58,12 @@ impl Database for Node {
 
     async fn begin(&self, options: TransactionOptions) -> Result<Box<dyn Transaction>, Error> {
         self.reference.begin(options).await
+    }
+
+    async fn fate(&self, _: TransactionId, namespace: &str) -> Fate {
+        assert_eq!(namespace, "db");
+        let fate = self.cluster.fate.lock().unwrap().take();
+        fate.unwrap_or_else(|| Fate::Unknown("nobody knows".into()))
     }
 
     fn keep_trace(&self, trace: Trace, recorder: Recorder) {
@@ -227,13 +236,33 @@ async fn a_long_answer_is_streamed_in_pieces_and_given_up_with_its_client() {
 }
 
 #[tokio::test]
-async fn where_the_node_is_dead_nothing_is_claimed() {
+async fn where_the_node_is_dead_a_commit_hears_what_the_tablets_know() {
     let (mut first, mut second, cluster) = serve_two().await;
     first.insert(vec![(1, "a".into())]).await;
-    let id = first.begin().await;
+    let (one, other) = (first.begin().await, first.begin().await);
     *cluster.dead.lock().unwrap() = Some(NodeId(1));
-    let status = second.append(&id, 1).await.unwrap_err();
+    let status = second.append(&one, 1).await.unwrap_err();
     assert_eq!(status.code(), Code::Aborted, "{status:?}");
-    let status = second.commit(&id).await.unwrap_err();
+    let status = second.commit(&one).await.unwrap_err();
     assert_eq!(status.code(), Code::Unknown, "{status:?}");
+    assert!(status.message().contains("nobody knows"), "{status:?}");
+    *cluster.fate.lock().unwrap() = Some(Fate::Committed(Timestamp(5_000_000)));
+    // Once it is known, nobody is asked again.
+    for _ in 0..2 {
+        let request = pb::CommitRequest {
+            session: second.session.clone(),
+            transaction: Some(CommitTransaction::TransactionId(one.clone())),
+            return_commit_stats: true,
+            ..Default::default()
+        };
+        let answer = second.client.commit(request).await.unwrap().into_inner();
+        let at = answer.commit_timestamp.unwrap();
+        assert_eq!((at.seconds, at.nanos), (5, 0));
+        assert_eq!(answer.commit_stats, None, "the tablets have not counted");
+    }
+    *cluster.fate.lock().unwrap() = Some(Fate::Aborted);
+    let status = second.commit(&other).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    let delay = status.metadata().get_bin("google.rpc.retryinfo-bin");
+    assert!(delay.is_some(), "{status:?}");
 }

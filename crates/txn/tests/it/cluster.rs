@@ -342,6 +342,7 @@ impl Cluster {
             assertions: Vec::new(),
             patience_ms: 2_000,
             transaction: None,
+            is_kept: false,
         }
     }
 

@@ -156,6 +156,7 @@ fn a_tablet_is_done_with_when_all_know_what_it_has_decided() {
                     transaction: TransactionId::default(),
                     began: cluster.nodes[&1].clock.now().unwrap().earliest,
                     coordinator: Span::point(table.id, mutation.key.clone()),
+                    kept_as: None,
                 },
                 mutations: vec![mutation],
                 assertions: Vec::new(),

@@ -3,5 +3,6 @@
 mod cluster;
 mod failures;
 mod leases;
+mod outcomes;
 mod rows;
 mod split;

@@ -9,8 +9,11 @@ use model::{NodeId, PlacementEpoch, ReplicaId, TabletId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::sleep;
-use txn::{Seeded, SplitPlan, StrongTablet, TabletError, TabletWrite};
+use txn::{
+    Ending, Seeded, SplitPlan, Step, Stepped, StrongTablet, TabletError, TabletStep, TabletWrite,
+};
 use world::Applied;
+use world::Clock;
 
 const RIGHT: TabletId = TabletId(2);
 
@@ -69,6 +72,11 @@ impl Halves {
 
     fn is_right(&self, key: i64) -> bool {
         row_key(&self.cluster.table("kv"), &[key]) >= self.plan.at
+    }
+
+    /// A key on this side.
+    fn key(&self, is_right: bool) -> i64 {
+        (0..).find(|key| self.is_right(*key) == is_right).unwrap()
     }
 
     async fn divide(&self) {
@@ -202,6 +210,85 @@ fn each_row_and_each_command_is_on_its_side() {
         let write = halves.on_right(halves.cluster.request(vec![put]));
         let newer = halves.write_right(write).await;
         assert!(newer.commit_timestamp > first.commit_timestamp);
+    });
+}
+
+#[test]
+fn the_left_half_remembers_commits_and_both_what_is_refused() {
+    simulate(|| async {
+        let mut halves = Halves::new().await;
+        let (left, right) = (halves.key(false), halves.key(true));
+        let began = halves.cluster.nodes[&1].clock.now().unwrap().earliest;
+        let kept = |key: i64| TabletWrite {
+            is_kept: true,
+            ..halves
+                .cluster
+                .request(vec![halves.cluster.put("kv", &[key], &format!("v{key}"))])
+        };
+        let (written, refused) = (kept(right), [kept(left), kept(right)]);
+        let recall = |write: &TabletWrite, epoch| TabletStep {
+            tablet: TABLET,
+            epoch: PlacementEpoch(epoch),
+            schema: write.schema,
+            patience_ms: 2_000,
+            step: Step::Recall {
+                kept_as: write.command,
+                began,
+                refuses: true,
+            },
+        };
+        let committed = halves.cluster.write_as(written.clone()).await.unwrap();
+        let committed = Ending::Committed(committed.commit_timestamp.unwrap());
+        let leader = halves.cluster.leaseholder().await;
+        let tablet = halves.cluster.tablet(leader);
+        for write in &refused {
+            let answer = tablet.step(recall(write, 1)).await;
+            assert_eq!(answer, Ok(Stepped::Ended(Ending::Aborted)));
+        }
+        halves.divide().await;
+        // Who does not know of the division yet would not ask the other half.
+        let stale = tablet.step(recall(&written, 1)).await;
+        assert!(
+            matches!(stale, Err(TabletError::StaleRoute(_))),
+            "{stale:?}"
+        );
+        for id in 1..=3 {
+            halves.open_right(id).await;
+        }
+        let known = tablet.step(recall(&written, 2)).await;
+        assert_eq!(known, Ok(Stepped::Ended(committed)));
+        let outcome = halves.cluster.write_as(refused[0].clone()).await;
+        assert!(
+            matches!(outcome, Err(Error::Retry(Retry::Aborted(_)))),
+            "{outcome:?}"
+        );
+        let late = halves.on_right(refused[1].clone());
+        let outcome = loop {
+            let mut last = None;
+            for tablet in halves.right.values() {
+                match tablet.write(late.clone()).await {
+                    Err(
+                        TabletError::NotLeaseholder { .. }
+                        | TabletError::Api(Error::Retry(
+                            Retry::NoLeader { .. } | Retry::NotServing(_),
+                        )),
+                    ) => {}
+                    outcome => last = Some(outcome),
+                }
+            }
+            match last {
+                Some(outcome) => break outcome,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        };
+        assert!(
+            matches!(
+                outcome,
+                Err(TabletError::Api(Error::Retry(Retry::Aborted(_))))
+            ),
+            "{outcome:?}"
+        );
+        halves.check().await;
     });
 }
 
