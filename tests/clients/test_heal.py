@@ -191,3 +191,60 @@ def test_reads_do_not_wait_for_a_node_that_hangs(cluster):
     options = client.metadata.keyspaces["healing"].tables["rows"].options
     assert options["speculative_retry"] == "MIN(99p,20ms)"
     client.shutdown()
+
+
+@pytest.mark.parametrize("cluster", [("--repair-interval-seconds", "2")], indirect=True)
+def test_tombstones_go_after_gc_grace_and_a_repair_and_nothing_returns(cluster):
+    client, session = create(cluster)
+    session.execute(
+        "CREATE TABLE healing.short (p int, c int, v int, m map<int, int>, PRIMARY KEY (p, c)) "
+        "WITH gc_grace_seconds = 1"
+    )
+
+    def do(statement):
+        session.execute(SimpleStatement(statement, consistency_level=ConsistencyLevel.QUORUM))
+
+    for number in range(ROWS):
+        do(f"INSERT INTO healing.short (p, c, v, m) VALUES (1, {number}, 1, {{1: 1}})")
+    # While a node is away that has it all, no tombstone of it goes.
+    cluster.kill(2)
+    take_for_dead(cluster, 0, 2)
+    for number in range(0, 20):
+        do(f"DELETE FROM healing.short WHERE p = 1 AND c = {number}")
+    do("DELETE FROM healing.short WHERE p = 1 AND c >= 20 AND c < 40")
+    for number in range(40, 50):
+        do(f"DELETE v FROM healing.short WHERE p = 1 AND c = {number}")
+        do(f"DELETE m[1] FROM healing.short WHERE p = 1 AND c = {number}")
+    do("UPDATE healing.short USING TTL 1 SET v = 2 WHERE p = 1 AND c = 50")
+    rows = [(number, None, None) for number in range(40, 50)] + [(50, None, {1: 1})]
+    rows += [(number, 1, {1: 1}) for number in range(51, ROWS)]
+
+    def read(index, level):
+        reader, its_own = connect(cluster, index)
+        statement = SimpleStatement("SELECT c, v, m FROM healing.short WHERE p = 1", consistency_level=level)
+        future = its_own.execute_async(statement)
+        found = [(row.c, row.v, dict(row.m) if row.m else None) for row in future.result()]
+        warnings = future.warnings or []
+        reader.shutdown()
+        return found, warnings
+
+    subprocess.run(
+        [binary(), "set", "tombstone_warn_threshold", "1", "--admin", cluster.addresses(0).admin],
+        check=True,
+        capture_output=True,
+    )
+    time.sleep(20)
+    for index in (0, 1):
+        found, warnings = read(index, ConsistencyLevel.ONE)
+        assert found == rows
+        assert warnings and "tombstone" in warnings[0], "they stay until the third has been repaired"
+    cluster.start(2)
+
+    def are_gone():
+        return not any(read(index, ConsistencyLevel.ONE)[1] for index in range(3))
+
+    wait_until("the tombstones to go", are_gone, 60)
+    for index in range(3):
+        assert read(index, ConsistencyLevel.ONE)[0] == rows
+    assert read(2, ConsistencyLevel.ALL) == (rows, [])
+    client.shutdown()
