@@ -8,6 +8,7 @@ use crate::plan::{Plan, centre_name};
 use crate::random::SimRandom;
 use crate::trace::Trace;
 use api::Database;
+use cluster::META;
 use model::{NodeId, TableId};
 use node::{Config, LatePlan, Node, RepairConfig, StrongConfig};
 use parking_lot::Mutex;
@@ -44,8 +45,10 @@ struct Shared {
     random: Mutex<SmallRng>,
     /// What must never happen, and did.
     complaints: Mutex<Vec<String>>,
-    /// The node that is dead for good.
-    lost: Mutex<Option<usize>>,
+    /// Nodes that are dead for good.
+    lost: Mutex<BTreeSet<usize>>,
+    /// Those of them that the cluster was told to forget.
+    removed: Mutex<BTreeSet<usize>>,
     log_entries_kept: u64,
     repair_interval_ms: u64,
     strong: StrongConfig,
@@ -57,6 +60,8 @@ struct Member {
     address: SocketAddr,
     disk: SimDisk,
     clock: SimClock,
+    /// What the cluster calls it, once it has joined.
+    id: Option<NodeId>,
     /// Counts the starts.
     life: u64,
     state: Life,
@@ -96,18 +101,23 @@ fn clock(time: TrueTime, plan: &Plan, index: usize) -> SimClock {
     clock
 }
 
+fn member(time: TrueTime, plan: &Plan, index: usize, seed: u64) -> Member {
+    Member {
+        address: address(index),
+        disk: SimDisk::new(seed),
+        clock: clock(time, plan, index),
+        id: None,
+        life: 0,
+        state: Life::Down,
+    }
+}
+
 impl Cluster {
     /// Call within the simulator's runtime. No node is started yet.
     pub fn new(plan: &Plan, network: SimNetwork, trace: Trace, mut random: SmallRng) -> Cluster {
         let time = TrueTime::start();
         let members = (0..plan.nodes)
-            .map(|index| Member {
-                address: address(index),
-                disk: SimDisk::new(random.random()),
-                clock: clock(time, plan, index),
-                life: 0,
-                state: Life::Down,
-            })
+            .map(|index| member(time, plan, index, random.random()))
             .collect();
         Cluster {
             shared: Arc::new(Shared {
@@ -118,6 +128,7 @@ impl Cluster {
                 random: Mutex::new(random),
                 complaints: Mutex::new(Vec::new()),
                 lost: Mutex::default(),
+                removed: Mutex::default(),
                 log_entries_kept: plan.log_entries_kept,
                 repair_interval_ms: plan.repair_interval_ms,
                 strong: StrongConfig {
@@ -130,6 +141,7 @@ impl Cluster {
         }
     }
 
+    /// All that there are and were.
     pub fn size(&self) -> usize {
         self.shared.members.lock().len()
     }
@@ -170,11 +182,27 @@ impl Cluster {
         self.shared.trace.note(kind, &[number], line);
     }
 
-    /// Starts a node that is down. Returns at once; `door` tells when it serves.
-    pub fn start(&self, index: usize) {
+    /// One more node, which has not joined yet.
+    pub fn enlist(&self, plan: &Plan) -> usize {
+        let seed = self.shared.random.lock().random();
         let mut members = self.shared.members.lock();
+        let index = members.len();
+        members.push(member(self.shared.time, plan, index, seed));
+        index
+    }
+
+    /// Starts a node that is down, but not for good. Returns at once; `door` tells when it serves.
+    pub fn start(&self, index: usize) {
+        let is_lost = self.is_lost(index);
+        let mut members = self.shared.members.lock();
+        let others = (0..members.len()).filter(|other| *other != index);
+        let join = match index {
+            0 => Vec::new(),
+            late if late >= self.shared.centres.len() => others.map(address).collect(),
+            _ => vec![address(0)],
+        };
         let member = &mut members[index];
-        if !matches!(member.state, Life::Down) {
+        if is_lost || !matches!(member.state, Life::Down) {
             return;
         }
         member.life += 1;
@@ -198,7 +226,8 @@ impl Cluster {
             random: Arc::new(SimRandom::new(self.shared.random.lock().random())),
         };
         let locality = Config::default();
-        let (data_center, rack) = match self.shared.centres[index] {
+        let centre = self.shared.centres.get(index).copied().flatten();
+        let (data_center, rack) = match centre {
             Some(centre) => (centre_name(centre), format!("rack{index}")),
             None => (locality.data_center, locality.rack),
         };
@@ -206,11 +235,7 @@ impl Cluster {
             cluster_name: "sim".into(),
             data_center,
             rack,
-            join: if index == 0 {
-                Vec::new()
-            } else {
-                vec![address(0)]
-            },
+            join,
             client_address: address(index).ip(),
             log_entries_kept: self.shared.log_entries_kept,
             repair: RepairConfig {
@@ -240,6 +265,7 @@ impl Cluster {
                 });
                 let mut members = self.shared.members.lock();
                 let member = &mut members[index];
+                member.id = Some(node.id());
                 if member.life == life {
                     let gone = watch::Sender::new(false);
                     member.state = Life::Up { node, gone };
@@ -271,10 +297,21 @@ impl Cluster {
         splitting.await.map_err(|error| error.to_string())
     }
 
-    /// Says through one node that another is to leave the cluster, or to stay. Nodes have joined in order.
+    /// What the cluster calls a node. Who has not joined yet is called as if all joined in order.
+    fn id_of(&self, index: usize) -> NodeId {
+        let id = self.shared.members.lock()[index].id;
+        id.unwrap_or(NodeId(index as u64 + 1))
+    }
+
+    fn index_of(&self, id: NodeId) -> usize {
+        let index = (0..self.size()).find(|index| self.id_of(*index) == id);
+        index.unwrap_or(id.0 as usize - 1)
+    }
+
+    /// Says through one node that another is to leave the cluster, or to stay.
     pub async fn take_out(&self, through: usize, index: usize, leaves: bool) -> Result<(), String> {
         let (node, _) = self.node(through).ok_or("the node is down")?;
-        let id = NodeId(index as u64 + 1);
+        let id = self.id_of(index);
         let outcome = match leaves {
             true => node.decommission(id, None).await,
             false => node.recommission(id).await,
@@ -282,12 +319,67 @@ impl Cluster {
         outcome.map_err(|error| error.to_string())
     }
 
+    /// Puts a node in the place of one that is dead for good, through one that knows of both; or in that of one that lives,
+    /// and goes when the other has what it has.
+    pub async fn replace(
+        &self,
+        through: usize,
+        old: usize,
+        new: usize,
+        is_dead: bool,
+    ) -> Result<(), String> {
+        let (node, _) = self.node(through).ok_or("the node is down")?;
+        if !self.is_up(new) {
+            return Err("the new node has not joined".into());
+        }
+        let (old_id, new_id) = (self.id_of(old), self.id_of(new));
+        // Somebody may have told it to leave, and then it takes nobody's place.
+        let _ = node.recommission(new_id).await;
+        if !is_dead {
+            let outcome = node.decommission(old_id, Some(new_id)).await;
+            if outcome.is_err() {
+                // Where others leave as well, there may be no node for what it has.
+                for index in self.survivors() {
+                    let _ = node.recommission(self.id_of(index)).await;
+                }
+            }
+            return outcome.map_err(|error| error.to_string());
+        }
+        let topology = node.database().topology();
+        let known = topology.nodes.iter().find(|known| known.id == old_id);
+        if known.is_some_and(|known| known.is_alive) {
+            return Err("the old node is not known to be dead".into());
+        }
+        let outcome = match known {
+            Some(_) => node.replace(old_id, new_id).await,
+            // An attempt before had another outcome than its answer.
+            None => Ok(()),
+        };
+        outcome.map_err(|error| error.to_string())?;
+        self.shared.removed.lock().insert(old);
+        Ok(())
+    }
+
     /// Whether all tables have, as every node knows, the copies that they should have, where they should have them.
     pub fn is_settled(&self) -> bool {
-        (0..self.size()).all(|index| {
+        self.survivors().into_iter().all(|index| {
             self.node(index).is_some_and(|(node, _)| {
                 let copies = node.copies(None).unwrap_or_default();
                 copies.values().all(node::Copies::is_settled)
+            })
+        })
+    }
+
+    /// Whether the meta group goes on without any one of its voters, as every node knows: nobody is about to come or go.
+    pub fn can_lose_one(&self) -> bool {
+        self.survivors().into_iter().all(|index| {
+            self.node(index).is_some_and(|(node, _)| {
+                let tablets = node.status().tablets;
+                let meta = tablets.iter().find(|tablet| tablet.id == META);
+                meta.is_some_and(|meta| {
+                    let mut voters = meta.replicas.iter();
+                    voters.len() >= 3 && voters.all(|it| !it.is_learner && !it.is_leaving)
+                })
             })
         })
     }
@@ -298,7 +390,7 @@ impl Cluster {
         let mut tablets = statuses.flat_map(|status| status.tablets);
         tablets.any(|tablet| {
             let replicas = tablet.replicas.iter();
-            let mut here = replicas.filter(|replica| is_in(replica.node.0 as usize - 1));
+            let mut here = replicas.filter(|replica| is_in(self.index_of(replica.node)));
             here.next().is_some_and(|replica| replica.is_leaving) && here.next().is_none()
         })
     }
@@ -316,7 +408,7 @@ impl Cluster {
             let mut holders = Vec::new();
             for replica in &tablet.replicas {
                 let (node, _) = self
-                    .node(replica.node.0 as usize - 1)
+                    .node(self.index_of(replica.node))
                     .ok_or_else(|| format!("{} is not up", replica.node))?;
                 holders.push(node);
             }
@@ -468,6 +560,7 @@ impl Cluster {
 
     fn has_formed(&self, nodes: usize) -> bool {
         let survivors = self.survivors();
+        let removed = self.shared.removed.lock().len();
         survivors
             .iter()
             .filter(|index| **index < nodes)
@@ -475,36 +568,41 @@ impl Cluster {
                 self.door(*index).is_some_and(|door| {
                     let topology = door.database.topology();
                     let dead = topology.nodes.iter().filter(|node| !node.is_alive);
-                    topology.nodes.len() == nodes && dead.count() <= self.size() - survivors.len()
+                    let lost = self.size() - removed - survivors.len();
+                    topology.nodes.len() == nodes - removed && dead.count() <= lost
                 })
             })
     }
 
     /// The nodes that are there in the end.
     pub fn survivors(&self) -> Vec<usize> {
-        let lost = *self.shared.lost.lock();
+        let lost = self.shared.lost.lock().clone();
         (0..self.size())
-            .filter(|index| Some(*index) != lost)
+            .filter(|index| !lost.contains(index))
             .collect()
+    }
+
+    pub fn is_lost(&self, index: usize) -> bool {
+        self.shared.lost.lock().contains(&index)
     }
 
     /// A node dies and does not come back, also not when all faults end.
     pub fn lose(&self, index: usize) {
         self.note("lose", index as u64, || format!("node {}", index + 1));
-        *self.shared.lost.lock() = Some(index);
+        self.shared.lost.lock().insert(index);
         self.crash(index);
     }
 
     /// What one node would have done now, were another dead for good.
     pub fn foresee(&self, index: usize, lost: Option<usize>) -> Option<LatePlan> {
         let (node, _) = self.node(index)?;
-        let lost: BTreeSet<NodeId> = lost.iter().map(|index| NodeId(*index as u64 + 1)).collect();
+        let lost: BTreeSet<NodeId> = lost.iter().map(|index| self.id_of(*index)).collect();
         Some(node.foresee(&lost))
     }
 
     /// A node whose replica is on its way out while its group still counts it, and the group's other voters' nodes.
     pub fn leaving_voter(&self) -> Option<(usize, Vec<usize>)> {
-        let index = |node: NodeId| node.0 as usize - 1;
+        let index = |node: NodeId| self.index_of(node);
         (0..self.size())
             .filter_map(|leader| self.node(leader))
             .flat_map(|(node, _)| node.leaving_voters())

@@ -1,7 +1,7 @@
 //! Who breaks things: draws faults from the seed, ends them again, and leaves nothing broken behind.
 
 use crate::ambush::Spot;
-use crate::cluster::{Cluster, STOP_PATIENCE};
+use crate::cluster::{Cluster, HEAL_PATIENCE, STOP_PATIENCE};
 use crate::plan::{Fault, Plan, Script, draw_conditions};
 use crate::workload::{NAMESPACE, replication};
 use catalog::{Change, Protocol};
@@ -12,7 +12,8 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 
 /// So long somebody lies in wait.
 const AMBUSH_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -26,6 +27,7 @@ pub type Strikes = BTreeMap<Fault, u64>;
 /// Breaks things until `until`, then ends all faults.
 pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Instant) -> Strikes {
     let mut strikes = Strikes::new();
+    let mut replacements = Replacements::default();
     if let Some(script) = plan.script {
         play(&cluster, script, &mut random, until).await;
         cluster.heal();
@@ -39,6 +41,9 @@ pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Inst
             mend(&cluster, &mut random);
         } else {
             let fault = plan.faults[random.random_range(0..plan.faults.len())];
+            if fault == Fault::Replace && !replacements.begin(&cluster, &plan, until) {
+                continue;
+            }
             *strikes.entry(fault).or_default() += 1;
             strike(&cluster, &plan, fault, &mut random).await;
         }
@@ -51,7 +56,74 @@ pub async fn run(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Inst
         bury(&cluster, &mut random).await;
     }
     cluster.heal();
+    replacements.end(&cluster).await;
     strikes
+}
+
+/// Replacements of nodes, of which one at most is under way: of two that were dead at once something might be lost.
+#[derive(Default)]
+struct Replacements {
+    begun: u64,
+    current: Option<JoinHandle<()>>,
+}
+
+const REPLACEMENTS_MAX: u64 = 3;
+/// How often somebody looks whether a node can be replaced, and asks for it.
+const REPLACEMENT_LOOK: Duration = Duration::from_millis(50);
+
+impl Replacements {
+    /// Begins one, if it may.
+    fn begin(&mut self, cluster: &Cluster, plan: &Plan, until: Instant) -> bool {
+        let is_over = self.current.as_ref().is_none_or(JoinHandle::is_finished);
+        let begins = is_over && self.begun < REPLACEMENTS_MAX;
+        if begins {
+            self.begun += 1;
+            let replacing = replace(cluster.clone(), plan.clone(), cluster.draw_random(), until);
+            self.current = Some(tokio::spawn(replacing));
+        }
+        begins
+    }
+
+    /// Without faults one that is under way ends soon.
+    async fn end(self, cluster: &Cluster) {
+        let Some(current) = self.current else {
+            return;
+        };
+        if timeout(HEAL_PATIENCE, current).await.is_err() {
+            cluster.complain("a node cannot be replaced when all faults have ended".into());
+        }
+    }
+}
+
+/// Replaces a node that dies, or one that lives, as soon as all copies are where they should be; if they are not by `until`,
+/// none. Of a group of two voters that is just growing none may be lost.
+async fn replace(cluster: Cluster, plan: Plan, mut random: SmallRng, until: Instant) {
+    while !cluster.is_settled() || !cluster.can_lose_one() {
+        if Instant::now() >= until {
+            return;
+        }
+        sleep(REPLACEMENT_LOOK).await;
+    }
+    let survivors = cluster.survivors();
+    let old = survivors[random.random_range(0..survivors.len())];
+    let new = cluster.enlist(&plan);
+    let is_dead = random.random_bool(0.7);
+    cluster.note("replace", old as u64, || {
+        format!("node {} by node {}, dead: {is_dead}", old + 1, new + 1)
+    });
+    if is_dead {
+        cluster.lose(old);
+    }
+    cluster.start(new);
+    loop {
+        sleep(REPLACEMENT_LOOK).await;
+        let through = random.random_range(0..cluster.size());
+        let outcome = cluster.replace(through, old, new, is_dead).await;
+        cluster.note("replace", old as u64, || format!("{outcome:?}"));
+        if outcome.is_ok() {
+            return;
+        }
+    }
 }
 
 /// One node dies for good: if possible a voter of a group which still counts somebody else who is on the way out, and
@@ -71,7 +143,7 @@ async fn bury(cluster: &Cluster, random: &mut SmallRng) {
 
 fn mend(cluster: &Cluster, random: &mut SmallRng) {
     let down: Vec<usize> = (0..cluster.size())
-        .filter(|index| cluster.is_down(*index))
+        .filter(|index| cluster.is_down(*index) && !cluster.is_lost(*index))
         .collect();
     if !down.is_empty() {
         cluster.start(down[random.random_range(0..down.len())]);
@@ -229,6 +301,8 @@ async fn strike(cluster: &Cluster, plan: &Plan, fault: Fault, random: &mut Small
             let is_in = |node: usize| plan.centre(node) == Some(centre);
             cut_between(cluster, is_in);
         }
+        // See `Replacements`.
+        Fault::Replace => {}
         Fault::Alter => alter(cluster, plan, victim, random).await,
         Fault::Split => {
             let number = random.random_range(0..plan.keys);

@@ -46,6 +46,8 @@ pub enum Fault {
     LatePlan,
     /// A whole data centre is cut off from all others. Not drawn, but added.
     CutCentre,
+    /// A node is dead for good, and a new one takes its place; or takes that of one that lives. Not drawn, but added.
+    Replace,
     /// No fault either: a data centre is to have more copies, or fewer, or none. Not drawn, but added.
     Alter,
 }
@@ -112,6 +114,8 @@ pub struct Plan {
     pub buries_alive: bool,
     /// One node is dead in the end, and stays it. Strong tables only.
     pub loses_node: bool,
+    /// Nodes die for good, one after the other, and new ones take their places. Eventual tables only.
+    pub replaces: bool,
     /// Nobody vouches for the wall clocks: the cluster keeps a time of its own.
     pub is_cluster_time: bool,
     /// Instead of drawn faults.
@@ -188,6 +192,7 @@ impl Plan {
             rebuild_after_seconds: [0, 0, 2][random.random_range(0..3)],
             buries_alive: false,
             loses_node: false,
+            replaces: false,
             is_cluster_time: false,
             script: None,
         };
@@ -428,6 +433,34 @@ impl Plan {
             gc_grace_seconds: 4,
             repair_interval_ms: 4_000,
             fault_seconds: self.fault_seconds + 6,
+            ..self
+        }
+    }
+
+    /// Nodes are replaced, dead or alive, while others crash, are cut off, and come and go.
+    pub fn with_replacements(mut self, seed: u64) -> Plan {
+        self.faults = vec![
+            Fault::Replace,
+            Fault::Replace,
+            Fault::Crash,
+            Fault::Isolate,
+            Fault::OneWay,
+            Fault::Pause,
+        ];
+        if seed.is_multiple_of(2) {
+            self.faults.push(Fault::Move);
+        }
+        Plan {
+            nodes: [3, 3, 4, 5][(seed / 2 % 4) as usize],
+            conditions: Conditions {
+                loss_permille: self.conditions.loss_permille.max(20),
+                ..Conditions::CALM
+            },
+            late_nodes: 0,
+            rebuild_after_seconds: 0,
+            replaces: true,
+            nemesis_pause_ms: 1_500,
+            fault_seconds: self.fault_seconds + 20,
             ..self
         }
     }

@@ -139,6 +139,9 @@ async fn run_within(seed: u64, workload: Workload, script: Option<Script>, trace
             plan = plan.with_late_hints();
         }
     }
+    if matches!(workload, Workload::Heal | Workload::Cas) && seed % 8 == 1 {
+        plan = plan.with_replacements(seed / 8);
+    }
     if workload == Workload::Quorum && seed % 8 == 5 {
         plan = plan.with_losses();
     }

@@ -23,14 +23,14 @@ pub enum Workload {
     /// Reads, writes, deletions and compare-and-set of single rows of a strong table: linearizable.
     Register,
     /// The same on an eventual table: each write a compare-and-set, reads serial or at QUORUM; in some seeds with nodes
-    /// that join under faults.
+    /// that join under faults, or are replaced.
     Cas,
     /// Logged batches over several partitions of an eventual table: all of each, or nothing, in the end.
     Batches,
     /// Quorum writes and quorum reads of an eventual table: nothing acknowledged or shown is missed.
     Quorum,
-    /// The same with writes at ANY, ONE and QUORUM, a short `gc_grace` and incessant repair: in the end all replicas are
-    /// alike, with every acknowledged write, and nothing that was deleted.
+    /// The same with writes at ANY, ONE and QUORUM, a short `gc_grace` and incessant repair, in some seeds with nodes that
+    /// are replaced: in the end all replicas are alike, with every acknowledged write, and nothing that was deleted.
     Heal,
     /// Three data centres that are cut off, come and go; reads and writes at all levels, with clients' clocks that differ.
     /// What a level promises is seen by those whom it promises it to; in the end all replicas hold the same.

@@ -153,7 +153,7 @@ pub(super) async fn run(
         true => 1,
         false => cluster.size() / plan.factors.len() + 1,
     };
-    let nodes: Vec<usize> = (0..cluster.size()).step_by(some).collect();
+    let nodes: Vec<usize> = cluster.survivors().into_iter().step_by(some).collect();
     for row in 0..game.rows.count {
         for node in &nodes {
             game.insist_on_read(*node, row).await?;
@@ -302,7 +302,7 @@ impl Game {
         for row in 0..self.rows.count {
             let called = self.cluster.now();
             let mut shown = Vec::new();
-            for node in 0..self.cluster.size() {
+            for node in self.cluster.survivors() {
                 match self.peek(node, row).await {
                     Ok(values) => shown.push(values),
                     Err(error) => {
@@ -499,11 +499,12 @@ impl Game {
 
     /// Whether what was acknowledged at a level is there in the end. With ANY a node without a replica may have nothing
     /// but a hint, which lives for half of `gc_grace`, and whole data centres are away for longer. Where a replica that is
-    /// away is made anew from the others, what it alone had is lost.
+    /// away is made anew from the others, or its node replaced, what it alone had is lost.
     fn is_kept(&self, level: Level) -> bool {
         let has_centres = !self.plan.factors.is_empty();
         match level {
-            Level::Any => !has_centres,
+            Level::Any => !has_centres && !self.plan.replaces,
+            Level::One | Level::Two | Level::Three | Level::LocalOne if self.plan.replaces => false,
             Level::One | Level::Two | Level::Three | Level::LocalOne => {
                 !has_centres || self.plan.rebuild_after_seconds == 0
             }
@@ -518,7 +519,8 @@ impl Game {
     }
 
     async fn insist_on_write(&self, row: u64) -> Result<(), String> {
-        let node = row as usize % self.cluster.size();
+        let survivors = self.cluster.survivors();
+        let node = survivors[row as usize % survivors.len()];
         let mut random = self.cluster.draw_random();
         let change = self.draw_change(row, Kind::Put, &mut random);
         let writing = |door| self.write(door, change.clone(), Level::Quorum);
