@@ -27,6 +27,7 @@ bugs! {
     InstallLeavesOldRows,
     VoteNotPersisted,
     SkipReadRepair,
+    ReadRepairSkipsPending,
     CountFailedReplicaAsAcknowledged,
     ReplayHintAfterGrace,
     PurgeWithoutRepair,

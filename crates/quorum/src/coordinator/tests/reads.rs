@@ -147,6 +147,26 @@ async fn a_read_at_one_does_not_stay_with_a_failed_replica_here() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_read_repair_that_skips_who_is_being_filled_leaves_it_without() {
+    for bug in [None, Some(Bug::ReadRepairSkipsPending)] {
+        let (cluster, coordinator) = cluster_with_learners(4, 1);
+        cluster.plant(1, vec![delta(1, 1, 5, 50)]).await;
+        planted::plant(bug);
+        let shown = values(&coordinator, get(1, Level::Quorum)).await;
+        planted::plant(None);
+        assert_eq!(shown.unwrap(), [50]);
+        let request = ReplicaRead {
+            rows: ReplicaSelection::Keys(vec![row_key(1, 1)]),
+            row_limit: None,
+            size_bytes_max: 1 << 20,
+            now_seconds: 0,
+        };
+        let page = cluster.replicas[&NodeId(4)].read(&request).unwrap();
+        assert_eq!(page.rows.is_empty(), bug.is_some(), "{bug:?}");
+    }
+}
+
 /// Who is being filled may have been filled from a replica that is repaired only now: it is brought the same.
 #[tokio::test(start_paused = true)]
 async fn a_read_repair_reaches_replicas_that_are_being_filled() {
