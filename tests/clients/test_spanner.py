@@ -463,14 +463,21 @@ def test_columns_of_a_row_are_locked_apart(database):
     assert attempts[2:] == ["look"] and query(database, sql) == []
 
 
-def test_what_is_read_for_update_is_waited_for(database):
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT FirstName FROM Singers WHERE SingerId = 1 FOR UPDATE",
+        "@{LOCK_SCANNED_RANGES=exclusive} SELECT FirstName FROM Singers WHERE SingerId = 1",
+    ],
+    ids=["clause", "hint"],
+)
+def test_what_is_read_for_update_is_waited_for(database, sql):
     """Two that read first would both get on, and one would lose; with FOR UPDATE the younger waits and loses nothing."""
     put_singers(database, (1, "0", None))
     attempts, younger = [], []
 
     def add(transaction, then):
         attempts.append(1)
-        sql = "SELECT FirstName FROM Singers WHERE SingerId = 1 FOR UPDATE"
         [[found]] = transaction.execute_sql(sql)
         then()
         transaction.update("Singers", ("SingerId", "FirstName"), [(1, str(int(found) + 1))])
@@ -488,6 +495,10 @@ def test_what_is_read_for_update_is_waited_for(database):
     assert len(attempts) == 2
     with pytest.raises(exceptions.InvalidArgument, match="FOR UPDATE"):
         query(database, "SELECT FirstName FROM Singers FOR UPDATE")
+    # A hint says nothing where there are no locks.
+    assert query(database, "@{LOCK_SCANNED_RANGES=exclusive} SELECT FirstName FROM Singers") == [["2"]]
+    with pytest.raises(exceptions.InvalidArgument, match="EXCLUSIVE or SHARED"):
+        query(database, "@{LOCK_SCANNED_RANGES=all} SELECT FirstName FROM Singers")
 
 
 def test_counters_under_contention(database):

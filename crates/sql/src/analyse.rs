@@ -15,7 +15,7 @@ mod scope;
 mod shape;
 mod subquery;
 
-use crate::ast::Statement;
+use crate::ast::{Hint, Statement};
 use crate::error::Error;
 use crate::parse::parse_statement;
 use crate::plan::{Aggregate, Applied, Manipulation, Plan, Subquery};
@@ -74,23 +74,51 @@ pub enum Prepared {
 
 /// Parses and analyses a query or a data manipulation statement.
 pub fn prepare(text: &str, environment: Environment<'_>) -> Result<Prepared, Error> {
-    let statement = parse_statement(text)?;
+    let (hints, statement) = parse_statement(text)?;
+    let locks = scan_locks(&hints).map_err(|error| error.in_text(text))?;
     let shared: Arc<str> = Arc::from(text);
     let prepared = match &statement {
         Statement::Query(query) => {
-            query::analyse_query(environment, shared, query).map(Prepared::Query)
+            query::analyse_query(environment, shared, query, locks).map(Prepared::Query)
         }
         Statement::Definition(_) => Err(Error::invalid(
             "A statement of data definition goes through UpdateDatabaseDdl",
         )),
-        _ => manipulation::analyse_manipulation(environment, shared, &statement)
+        _ => manipulation::analyse_manipulation(environment, shared, &statement, locks)
             .map(|manipulation| Prepared::Manipulation(Box::new(manipulation))),
     };
     prepared.map_err(|error| error.in_text(text))
 }
 
+/// What a statement says of the locks on all that it scans. A hint: where there are no locks it means nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ScanLocks {
+    Shared,
+    /// As FOR UPDATE, in subqueries too.
+    Exclusive,
+}
+
+/// LOCK_SCANNED_RANGES, if it is among a statement's hints.
+fn scan_locks(hints: &[Hint]) -> Result<Option<ScanLocks>, Error> {
+    let mut hints = hints.iter();
+    let Some(hint) = hints.find(|hint| hint.name.eq_ignore_ascii_case(LOCK_SCANNED_RANGES)) else {
+        return Ok(None);
+    };
+    match hint.value.to_ascii_lowercase().as_str() {
+        "shared" => Ok(Some(ScanLocks::Shared)),
+        "exclusive" => Ok(Some(ScanLocks::Exclusive)),
+        other => Err(Error::invalid(format!(
+            "The statement hint {LOCK_SCANNED_RANGES} is EXCLUSIVE or SHARED, not {other}"
+        ))),
+    }
+}
+
+const LOCK_SCANNED_RANGES: &str = "LOCK_SCANNED_RANGES";
+
 pub(crate) struct Analyser<'a> {
     environment: Environment<'a>,
+    /// Whether the statement as a whole says what its scans lock.
+    locks: Option<ScanLocks>,
     subqueries: Vec<Subquery>,
     /// Of the select under analysis; `None` where aggregates have no place.
     aggregates: Option<Vec<Aggregate>>,
@@ -119,9 +147,10 @@ struct Frame {
 }
 
 impl<'a> Analyser<'a> {
-    fn new(environment: Environment<'a>) -> Analyser<'a> {
+    fn new(environment: Environment<'a>, locks: Option<ScanLocks>) -> Analyser<'a> {
         Analyser {
             environment,
+            locks,
             subqueries: Vec::new(),
             aggregates: None,
             with: Vec::new(),
@@ -132,6 +161,11 @@ impl<'a> Analyser<'a> {
             frames: Vec::new(),
             applied: None,
         }
+    }
+
+    /// Whether a scan keeps others from what it scans.
+    fn locks_scan(&self) -> bool {
+        self.for_update || self.locks == Some(ScanLocks::Exclusive)
     }
 
     fn new_slot(&mut self) -> usize {

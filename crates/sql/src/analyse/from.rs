@@ -291,7 +291,7 @@ impl<'a> Analyser<'a> {
         }
         let table = self.table(path)?;
         let (mut scan, columns) = whole_scan(&table);
-        scan.for_update = self.for_update;
+        scan.for_update = self.locks_scan();
         let columns = columns.into_iter().map(|column| ScopeColumn {
             qualifier: qualifier.clone(),
             ..column

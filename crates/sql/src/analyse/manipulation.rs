@@ -1,7 +1,7 @@
 //! INSERT, UPDATE, DELETE.
 
 use super::scope::{NameScope, ScopeColumn};
-use super::{Analyser, Environment, find_column};
+use super::{Analyser, Environment, ScanLocks, find_column};
 use crate::ast::{self, InsertSource as Source, Name, Node, SelectItem, Statement, ThenReturn};
 use crate::error::Error;
 use crate::plan::{
@@ -21,8 +21,9 @@ pub(super) fn analyse_manipulation(
     environment: Environment<'_>,
     text: Arc<str>,
     statement: &Statement,
+    locks: Option<ScanLocks>,
 ) -> Result<Manipulation, Error> {
-    let mut analyser = Analyser::new(environment);
+    let mut analyser = Analyser::new(environment, locks);
     let (table, action, returning) = match statement {
         Statement::Insert(insert) => analyser.insert(insert)?,
         Statement::Update(update) => analyser.update(update)?,
@@ -179,6 +180,7 @@ impl<'a> Analyser<'a> {
             CellExpression::CommitTimestamp => None,
         });
         let mut scan = all_columns(&table);
+        scan.for_update = self.locks_scan();
         scan.looked_at = Some(looked_at(&predicate, values, returning.as_ref()));
         let rows = filtered(Relation::Scan(scan), Some(predicate));
         Ok((table, Action::Update { rows, assignments }, returning))
@@ -190,6 +192,7 @@ impl<'a> Analyser<'a> {
         let predicate = self.condition(&delete.filter, &scope, "WHERE clause")?;
         let returning = self.returning(&table, delete.alias.as_ref(), delete.returning.as_ref())?;
         let mut scan = all_columns(&table);
+        scan.for_update = self.locks_scan();
         scan.looked_at = Some(looked_at(&predicate, [], returning.as_ref()));
         let rows = filtered(Relation::Scan(scan), Some(predicate));
         Ok((table, Action::Delete { rows }, returning))

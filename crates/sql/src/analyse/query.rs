@@ -4,7 +4,7 @@ use super::from::Source;
 use super::grouping::{has_aggregate, lift, same};
 use super::scope::{NameScope, ScopeColumn};
 use super::shape::{cast_columns, order_from_scan, prune, push_limit, sort_and_trim};
-use super::{Analyser, Environment, SELECTS_MAX};
+use super::{Analyser, Environment, LOCK_SCANNED_RANGES, SELECTS_MAX, ScanLocks};
 use crate::ast::{self, Body, OrderItem, SelectItem, SetOperator};
 use crate::error::Error;
 use crate::plan::{OutputColumn, Plan, Relation, SetOperation, SortKey};
@@ -18,9 +18,15 @@ pub(super) fn analyse_query(
     environment: Environment<'_>,
     text: Arc<str>,
     query: &ast::Query,
+    locks: Option<ScanLocks>,
 ) -> Result<Plan, Error> {
-    let mut analyser = Analyser::new(environment);
+    let mut analyser = Analyser::new(environment, locks);
     let (root, columns) = analyser.query(query, None)?;
+    if analyser.has_for_update && locks.is_some() {
+        return Err(Error::invalid(format!(
+            "FOR UPDATE does not go with the statement hint {LOCK_SCANNED_RANGES}"
+        )));
+    }
     Ok(Plan {
         text,
         columns,

@@ -86,8 +86,33 @@ impl Storage for ToWrite<'_> {
         }
     }
 
+    /// Where the statement says that what it scans is locked for it alone.
+    async fn read_to_write(
+        &mut self,
+        request: ReadRequest,
+        written: Projection,
+    ) -> Result<ReadResponse, api::Error> {
+        let written = match request.table == self.table {
+            true => both(written, &self.written),
+            false => written,
+        };
+        self.storage.read_to_write(request, written).await
+    }
+
     async fn write(&mut self, mutations: Vec<Mutation>) -> Result<(), api::Error> {
         self.storage.write(mutations).await
+    }
+}
+
+fn both(one: Projection, other: &Projection) -> Projection {
+    match (one, other) {
+        (Projection::Columns(mut columns), Projection::Columns(others)) => {
+            columns.extend(others);
+            columns.sort();
+            columns.dedup();
+            Projection::Columns(columns)
+        }
+        _ => Projection::All,
     }
 }
 

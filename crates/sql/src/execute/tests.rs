@@ -642,3 +642,78 @@ fn for_update_keeps_from_others_what_it_scans() {
         "{refused}"
     );
 }
+
+#[test]
+fn a_statement_that_locks_scanned_ranges_keeps_all_that_it_scans_from_others() {
+    let mut memory = Memory::new(&[
+        "CREATE TABLE s (k INT64 NOT NULL, name STRING(MAX), info STRING(MAX)) PRIMARY KEY (k)",
+        "CREATE TABLE a (k INT64 NOT NULL, budget INT64) PRIMARY KEY (k)",
+    ]);
+    memory
+        .manipulate("INSERT INTO s (k, name, info) VALUES (1, 'n', 'i'), (2, 'm', 'j')")
+        .unwrap();
+    memory
+        .manipulate("INSERT INTO a (k, budget) VALUES (1, 10)")
+        .unwrap();
+    let exclusive = "@{LOCK_SCANNED_RANGES=exclusive}";
+    for (hint, text, wanted) in [
+        (exclusive, "SELECT name FROM s", "s(name)"),
+        ("@{lock_scanned_ranges=SHARED}", "SELECT name FROM s", ""),
+        (
+            "@{optimizer_version=1, lock_scanned_ranges=Exclusive}",
+            "SELECT name FROM s JOIN (SELECT k FROM a WHERE budget > 1) AS b ON b.k = s.k",
+            "a(budget) s(name, info)",
+        ),
+        (
+            exclusive,
+            "WITH w AS (SELECT name FROM s) SELECT * FROM w WHERE EXISTS (SELECT 1 FROM a)",
+            "a() s(name)",
+        ),
+        (exclusive, "SELECT 1", ""),
+    ] {
+        memory.locked.clear();
+        let text = format!("{hint} {text}");
+        // It is no more than a hint, and goes in any transaction.
+        assert!(!memory.plan(&text).unwrap().for_update, "{text}");
+        let found = rows(&mut memory, &text);
+        assert!(!found.contains("ERROR"), "{text}: {found}");
+        let locked: Vec<&str> = memory.locked.iter().map(String::as_str).collect();
+        assert_eq!(locked.join(" "), wanted, "{text}");
+    }
+    for (hint, text, wanted) in [
+        ("", "UPDATE s SET info = 'x' WHERE name = 'n'", ""),
+        (
+            exclusive,
+            "UPDATE s SET info = 'x' WHERE name = 'n'",
+            "s(name, info)",
+        ),
+        (
+            exclusive,
+            "UPDATE s SET info = 'x' WHERE k = 1 AND EXISTS (SELECT budget FROM a)",
+            "a(budget) s(info)",
+        ),
+        (
+            exclusive,
+            "INSERT INTO s (k, name) SELECT 10 + budget, 'z' FROM a",
+            "a(budget)",
+        ),
+    ] {
+        memory.locked.clear();
+        memory.manipulate(&format!("{hint} {text}")).unwrap();
+        let locked: Vec<&str> = memory.locked.iter().map(String::as_str).collect();
+        assert_eq!(locked.join(" "), wanted, "{hint} {text}");
+    }
+    for (text, why) in [
+        (
+            "@{LOCK_SCANNED_RANGES=everything} SELECT 1",
+            "is EXCLUSIVE or SHARED, not everything",
+        ),
+        (
+            "@{LOCK_SCANNED_RANGES=shared} SELECT name FROM s FOR UPDATE",
+            "FOR UPDATE does not go with the statement hint LOCK_SCANNED_RANGES",
+        ),
+    ] {
+        let refused = rows(&mut memory, text);
+        assert!(refused.contains(why), "{text}: {refused}");
+    }
+}

@@ -405,7 +405,7 @@ impl Parser {
             "EXTRACT" => self.extract().map(Some),
             "EXISTS" => {
                 self.advance();
-                self.skip_statement_hint()?;
+                self.skip_hint()?;
                 let query = self.parenthesised_query()?;
                 Ok(Some(self.leaf(Node::Exists(Box::new(query)), at)))
             }

@@ -7,7 +7,7 @@ mod expression;
 mod manipulation;
 mod query;
 
-use crate::ast::{Definition, Name, Path, Statement};
+use crate::ast::{Definition, Hint, Name, Path, Statement};
 use crate::error::{Error, Offset};
 use crate::lexer::{Token, TokenKind, tokenize};
 
@@ -122,14 +122,17 @@ pub(crate) fn is_reserved(word: &str) -> bool {
         .any(|reserved| reserved.eq_ignore_ascii_case(word))
 }
 
-/// Parses a query or a data manipulation statement.
-pub fn parse_statement(text: &str) -> Result<Statement, Error> {
+/// Parses a query or a data manipulation statement, and the hints before it.
+pub fn parse_statement(text: &str) -> Result<(Vec<Hint>, Statement), Error> {
     let parse = |parser: &mut Parser| {
-        parser.skip_statement_hint()?;
+        let hints = match parser.is_symbol("@{") {
+            true => parser.hints()?,
+            false => Vec::new(),
+        };
         let statement = parser.statement()?;
         parser.accept_symbol(";");
         parser.expect_end()?;
-        Ok(statement)
+        Ok((hints, statement))
     };
     Parser::new(text)
         .and_then(|mut parser| parse(&mut parser))
@@ -181,8 +184,8 @@ impl Parser {
         }
     }
 
-    /// `@{name=value, …}` before a statement: accepted; none of the statement hints means anything here yet.
-    fn skip_statement_hint(&mut self) -> Result<(), Error> {
+    /// `@{name=value, …}` within a statement: accepted; none of these hints means anything here yet.
+    fn skip_hint(&mut self) -> Result<(), Error> {
         if self.is_symbol("@{") {
             self.hints()?;
         }

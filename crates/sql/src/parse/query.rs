@@ -90,7 +90,7 @@ impl Parser {
             };
             let at = self.here();
             self.advance();
-            self.skip_statement_hint()?;
+            self.skip_hint()?;
             let distinct = self.accept("DISTINCT");
             if !distinct {
                 self.expect("ALL")?;
@@ -148,7 +148,7 @@ impl Parser {
     fn select(&mut self) -> Result<Select, Error> {
         let at = self.here();
         self.expect("SELECT")?;
-        self.skip_statement_hint()?;
+        self.skip_hint()?;
         let distinct = self.accept("DISTINCT");
         if !distinct {
             self.accept("ALL");
@@ -167,7 +167,7 @@ impl Parser {
         };
         let mut group_by = Vec::new();
         if self.accept("GROUP") {
-            self.skip_statement_hint()?;
+            self.skip_hint()?;
             self.expect("BY")?;
             if self.is_keyword("ROLLUP") || self.is_keyword("CUBE") || self.is_keyword("GROUPING") {
                 return Err(self.unimplemented("grouping sets"));

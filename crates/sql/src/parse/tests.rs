@@ -53,7 +53,7 @@ fn shape(expression: &Expression) -> String {
 }
 
 fn expression(text: &str) -> String {
-    let statement = parse_statement(&format!("SELECT {text}")).unwrap();
+    let (_, statement) = parse_statement(&format!("SELECT {text}")).unwrap();
     let Statement::Query(query) = statement else {
         panic!("not a query")
     };
