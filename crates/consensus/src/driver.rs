@@ -59,6 +59,8 @@ pub struct Driver {
     removals: Vec<(LogOperation, oneshot::Sender<()>)>,
     outbox: Outbox,
     peers: BTreeMap<NodeId, Peer>,
+    /// The nodes that share a group with this one, while that does not change.
+    neighbours: Option<BTreeSet<NodeId>>,
     ticks: u64,
     /// Groups opened since the start.
     opened: u64,
@@ -85,6 +87,7 @@ impl Driver {
             in_flight: VecDeque::new(),
             removals: Vec::new(),
             peers: BTreeMap::new(),
+            neighbours: None,
             ticks: 0,
             opened: 0,
         }
@@ -193,17 +196,19 @@ impl Driver {
         self.awake.insert(spec.tablet);
         self.publish(&group);
         self.groups.insert(spec.tablet, group);
-        self.board.changed.notify_waiters();
+        self.neighbours = None;
+        self.board.tell();
         Ok(())
     }
 
     fn stop(&mut self, tablet: TabletId) -> Option<model::ReplicaId> {
         let mut group = self.groups.remove(&tablet)?;
+        self.neighbours = None;
         group.give_up_pending();
         self.touched.remove(&tablet);
         self.awake.remove(&tablet);
         self.board.statuses.lock().remove(&tablet);
-        self.board.changed.notify_waiters();
+        self.board.tell();
         Some(group.replica)
     }
 
@@ -303,13 +308,14 @@ impl Driver {
     /// Sends signs of life, and notices who sends none. One frame a node, however many groups it shares.
     fn watch_nodes(&mut self) {
         if self.ticks.is_multiple_of(LIFE_TICKS) {
-            let mut nodes = BTreeSet::new();
-            for group in self.groups.values() {
-                nodes.extend(group.members().iter().map(|member| member.node));
-            }
-            nodes.remove(&self.config.node);
-            for node in nodes {
-                self.outbox.sign_of_life(node);
+            let (config, groups) = (&self.config, &self.groups);
+            let nodes = self.neighbours.get_or_insert_with(|| {
+                let members = groups.values().flat_map(|group| group.members());
+                let nodes = members.map(|member| member.node);
+                nodes.filter(|node| *node != config.node).collect()
+            });
+            for node in nodes.iter() {
+                self.outbox.sign_of_life(*node);
             }
         }
         let silent: Vec<NodeId> = self
@@ -350,8 +356,13 @@ impl Driver {
                     true => self.awake.insert(tablet),
                     false => self.awake.remove(&tablet),
                 };
-                if publish(&self.board, group) {
-                    self.board.changed.notify_waiters();
+                match publish(&self.board, group) {
+                    Change::Nothing => {}
+                    Change::Status => self.board.tell(),
+                    Change::Members => {
+                        self.neighbours = None;
+                        self.board.tell();
+                    }
                 }
             }
         }
@@ -394,7 +405,7 @@ impl Driver {
             status.role = Role::Broken;
             status.leader = None;
         }
-        self.board.changed.notify_waiters();
+        self.board.tell();
     }
 
     fn publish(&self, group: &Group) {
@@ -402,8 +413,16 @@ impl Driver {
     }
 }
 
-/// Updates what is shown of a group; says whether anyone may have waited for it.
-fn publish(board: &Board, group: &Group) -> bool {
+/// What is new about a group that somebody may have waited for.
+enum Change {
+    Nothing,
+    Status,
+    /// It has other members, or was not shown before.
+    Members,
+}
+
+/// Updates what is shown of a group.
+fn publish(board: &Board, group: &Group) -> Change {
     let store = group.raw.store();
     let mut statuses = board.statuses.lock();
     let role = group.role();
@@ -429,7 +448,10 @@ fn publish(board: &Board, group: &Group) -> bool {
         status.last_index = store.last();
         status.is_hibernating = group.is_hibernating;
         status.matched = matched;
-        return is_changed;
+        return match is_changed {
+            true => Change::Status,
+            false => Change::Nothing,
+        };
     }
     let status = GroupStatus {
         tablet: group.tablet,
@@ -446,7 +468,7 @@ fn publish(board: &Board, group: &Group) -> bool {
         matched,
     };
     statuses.insert(group.tablet, status);
-    true
+    Change::Members
 }
 
 /// Resolves when the oldest batch is durable.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, mpsc, oneshot};
 use world::LogError;
 
@@ -152,6 +153,15 @@ pub(crate) enum Input {
 pub(crate) struct Board {
     pub statuses: Mutex<BTreeMap<TabletId, GroupStatus>>,
     pub changed: Notify,
+    /// How often something has changed.
+    pub changes: AtomicU64,
+}
+
+impl Board {
+    pub fn tell(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
 }
 
 /// The handle to all groups of a node; cheap to clone.
@@ -309,6 +319,21 @@ impl Groups {
 
     pub fn status(&self, tablet: TabletId) -> Option<GroupStatus> {
         self.board.statuses.lock().get(&tablet).cloned()
+    }
+
+    /// How many groups here are like that.
+    pub fn count(&self, is_like_that: impl FnMut(&&GroupStatus) -> bool) -> usize {
+        self.board
+            .statuses
+            .lock()
+            .values()
+            .filter(is_like_that)
+            .count()
+    }
+
+    /// Grows with each change of a group's status.
+    pub fn changes(&self) -> u64 {
+        self.board.changes.load(Ordering::Relaxed)
     }
 
     /// All groups here, by tablet.

@@ -35,9 +35,7 @@ impl Led {
 
 /// How many groups are led here, the meta group's aside.
 pub(crate) fn led_here(core: &Core) -> u64 {
-    let statuses = core.groups.statuses();
-    let led = statuses.iter().filter(|status| is_led(status));
-    led.count() as u64
+    core.groups.count(|status| is_led(status)) as u64
 }
 
 fn is_led(status: &GroupStatus) -> bool {
@@ -50,9 +48,13 @@ pub(crate) async fn balance(core: Arc<Core>) {
         if !core.is_serving() {
             continue;
         }
-        let led: Vec<GroupStatus> = core.groups.statuses().into_iter().filter(is_led).collect();
-        let mut mine = led.len() as u64;
+        let mut mine = led_here(&core);
         let mut theirs = core.led.by_node.lock().clone();
+        let is_even = |count: &u64| !is_many_more(mine, *count);
+        if !leaves(&core, core.node) && theirs.values().all(is_even) {
+            continue;
+        }
+        let led: Vec<GroupStatus> = core.groups.statuses().into_iter().filter(is_led).collect();
         let mut handed_over = 0;
         for status in led {
             if handed_over == HANDED_OVER_MAX {
@@ -61,8 +63,7 @@ pub(crate) async fn balance(core: Arc<Core>) {
             let Some((heir, count)) = heir(&core, &status, &theirs) else {
                 continue;
             };
-            let difference = DIFFERENCE_MIN.max(mine / DIFFERENCE_DIVISOR);
-            if !leaves(&core, core.node) && mine < count + difference {
+            if !leaves(&core, core.node) && !is_many_more(mine, count) {
                 continue;
             }
             if let Some(strong) = core.replicas.strong(status.tablet) {
@@ -76,6 +77,11 @@ pub(crate) async fn balance(core: Arc<Core>) {
             handed_over += 1;
         }
     }
+}
+
+/// Whether a node that leads so many groups should lead fewer beside one that leads so many.
+fn is_many_more(mine: u64, theirs: u64) -> bool {
+    mine >= theirs + DIFFERENCE_MIN.max(mine / DIFFERENCE_DIVISOR)
 }
 
 fn leaves(core: &Core, node: NodeId) -> bool {

@@ -24,13 +24,24 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(core: Arc<Core>) {
     let mut dead = Dead::default();
+    let mut rest = Rest::default();
     loop {
         let lost = dead.look(&core);
-        let had_steps = *core.leads_meta.borrow() && carry_out_plan(&core, &lost).await;
-        converge_groups(&core).await;
-        settle_splits(&core).await;
-        let_dropped_go(&core).await;
-        if had_steps {
+        let seen = Seen::now(&core, &lost);
+        let mut has_steps = false;
+        if !rest.lasts(&seen) {
+            let plan = match seen.leads_meta {
+                true => carry_out_plan(&core, &lost).await,
+                false => Plan::default(),
+            };
+            let mut is_all = !plan.has_any;
+            is_all &= !converge_groups(&core).await;
+            is_all &= !settle_splits(&core).await;
+            is_all &= !let_dropped_go(&core).await;
+            rest = Rest::new(is_all.then_some(seen));
+            has_steps = plan.is_busy;
+        }
+        if has_steps {
             // The next steps are at hand; but a learner that is being filled needs its time.
             sleep(INTERVAL / 5).await;
         } else {
@@ -38,6 +49,64 @@ pub(crate) async fn run(core: Arc<Core>) {
             let _ = timeout(INTERVAL, versions.changed()).await;
         }
     }
+}
+
+/// All that the loop's steps follow from.
+#[derive(PartialEq)]
+struct Seen {
+    version: u64,
+    replicas_version: u64,
+    groups_changes: u64,
+    leads_meta: bool,
+    alive: Vec<NodeId>,
+    lost: BTreeSet<NodeId>,
+}
+
+impl Seen {
+    fn now(core: &Core, lost: &BTreeSet<NodeId>) -> Seen {
+        // What is read first may be older than what is read after it, and is then looked at once more.
+        let groups_changes = core.groups.changes();
+        let replicas_version = *core.replicas.watch_version().borrow();
+        let state = Arc::clone(&core.view().state);
+        let nodes = state.nodes().keys().copied();
+        Seen {
+            version: state.version(),
+            replicas_version,
+            groups_changes,
+            leads_meta: *core.leads_meta.borrow(),
+            alive: nodes.filter(|node| core.views.is_alive(*node)).collect(),
+            lost: lost.clone(),
+        }
+    }
+}
+
+/// While all is as it was when there was nothing to do, there is nothing to do; it is looked at now and then all the same.
+#[derive(Default)]
+struct Rest {
+    seen: Option<Seen>,
+    looks: u32,
+}
+
+/// Looks that are left out at a time.
+const REST_LOOKS: u32 = 20;
+
+impl Rest {
+    fn new(seen: Option<Seen>) -> Rest {
+        Rest { seen, looks: 0 }
+    }
+
+    fn lasts(&mut self, seen: &Seen) -> bool {
+        self.looks += 1;
+        self.looks <= REST_LOOKS && self.seen.as_ref() == Some(seen)
+    }
+}
+
+/// What there was to do.
+#[derive(Default)]
+struct Plan {
+    has_any: bool,
+    /// The next steps follow at once.
+    is_busy: bool,
 }
 
 /// Since when nodes have been dead, as this node has seen it.
@@ -101,17 +170,20 @@ pub(crate) fn leaving_voters(core: &Core) -> Vec<(NodeId, Vec<NodeId>)> {
     leaving.collect()
 }
 
-async fn carry_out_plan(core: &Core, lost: &BTreeSet<NodeId>) -> bool {
+async fn carry_out_plan(core: &Core, lost: &BTreeSet<NodeId>) -> Plan {
     let state = Arc::clone(&core.view().state);
     let nodes = Liveness {
         is_alive: &|node| core.views.is_alive(node),
         is_lost: &|node| lost.contains(&node),
     };
     let steps = plan(&state, &nodes, STEPS_AT_ONCE_MAX);
-    let is_busy = steps.iter().any(|step| !matches!(step, Step::Settle(_)));
+    let done = Plan {
+        has_any: !steps.is_empty(),
+        is_busy: steps.iter().any(|step| !matches!(step, Step::Settle(_))),
+    };
     let carrying = steps.into_iter().map(|step| carry_out(core, step));
     futures::future::join_all(carrying).await;
-    is_busy
+    done
 }
 
 async fn carry_out(core: &Core, step: Step) {
@@ -308,9 +380,10 @@ fn candidates(core: &Core, tablet: &Tablet) -> Vec<NodeId> {
 }
 
 /// For each right half that is led here, and so has its state on a majority: tells the map so. For each left half
-/// that is led here, and of which the map says so: tells its log.
-async fn settle_splits(core: &Core) {
+/// that is led here, and of which the map says so: tells its log. Says whether there was any.
+async fn settle_splits(core: &Core) -> bool {
     let state = Arc::clone(&core.view().state);
+    let mut has_any = false;
     for status in core.groups.statuses() {
         if status.role != Role::Leader {
             continue;
@@ -319,11 +392,13 @@ async fn settle_splits(core: &Core) {
         if let Some(split) = split.filter(|_| status.committed > FOUNDED_AT.index) {
             let (tablet, right) = (split.left.id, split.right.id);
             propose(core, Command::SettleSplit { tablet, right }).await;
+            has_any = true;
         }
         let strong = core.replicas.strong(status.tablet);
         let Some((strong, right)) = strong.and_then(|it| Some((it.clone(), it.division()?))) else {
             continue;
         };
+        has_any = true;
         // A state from before the split was prepared does not know it either.
         let is_known = right.replicas.iter().all(|it| state.has_allotted(it.id));
         let split = state.splits().get(&status.tablet);
@@ -331,10 +406,12 @@ async fn settle_splits(core: &Core) {
             strong.settle(&right).await;
         }
     }
+    has_any
 }
 
-/// The tablets of tables that are gone, of those that are led here, go when nobody has to hear of them any more.
-async fn let_dropped_go(core: &Core) {
+/// The tablets of tables that are gone, of those that are led here, go when nobody has to hear of them any more. Says
+/// whether there are any.
+async fn let_dropped_go(core: &Core) -> bool {
     let state = Arc::clone(&core.view().state);
     let led = state
         .dropped()
@@ -349,15 +426,18 @@ async fn let_dropped_go(core: &Core) {
         })
     });
     let looked = futures::future::join_all(looking).await;
-    let tablets: Vec<TabletId> = looked.into_iter().flatten().collect();
+    let tablets: Vec<TabletId> = looked.iter().flatten().copied().collect();
     if !tablets.is_empty() {
         propose(core, Command::Forget { tablets }).await;
     }
+    !looked.is_empty()
 }
 
 /// For each group that is led here: members that the map has are added as learners, and those that it has no
 /// more are removed. The map lets go last; but a leader with an old state may have added once more what had left already.
-async fn converge_groups(core: &Core) {
+/// Says whether there were any.
+async fn converge_groups(core: &Core) -> bool {
+    let mut has_any = false;
     let state = Arc::clone(&core.view().state);
     for status in core.groups.statuses() {
         if status.role != Role::Leader {
@@ -382,6 +462,7 @@ async fn converge_groups(core: &Core) {
             (None, Some(known)) => ChangeMembers::Remove(known.replica),
             (None, None) => continue,
         };
+        has_any = true;
         let changing = core.groups.change_members(status.tablet, change);
         match timeout(CHANGE_PATIENCE, changing).await {
             Ok(Ok(())) => {}
@@ -390,4 +471,5 @@ async fn converge_groups(core: &Core) {
             }
         }
     }
+    has_any
 }
