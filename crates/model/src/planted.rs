@@ -62,6 +62,7 @@ bugs! {
     MapLetsGoFirst,
     PushedCommitNotWaitedOut,
     SplitForgetsPrepared,
+    DropForgetsDecisions,
     StreamMissesWrites,
     FirstOfEqualTimestampsWins,
     OlderRangeWins,

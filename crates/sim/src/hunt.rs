@@ -69,7 +69,7 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         | Bug::ShowBeforeItsTime
         | Bug::SplitForgetsPrepared
         | Bug::HistoryGoesTooSoon => vec![Workload::Append, Workload::Bank],
-        Bug::PushedCommitNotWaitedOut => vec![Workload::Bank],
+        Bug::PushedCommitNotWaitedOut | Bug::DropForgetsDecisions => vec![Workload::Bank],
         // It takes many transactions that read in one tablet and write in another.
         Bug::CommitAbovePromises => vec![Workload::Append],
         Bug::PaxosForgetsAccepted

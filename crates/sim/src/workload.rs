@@ -6,6 +6,7 @@ mod batches;
 mod client;
 mod external;
 mod quorum;
+mod receipts;
 mod register;
 
 pub(crate) use client::{NAMESPACE, replication};
@@ -41,7 +42,8 @@ pub enum Workload {
     /// Transactions that append to lists of a strong table and read them: serializable, in the order of real time as
     /// far as the table promises.
     Append,
-    /// Transfers between accounts of a strong table: at every timestamp and replica, the books balance.
+    /// Transfers between accounts of a strong table, some with a row of a table that is dropped meanwhile: at every
+    /// timestamp and replica, the books balance.
     Bank,
     /// The same, and of each commit whose outcome its client has not heard another node is asked: what it says is so.
     Recall,

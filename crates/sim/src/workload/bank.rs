@@ -11,6 +11,7 @@ use super::client::{
     Ending, FINAL_CLIENT, PATIENCE_MS, Pages, Shape, Step, await_within, column, create_table,
     insist, read_snapshot, unleash, write,
 };
+use super::receipts::Receipts;
 use super::{Counts, NAMESPACE};
 use crate::cluster::{Cluster, Door};
 use crate::nemesis::Strikes;
@@ -135,6 +136,7 @@ struct Game {
     /// Transfers that nobody knew of when they were asked for, by the key of the entry.
     unknown: Mutex<BTreeMap<i64, (Transfer, TransactionId)>>,
     next_entry: Mutex<i64>,
+    receipts: Arc<Receipts>,
 }
 
 pub(super) async fn run(
@@ -176,6 +178,7 @@ pub(super) async fn run(
         snapshots: Mutex::default(),
         unknown: Mutex::default(),
         next_entry: Mutex::new(LEDGER),
+        receipts: Arc::new(Receipts::new(cluster, plan)),
     });
     game.open_accounts().await?;
     let step: Step = {
@@ -185,7 +188,17 @@ pub(super) async fn run(
             Box::pin(async move { game.step(door, client, random).await })
         })
     };
-    let strikes = unleash(cluster, plan, step).await?;
+    let mut random = cluster.draw_random();
+    let receipts = game.receipts.clone();
+    let coming_and_going = tokio::spawn(async move {
+        if random.random() {
+            receipts.come_and_go(random).await;
+        }
+    });
+    let strikes = unleash(cluster, plan, step).await;
+    coming_and_going.abort();
+    game.receipts.end();
+    let strikes = strikes?;
     game.recall_unknown().await;
     for node in cluster.survivors() {
         game.insist_on_transfer(node).await?;
@@ -473,11 +486,15 @@ impl Game {
             transaction.rollback().await;
             return Ok(None);
         }
-        let mutations = vec![
+        let mut mutations = vec![
             self.balance(transfer.source, balances[0] - transfer.amount),
             self.balance(transfer.target, balances[1] + transfer.amount),
             self.entry(entry, transfer),
         ];
+        // The tablet of the first mutation often coordinates.
+        if let Some(receipt) = self.receipts.row(entry) {
+            mutations.insert([0, 3][random.random_range(0..2)], receipt);
+        }
         // With the commit, or before it.
         let last = match random.random() {
             true => mutations,

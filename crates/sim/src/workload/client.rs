@@ -93,7 +93,7 @@ pub(crate) fn replication(protocol: Protocol, plan: &Plan, factors: &[u32]) -> R
     }
 }
 
-fn spec(shape: &Shape<'_>, protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
+pub(super) fn spec(shape: &Shape<'_>, protocol: Protocol, plan: &Plan) -> (Replication, TableSpec) {
     let replication = replication(protocol, plan, &plan.factors);
     let role = |index| match (index, shape.partitioning) {
         (0, Partitioning::Hash) => ColumnRole::Partition,
