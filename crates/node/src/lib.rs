@@ -191,6 +191,11 @@ impl Node {
         placement::leaving_voters(&self.core)
     }
 
+    /// Whether all groups here keep a majority when a node is lost. For the simulator.
+    pub fn spares(&self, node: NodeId) -> bool {
+        placement::spares(&self.core, node)
+    }
+
     pub async fn carry_out(&self, plan: LatePlan) {
         placement::carry_out_late(&self.core, plan).await;
     }

@@ -154,6 +154,15 @@ pub(crate) async fn carry_out_late(core: &Core, plan: LatePlan) {
     futures::future::join_all(carrying).await;
 }
 
+/// Whether all groups here keep a majority when this node is lost.
+pub(crate) fn spares(core: &Core, node: NodeId) -> bool {
+    core.groups.statuses().iter().all(|status| {
+        let voters = || status.members.iter().filter(|member| !member.is_learner);
+        let others = voters().filter(|voter| voter.node != node);
+        others.count() * 2 > voters().count()
+    })
+}
+
 /// Of groups that are led here: the node of a voter that leaves, or has left the map, and the nodes of the others.
 pub(crate) fn leaving_voters(core: &Core) -> Vec<(NodeId, Vec<NodeId>)> {
     let state = Arc::clone(&core.view().state);

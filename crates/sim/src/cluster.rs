@@ -610,6 +610,14 @@ impl Cluster {
             .next()
     }
 
+    /// Whether no group is lost with a node, as far as anybody knows: for a while some have but two voters.
+    pub fn spares(&self, index: usize) -> bool {
+        let victim = self.id_of(index);
+        (0..self.size())
+            .filter_map(|other| self.node(other))
+            .all(|(node, _)| node.spares(victim))
+    }
+
     pub async fn carry_out(&self, index: usize, plan: LatePlan) {
         if let Some((node, _)) = self.node(index) {
             node.carry_out(plan).await;

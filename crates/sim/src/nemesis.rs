@@ -132,13 +132,18 @@ async fn bury(cluster: &Cluster, random: &mut SmallRng) {
     let looks = LEAVING_PATIENCE.as_millis() / LOOK.as_millis();
     for _ in 0..looks {
         if let Some((leaving, others)) = cluster.leaving_voter() {
-            cluster.crash(leaving);
             let victim = others[random.random_range(0..others.len())];
-            return cluster.lose(victim);
+            if cluster.spares(victim) {
+                cluster.crash(leaving);
+                return cluster.lose(victim);
+            }
         }
         sleep(LOOK).await;
     }
-    cluster.lose(random.random_range(0..cluster.size()));
+    let victim = random.random_range(0..cluster.size());
+    if cluster.spares(victim) {
+        cluster.lose(victim);
+    }
 }
 
 fn mend(cluster: &Cluster, random: &mut SmallRng) {
