@@ -14,6 +14,9 @@ const DRIFT_SEEDS: u64 = 200;
 fn shown_by_a_test(bug: Bug) -> Option<&'static str> {
     match bug {
         Bug::VoteNotPersisted => Some("consensus: a_vote_outlives_a_crash"),
+        // A commit must be so late that somebody has asked for it meanwhile, and its node has begun a new life: one seed in
+        // thousands.
+        Bug::RefusedCommits => Some("txn: what_is_refused_is_not_committed_by_what_comes_late"),
         // No quorum shows whether who is being filled was repaired, too. What a read has shown is on a majority of the
         // voters. They come one at a time, and majorities of n and of n + 1 meet, whatever the newcomer lacks. The next one
         // is filled from a majority of those, by replicas that refuse older placements since, so it has it. And when a voter
@@ -88,8 +91,8 @@ fn suspects(bug: Bug) -> Vec<Workload> {
         Bug::MapLetsGoFirst => {
             vec![Workload::Register, Workload::Append, Workload::Bank]
         }
-        Bug::CommitNotKept | Bug::RefusedCommits => vec![Workload::Recall],
-        Bug::VoteNotPersisted | Bug::ReadRepairSkipsPending => Vec::new(),
+        Bug::CommitNotKept => vec![Workload::Recall],
+        Bug::VoteNotPersisted | Bug::ReadRepairSkipsPending | Bug::RefusedCommits => Vec::new(),
     }
 }
 

@@ -167,6 +167,29 @@ async fn a_read_repair_that_skips_who_is_being_filled_leaves_it_without() {
     }
 }
 
+/// A write goes to who is being filled as well: what the stream has passed already comes no other way.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_skips_who_is_being_filled_is_missing_there() {
+    for bug in [None, Some(Bug::StreamMissesWrites)] {
+        let (cluster, coordinator) = cluster_with_learners(4, 1);
+        planted::plant(bug);
+        let written = coordinator
+            .write(&catalog(), put(1, 7, Level::Quorum))
+            .await;
+        planted::plant(None);
+        written.unwrap();
+        tokio::time::sleep(ms(100)).await;
+        let request = ReplicaRead {
+            rows: ReplicaSelection::Keys(vec![row_key(1, 1)]),
+            row_limit: None,
+            size_bytes_max: 1 << 20,
+            now_seconds: 0,
+        };
+        let page = cluster.replicas[&NodeId(4)].read(&request).unwrap();
+        assert_eq!(page.rows.is_empty(), bug.is_some(), "{bug:?}");
+    }
+}
+
 /// Who is being filled may have been filled from a replica that is repaired only now: it is brought the same.
 #[tokio::test(start_paused = true)]
 async fn a_read_repair_reaches_replicas_that_are_being_filled() {
