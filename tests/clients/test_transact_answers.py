@@ -8,7 +8,6 @@ import threading
 import time
 
 import pytest
-from google.api_core import exceptions
 
 from conftest import Cluster, spanner_client, wait_until
 
@@ -148,7 +147,7 @@ def test_a_commit_is_repeated_after_its_connection_was_cut_and_hears_its_outcome
     assert balance(direct) == 2
 
 
-def test_a_commit_whose_node_was_killed_before_it_answered_is_not_done_again(bank):
+def test_a_commit_whose_node_was_killed_before_it_answered_is_found_and_not_done_again(bank):
     cluster, proxy, through, direct = bank
     assert balance(through) == 0
 
@@ -156,8 +155,7 @@ def test_a_commit_whose_node_was_killed_before_it_answered_is_not_done_again(ban
         cluster.kill(0)
         cluster.start(0)
 
-    with pytest.raises(exceptions.Unknown, match="not known"):
-        add_one(through, Cut(proxy, lambda: balance(direct) == 1, then=kill))
+    add_one(through, Cut(proxy, lambda: balance(direct) == 1, then=kill))
     # Whoever would do it again has had the time.
     time.sleep(1)
     assert balance(direct) == 1
