@@ -115,6 +115,9 @@ pub trait Database: Send + Sync + 'static {
     }
 }
 
+/// What a door asks or answers another in one message. Nodes send each other at most 32 MiB.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 24 << 20;
+
 /// A door as the same door of other nodes sees it. What they say to each other is theirs alone.
 #[async_trait]
 pub trait DoorPeer: Send + Sync {

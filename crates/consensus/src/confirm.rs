@@ -35,9 +35,8 @@ impl Group {
         if !self.raw.raft.commit_to_current_term() {
             return resolver(Err(ProposeError::Dropped));
         }
-        if self.is_hibernating {
-            self.wake();
-            // The heartbeats wake the others: all may sleep again as soon as this is over.
+        // The heartbeats wake the others: all may sleep again as soon as this is over.
+        if self.rouse() {
             self.idle_ticks = self.config.hibernate_ticks;
         }
         self.confirms += 1;

@@ -76,15 +76,19 @@ impl Group {
     }
 
     pub fn wake(&mut self) {
-        if !self.is_hibernating {
-            return;
-        }
-        self.is_hibernating = false;
-        self.idle_ticks = 0;
-        self.raw.raft.election_elapsed = 0;
-        if self.raw.raft.state == StateRole::Leader {
+        if self.rouse() && self.raw.raft.state == StateRole::Leader {
             self.raw.ping();
         }
+    }
+
+    /// Counts ticks again, and leaves it to the caller to wake the others. Says whether it slept.
+    pub(crate) fn rouse(&mut self) -> bool {
+        let slept = std::mem::take(&mut self.is_hibernating);
+        if slept {
+            self.idle_ticks = 0;
+            self.raw.raft.election_elapsed = 0;
+        }
+        slept
     }
 
     /// A node has gone silent, or has come back: whoever counted on it counts again.

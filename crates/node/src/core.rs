@@ -65,7 +65,7 @@ pub(crate) struct Core {
     /// For those that look for how a transaction has ended.
     pub fates: Semaphore,
     /// This node's doors that answer those of other nodes, by name.
-    pub doors: Mutex<BTreeMap<String, Weak<dyn DoorPeer>>>,
+    pub doors: Mutex<BTreeMap<&'static str, Weak<dyn DoorPeer>>>,
     /// For the gossip task.
     pub gossip: mpsc::Sender<Input>,
     /// Whether this node leads the meta group.

@@ -13,7 +13,7 @@ use crate::grpc::Answers;
 use crate::status::{RETRY_INFO, of_api};
 use crate::transactions::decode_id;
 use crate::{commit, queries};
-use api::{DoorPeer, Error, Patience};
+use api::{DoorPeer, Error, PEER_MESSAGE_BYTES_MAX, Patience};
 use async_trait::async_trait;
 use futures::StreamExt;
 use googleapis_tonic_google_spanner_v1::google::spanner::v1 as pb;
@@ -42,8 +42,6 @@ const ASKS_MAX: u32 = 4;
 const ASK_PAUSE: Duration = Duration::from_millis(100);
 /// A piece of a streamed answer is sent when it has grown to this.
 const PIECE_BYTES: usize = 4 << 20;
-/// What nodes send each other holds at most 32 MiB.
-const ANSWER_BYTES_MAX: usize = 24 << 20;
 /// A streamed answer of which nobody has asked for the rest for so long is given up, and with it its transaction can
 /// go on.
 const REST_KEPT: Duration = Duration::from_secs(10);
@@ -435,7 +433,7 @@ impl DoorPeer for Peer {
             Err(error) => Answer::failed(Status::internal(format!("between nodes: {error}"))),
         };
         let bytes = encode(&answer);
-        match bytes.len() > ANSWER_BYTES_MAX {
+        match bytes.len() > PEER_MESSAGE_BYTES_MAX {
             true => encode(&Answer::failed(Status::resource_exhausted(
                 "the answer is too large to be passed on between nodes",
             ))),

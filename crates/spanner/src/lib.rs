@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A door decodes, checks, lowers and encodes. Open transactions are one node's alone: what is asked of one at another
-//! node is passed on to it (`forward`), and the name of a session is known everywhere. A commit goes on when its client's connection is lost, and its
-//! outcome is kept for the repetition. Read-write transactions are `api::Transaction`s, whose lost
+//! node is passed on to it (`forward`), and the name of a session is known everywhere. A commit goes on when its
+//! client's connection is lost, and its outcome is kept for the repetition. Read-write transactions are `api::Transaction`s, whose lost
 //! conflicts show as ABORTED with a delay; an optimistic one takes no locks and hears so at commit. Tables made at other doors are
 //! visible where their types have counterparts.
 //!

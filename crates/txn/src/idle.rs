@@ -21,6 +21,10 @@ pub(crate) fn starts_above(now: Interval) -> Timestamp {
     now.latest.plus_micros(-MARGIN_MICROS)
 }
 
+fn closes_up_to(now: Interval) -> Timestamp {
+    now.earliest.plus_micros(-MARGIN_MICROS)
+}
+
 /// Closes what lies the margin behind now, if `at` does, and this replica leads a tablet that nobody holds. Says whether
 /// `at` is closed.
 pub(crate) async fn close(
@@ -28,27 +32,31 @@ pub(crate) async fn close(
     at: Timestamp,
     deadline: Instant,
 ) -> Result<bool, TabletError> {
+    let now = inner.now()?;
+    // Who reads where the lease is held, or follows, or asks for what is too near, waits for nobody.
+    if at > closes_up_to(now) || idle_since(&inner.replica.state.lock(), now).is_none() {
+        return Ok(false);
+    }
     let is_closed = || at <= inner.replica.state.lock().closed;
     let closing = async {
         let _one_at_a_time = inner.confirming.lock().await;
         if is_closed() {
             return Ok(());
         }
-        close_now(inner, at).await
+        close_now(inner).await
     };
     let closed = timeout_at(deadline, closing).await;
     closed.map_err(|_| no_leader(Outcome::NotApplied))??;
     Ok(is_closed())
 }
 
-async fn close_now(inner: &Inner, at: Timestamp) -> Result<(), TabletError> {
+async fn close_now(inner: &Inner) -> Result<(), TabletError> {
     let (now, idle) = {
         let _order = inner.proposing.lock();
         let now = inner.now()?;
         (now, idle_since(&inner.replica.state.lock(), now))
     };
-    let closed = now.earliest.plus_micros(-MARGIN_MICROS);
-    let Some(idle) = idle.filter(|_| at <= closed) else {
+    let Some(idle) = idle else {
         return Ok(());
     };
     let Ok(confirmed) = inner.spec.groups.confirm(inner.spec.tablet.id).await else {
@@ -62,7 +70,7 @@ async fn close_now(inner: &Inner, at: Timestamp) -> Result<(), TabletError> {
         if confirmed.term != idle.1 || idle_since(&state, now) != Some(idle) {
             return Ok(());
         }
-        let closed = state.held_back(closed);
+        let closed = state.held_back(closes_up_to(now));
         if let Some(holding) = &mut state.holding {
             holding.promised = holding.promised.max(closed);
         }

@@ -247,7 +247,7 @@ impl Database for Gateway {
     }
 
     fn open_to_peers(&self, door: &'static str, peer: Weak<dyn DoorPeer>) {
-        self.core.doors.lock().insert(door.to_owned(), peer);
+        self.core.doors.lock().insert(door, peer);
     }
 
     async fn ask_peer(

@@ -2,12 +2,9 @@
 
 use crate::core::Core;
 use crate::rpc::{Reply, Request};
-use api::{Error, Patience, Refused, Retry};
+use api::{Error, PEER_MESSAGE_BYTES_MAX, Patience, Refused, Retry};
 use model::NodeId;
 use std::time::Duration;
-
-/// What nodes send each other holds at most 32 MiB.
-const QUESTION_BYTES_MAX: usize = 24 << 20;
 
 pub(super) async fn ask(
     core: &Core,
@@ -16,9 +13,9 @@ pub(super) async fn ask(
     question: Vec<u8>,
     patience: Patience,
 ) -> Result<Vec<u8>, Error> {
-    if question.len() > QUESTION_BYTES_MAX {
+    if question.len() > PEER_MESSAGE_BYTES_MAX {
         return Err(Error::Refused(Refused::TooLarge(format!(
-            "{} bytes are too many to be passed on to {node}, at most {QUESTION_BYTES_MAX} are: ask it itself",
+            "{} bytes are too many to be passed on to {node}, at most {PEER_MESSAGE_BYTES_MAX} are: ask it itself",
             question.len()
         ))));
     }

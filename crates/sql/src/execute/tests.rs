@@ -571,8 +571,8 @@ fn definitions_are_printed_as_they_were_made() {
         .unwrap();
 }
 
-#[test]
-fn for_update_keeps_from_others_what_it_scans() {
+/// Two tables with rows, for statements that lock.
+fn singers_and_albums() -> Memory {
     let mut memory = Memory::new(&[
         "CREATE TABLE s (k INT64 NOT NULL, name STRING(MAX), info STRING(MAX)) PRIMARY KEY (k)",
         "CREATE TABLE a (k INT64 NOT NULL, budget INT64) PRIMARY KEY (k)",
@@ -583,6 +583,12 @@ fn for_update_keeps_from_others_what_it_scans() {
     memory
         .manipulate("INSERT INTO a (k, budget) VALUES (1, 10)")
         .unwrap();
+    memory
+}
+
+#[test]
+fn for_update_keeps_from_others_what_it_scans() {
+    let mut memory = singers_and_albums();
     for (text, wanted) in [
         ("SELECT name FROM s", ""),
         ("SELECT name FROM s WHERE k = 1 FOR UPDATE", "s(name)"),
@@ -645,16 +651,7 @@ fn for_update_keeps_from_others_what_it_scans() {
 
 #[test]
 fn a_statement_that_locks_scanned_ranges_keeps_all_that_it_scans_from_others() {
-    let mut memory = Memory::new(&[
-        "CREATE TABLE s (k INT64 NOT NULL, name STRING(MAX), info STRING(MAX)) PRIMARY KEY (k)",
-        "CREATE TABLE a (k INT64 NOT NULL, budget INT64) PRIMARY KEY (k)",
-    ]);
-    memory
-        .manipulate("INSERT INTO s (k, name, info) VALUES (1, 'n', 'i'), (2, 'm', 'j')")
-        .unwrap();
-    memory
-        .manipulate("INSERT INTO a (k, budget) VALUES (1, 10)")
-        .unwrap();
+    let mut memory = singers_and_albums();
     let exclusive = "@{LOCK_SCANNED_RANGES=exclusive}";
     for (hint, text, wanted) in [
         (exclusive, "SELECT name FROM s", "s(name)"),

@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// How many of these rows of the first partition one replica has.
+fn rows_at(cluster: &Cluster, node: u64, clusterings: &[i32]) -> usize {
+    let keys = clusterings.iter().map(|clustering| row_key(1, *clustering));
+    let request = ReplicaRead {
+        rows: ReplicaSelection::Keys(keys.collect()),
+        row_limit: None,
+        size_bytes_max: 1 << 20,
+        now_seconds: 0,
+    };
+    let page = cluster.replicas[&NodeId(node)].read(&request).unwrap();
+    page.rows.len()
+}
+
 fn with_speculation(text: &str) -> Table {
     let mut table = table();
     let property = (catalog::SPECULATIVE_RETRY.into(), format!("'{text}'"));
@@ -156,14 +169,8 @@ async fn a_read_repair_that_skips_who_is_being_filled_leaves_it_without() {
         let shown = values(&coordinator, get(1, Level::Quorum)).await;
         planted::plant(None);
         assert_eq!(shown.unwrap(), [50]);
-        let request = ReplicaRead {
-            rows: ReplicaSelection::Keys(vec![row_key(1, 1)]),
-            row_limit: None,
-            size_bytes_max: 1 << 20,
-            now_seconds: 0,
-        };
-        let page = cluster.replicas[&NodeId(4)].read(&request).unwrap();
-        assert_eq!(page.rows.is_empty(), bug.is_some(), "{bug:?}");
+        let count = rows_at(&cluster, 4, &[1]);
+        assert_eq!(count == 0, bug.is_some(), "{bug:?}");
     }
 }
 
@@ -179,14 +186,8 @@ async fn a_write_that_skips_who_is_being_filled_is_missing_there() {
         planted::plant(None);
         written.unwrap();
         tokio::time::sleep(ms(100)).await;
-        let request = ReplicaRead {
-            rows: ReplicaSelection::Keys(vec![row_key(1, 1)]),
-            row_limit: None,
-            size_bytes_max: 1 << 20,
-            now_seconds: 0,
-        };
-        let page = cluster.replicas[&NodeId(4)].read(&request).unwrap();
-        assert_eq!(page.rows.is_empty(), bug.is_some(), "{bug:?}");
+        let count = rows_at(&cluster, 4, &[1]);
+        assert_eq!(count == 0, bug.is_some(), "{bug:?}");
     }
 }
 
@@ -194,16 +195,7 @@ async fn a_write_that_skips_who_is_being_filled_is_missing_there() {
 #[tokio::test(start_paused = true)]
 async fn a_read_repair_reaches_replicas_that_are_being_filled() {
     let (cluster, coordinator) = cluster_with_learners(5, 2);
-    let rows_at = |node: u64| {
-        let request = ReplicaRead {
-            rows: ReplicaSelection::Keys(vec![row_key(1, 1), row_key(1, 2)]),
-            row_limit: None,
-            size_bytes_max: 1 << 20,
-            now_seconds: 0,
-        };
-        let page = cluster.replicas[&NodeId(node)].read(&request).unwrap();
-        page.rows.len()
-    };
+    let rows_at = |node| rows_at(&cluster, node, &[1, 2]);
     // Each of the two that are read lacks what the other has.
     cluster.plant(1, vec![delta(1, 1, 5, 50)]).await;
     cluster.plant(2, vec![delta(1, 2, 6, 60)]).await;
